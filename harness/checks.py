@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Mistakes that several keys make together: contradictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from harness import expect
+from harness.config import SLAB_DEBUG, ZONES, ArenaSpec, Config
+from harness.problems import Problem, one_of, shown
+from harness.vocabulary import KINDS, Vocabulary
+from harness.workload.spec import sharing_problems
+
+if TYPE_CHECKING:
+    from shmalloc.geometry import Geometry
+
+_PERMILLE = 1000
+# Geometry's attribute -> our key
+_KEYS = {
+    "size_bytes": "arena.size",
+    "nr_cpus": "arena.cpus",
+    "nr_nodes": "arena.nodes",
+    "zone_permille": "arena.zones",
+    "seed": "seed",
+}
+
+
+def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]) -> list[Problem]:
+    """List what contradicts itself in a cell whose keys are each allowed.
+
+    Args: config: the cell.  vocabulary: the names that exist.  wrong: paths of keys that were put aside,
+        about which nothing more is said.
+    """
+    found = [*_flavour(config), *_cpus(config), *_interrupts(config), *_names(config, vocabulary)]
+    if not any(path.startswith("arena") for path in wrong | {problem.path for problem in found}):
+        found += _arena(config)
+    return [problem for problem in found if problem.path not in wrong]
+
+
+def _flavour(config: Config) -> Iterator[Problem]:
+    if config.broken != "none" and config.flavour != "checked":
+        yield Problem(
+            "broken", shown(config.broken), 'needs flavour = "checked"; release holds no broken variant'
+        )
+    if config.lock_rules and config.flavour != "checked":
+        yield Problem("lock_rules", "true", 'needs flavour = "checked"; release has no lock-rule checker')
+
+
+def _cpus(config: Config) -> Iterator[Problem]:
+    arena = config.arena
+    if arena.cpus is not None and arena.cpus < config.cpus:
+        yield Problem("arena.cpus", shown(arena.cpus), f"allowed is at least cpus = {config.cpus}")
+    if arena.cpu_node is not None and len(arena.cpu_node) != config.possible_cpus:
+        yield Problem(
+            "arena.cpu_node",
+            f"{len(arena.cpu_node)} entries",
+            f"allowed is one for each of {config.possible_cpus} possible CPUs",
+        )
+    if arena.zones is not None and len(arena.zones) != arena.nodes:
+        yield Problem(
+            "arena.zones", f"{len(arena.zones)} tables", f"allowed is one for each of {arena.nodes} nodes"
+        )
+    elif arena.zones is not None and not all(sum(node.values()) > 0 for node in arena.zones):
+        yield Problem("arena.zones", shown(arena.zones), "allowed are shares above 0 on every node")
+    if config.ops is not None and config.ops < config.cpus:
+        yield Problem("ops", shown(config.ops), f"allowed is at least one for each of {config.cpus} CPUs")
+
+
+def _interrupts(config: Config) -> Iterator[Problem]:
+    for kind in KINDS:
+        spec, source = config.interrupt(kind), config.source(kind)
+        path, every = f"interrupts.{kind}", config.interrupt_every(kind)
+        if source in ("timer", "injector") and spec.rate_hz == 0:
+            yield Problem(f"{path}.rate_hz", "0", f'allowed is a rate above 0 with source = "{source}"')
+        if source == "ops" and not every:
+            yield Problem(f"workload.{kind}_every", "0", f'allowed is at least 1 with {path}.source = "ops"')
+        if source != "ops" and every:
+            yield Problem(
+                f"workload.{kind}_every", shown(every), f'needs {path}.source = "ops", not "{source}"'
+            )
+    for text in sharing_problems(
+        config.workload,
+        {
+            f"interrupts.{kind}.program": config.interrupt(kind).program
+            for kind in KINDS
+            if config.source(kind) != "none"
+        },
+    ):
+        path, _, rest = text.partition(": ")
+        yield Problem(path, None, rest)
+
+
+def _names(config: Config, vocabulary: Vocabulary) -> Iterator[Problem]:
+    for at, text in enumerate(config.must_happen):
+        yield from _expression(f"must_happen[{at}]", text, vocabulary)
+    for at, spec in enumerate(config.expect):
+        path = f"expect[{at}]"
+        if (spec.condition is None) == (spec.verdict is None):
+            yield Problem(path, None, "allowed is either a condition or a verdict, one of them")
+        if spec.condition is not None:
+            yield from _expression(f"{path}.condition", spec.condition, vocabulary)
+        if spec.verdict is not None and spec.verdict not in vocabulary.verdicts:
+            yield Problem(f"{path}.verdict", shown(spec.verdict), one_of(vocabulary.verdicts))
+        for problem in expect.selector_problems(spec.cell, vocabulary):
+            yield Problem(f"{path}.cell", shown(spec.cell), problem)
+
+
+def _expression(path: str, text: str, vocabulary: Vocabulary) -> Iterator[Problem]:
+    for why in expect.mistakes(text, vocabulary):
+        yield Problem(path, shown(text), why)
+
+
+def _arena(config: Config) -> Iterator[Problem]:
+    """Ask the library whether an arena of this geometry can be."""
+    for text in geometry(config).check():
+        key, _, rest = text.partition(" = ")
+        value, _, allowed = rest.partition(": ")
+        name, bracket, index = key.partition("[")
+        yield Problem(_KEYS.get(name, f"arena.{name}") + bracket + index, value or None, allowed or text)
+
+
+def geometry(config: Config, nr_slots: int = 0, seed: int | None = None) -> Geometry:
+    """Make the library's geometry of a cell.
+
+    Args: config: the cell.  nr_slots: shared slots that its workload needs.  seed: default: the config's.
+    """
+    from shmalloc.geometry import Geometry
+
+    arena = config.arena
+    return Geometry(
+        size_bytes=arena.size,
+        nr_cpus=config.possible_cpus,
+        nr_nodes=arena.nodes,
+        max_caches=arena.max_caches,
+        pageblock_order=arena.pageblock_order,
+        min_free_kbytes=arena.min_free_kbytes,
+        watermark_scale_factor=arena.watermark_scale_factor,
+        freelist_random=arena.freelist_random,
+        freelist_hardened=arena.freelist_hardened,
+        oracle=config.oracle,
+        cmpxchg_double=arena.cmpxchg_double,
+        slab_min_order=arena.slab_min_order,
+        slab_max_order=arena.slab_max_order,
+        slab_min_objects=arena.slab_min_objects,
+        nr_slots=nr_slots,
+        slab_debug=sum(SLAB_DEBUG[letter] for letter in arena.slab_debug),
+        zone_permille=zone_permille(arena),
+        distance=arena.distance,
+        cpu_node=arena.cpu_node,
+        seed=config.seed if seed is None else seed,
+    )
+
+
+def zone_permille(arena: ArenaSpec) -> list[list[int]] | None:
+    """Turn shares into 1/1000 of all memory that add up to 1000, by largest remainders."""
+    if arena.zones is None:
+        return None
+    shares = [node.get(zone, 0.0) for node in arena.zones for zone in ZONES]
+    total = sum(shares)
+    exact = [share * _PERMILLE / total for share in shares]
+    parts = [int(part) for part in exact]
+    by_remainder = sorted(range(len(parts)), key=lambda at: (parts[at] - exact[at], at))
+    for at in by_remainder[: _PERMILLE - sum(parts)]:
+        parts[at] += 1
+    return [parts[row : row + len(ZONES)] for row in range(0, len(parts), len(ZONES))]

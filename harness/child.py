@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""What the processes of a run have in common: they end when their parent does, and leave nothing behind.
+
+Imports the standard library and shmalloc only: no numpy, which starts threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+FINISHED = 0
+FAILED = 1  # an exception: the traceback is on stderr
+STOPPED = 3  # header.stop was set: asked to end
+VERDICT = 4  # a verdict ended the replay
+ORPHANED = 5  # the parent is gone
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Child:
+    """This process, as its parent described it.
+
+    Attributes: segment: name of the arena.  parent: pid.  spec: what to do.
+    """
+
+    segment: str
+    parent: int
+    spec: dict[str, Any]
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the parent has gone."""
+        return os.getppid() != self.parent
+
+    def end(self, code: int, **report: Any) -> NoReturn:
+        """Report and exit; an orphan removes the segment's name, whoever of them is first."""
+        if self.is_orphan:
+            unlink(self.segment)
+            code = ORPHANED
+        sys.stdout.write(json.dumps(report) + "\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def begin() -> Child:
+    """Tie this process to its parent and read what to do: argv is the segment and the parent, stdin is JSON."""
+    segment, parent = sys.argv[1], int(sys.argv[2])
+
+    def ended(_number: int, _frame: object) -> None:
+        if os.getppid() != parent:
+            unlink(segment)
+        os._exit(ORPHANED)
+
+    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:  # it died before prctl
+        unlink(segment)
+        os._exit(ORPHANED)
+    return Child(segment, parent, json.load(sys.stdin))
+
+
+def unlink(segment: str) -> None:
+    """Remove the segment's name, if it is still there."""
+    import posix_ipc
+
+    try:
+        posix_ipc.unlink_shared_memory(segment)
+    except posix_ipc.ExistentialError:
+        pass

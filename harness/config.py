@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""The config of one cell: every key, its type, its default and its limits.
+
+The names of designs and broken variants are checked against the core's lists, which come in as the
+validation context (a `Vocabulary`).  What only several keys together can get wrong is in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+)
+
+from harness.problems import one_of
+from harness.vocabulary import Vocabulary
+from harness.workload.spec import ProgramSpec, WorkloadSpec, parse_program, parse_workload
+from shmalloc.units import format_bytes, parse_bytes
+
+MAX_CPUS = 128
+MAX_NODES = 8
+ZONES = ("DMA", "DMA32", "NORMAL", "MOVABLE")
+SLAB_DEBUG = {"F": 0x1, "Z": 0x2, "P": 0x4, "U": 0x8, "T": 0x10}
+DEFAULT_SECONDS = 2.0
+_MAX_SECONDS = 7 * 86400.0
+
+
+class Table(BaseModel):
+    """A table of the config: no key but those declared, no conversion between types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("allowed is a number of bytes or a text such as '64MiB'")
+    return parse_bytes(value)
+
+
+def _size_text(value: int) -> str:
+    text = format_bytes(value).replace(" ", "")
+    return text if parse_bytes(text) == value else str(value)
+
+
+def _known(names: list[str] | None, value: str) -> str:
+    if names is not None and value not in names:
+        raise ValueError(one_of(names))
+    return value
+
+
+def _design(value: str, info: ValidationInfo) -> str:
+    return _known(list(info.context.designs) if isinstance(info.context, Vocabulary) else None, value)
+
+
+def _broken(value: str, info: ValidationInfo) -> str:
+    return _known(list(info.context.broken) if isinstance(info.context, Vocabulary) else None, value)
+
+
+def _prime(value: int) -> int:
+    if value > 1 and any(value % i == 0 for i in range(2, int(value**0.5) + 1)):
+        raise ValueError("allowed is a prime, 1 (every op) or 0 (none)")
+    return value
+
+
+def _debug(value: str) -> str:
+    if set(value) - set(SLAB_DEBUG) or len(set(value)) != len(value):
+        raise ValueError("allowed are the letters F, Z, P, U, T, each once, or nothing")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_size), PlainSerializer(_size_text), Field(gt=0)]
+DesignName = Annotated[str, AfterValidator(_design)]
+Share = Annotated[float, Field(ge=0)]
+ZoneShares = dict[Literal["DMA", "DMA32", "NORMAL", "MOVABLE"], Share]
+
+
+class ArenaSpec(Table):
+    """The arena: physical memory.  See `shmalloc.Geometry`."""
+
+    size: Size = 32 << 20
+    cpus: int | None = Field(
+        None, ge=1, le=MAX_CPUS, description="possible CPUs; default: at least 4, and cpus"
+    )
+    nodes: int = Field(1, ge=1, le=MAX_NODES)
+    reserve: Literal["full", "sparse"] = "full"
+    max_caches: int = Field(64, ge=1, le=65535)
+    pageblock_order: int = Field(9, ge=1, le=10)
+    min_free_kbytes: int = Field(0, ge=0, description="0 = by the kernel's formula")
+    watermark_scale_factor: int = Field(10, ge=1, le=3000)
+    zones: list[ZoneShares] | None = Field(None, description="shares of memory, one table per node")
+    distance: list[list[int]] | None = Field(None, description="SLIT, one row per node, 10 = local")
+    cpu_node: list[int] | None = Field(None, description="the node of each possible CPU")
+    freelist_random: bool = False
+    freelist_hardened: bool = False
+    cmpxchg_double: bool = True
+    slab_min_order: int = Field(0, ge=0, le=10)
+    slab_max_order: int = Field(3, ge=0, le=10)
+    slab_min_objects: int = Field(0, ge=0, le=32767)
+    slab_debug: Annotated[str, AfterValidator(_debug)] = Field("", description="slab_debug= letters: FZPUT")
+
+
+class InterruptSpec(Table):
+    """Where interrupts of one kind come from, and what their handler does."""
+
+    source: Literal["none", "timer", "injector", "ops"] | None = Field(
+        None, description="default: timer if there is a rate, ops if the workload has some, else none"
+    )
+    rate_hz: float = Field(0.0, ge=0, le=1e7, description="per CPU (timer), or all CPUs together (injector)")
+    jitter: float = Field(0.2, ge=0, le=1, description="of the timer's period, as a share of it")
+    program: ProgramSpec = Field(default_factory=lambda: parse_program("alloc_free"))
+    design: DesignName | None = Field(None, description="default: the cell's, or kmalloc_nolock for NMIs")
+
+
+class InterruptSpecs(Table):
+    """Both kinds of interrupt."""
+
+    nmi: InterruptSpec = Field(default_factory=InterruptSpec)
+    irq: InterruptSpec = Field(default_factory=InterruptSpec)
+
+
+class ExpectSpec(Table):
+    """One expectation: a condition, or the verdict that a cell should have."""
+
+    text: str = ""
+    condition: str | None = None
+    verdict: str | None = None
+    kind: Literal["test", "claim"] = "test"
+    cell: dict[str, Any] = Field(default_factory=dict, description="keys and values of the cells it is about")
+
+
+class Config(Table):
+    """One cell of an experiment, all keys resolved."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    engine: Literal["stress"] = "stress"
+    design: DesignName = "kmalloc_nolock"
+    flavour: Literal["release", "checked"] = "release"
+    broken: Annotated[str, AfterValidator(_broken)] = "none"
+    seed: int = Field(1, ge=0, lt=1 << 63)
+    cpus: int = Field(2, ge=1, le=MAX_CPUS, description="CPU processes")
+    pin: Literal["shared", "exclusive", "none"] = "shared"
+    duration_s: float | None = Field(
+        None, gt=0, le=_MAX_SECONDS, description="per cell; 2 s if neither is given"
+    )
+    ops: int | None = Field(None, ge=1, description="ops of all CPUs together; None = as many as fit")
+    oracle: bool = True
+    pattern: bool | None = Field(None, description="keyed pattern in objects; default: as oracle")
+    sample: Annotated[int, AfterValidator(_prime)] = Field(
+        61, ge=0, lt=1 << 31, description="latency is taken of every n-th op: a prime"
+    )
+    lock_rules: bool | None = Field(None, description="lock-rule checker; default: on in checked")
+    deadline_s: float = Field(10.0, gt=0, le=3600, description="CPU seconds without progress: stall")
+    arena: ArenaSpec = Field(default_factory=ArenaSpec)
+    workload: WorkloadSpec = Field(default_factory=lambda: parse_workload({"kind": "mix"}))
+    interrupts: InterruptSpecs = Field(default_factory=InterruptSpecs)
+    must_happen: list[str] = Field(default_factory=list)
+    expect: list[ExpectSpec] = Field(default_factory=list)
+
+    @property
+    def possible_cpus(self) -> int:
+        """CPUs the arena is made for."""
+        return self.arena.cpus if self.arena.cpus is not None else max(4, self.cpus)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the CPUs replay, 0 = until their ops are done."""
+        if self.duration_s is not None:
+            return self.duration_s
+        return 0.0 if self.ops is not None else DEFAULT_SECONDS
+
+    @property
+    def has_lock_rules(self) -> bool:
+        """Whether the lock-rule checker reports."""
+        return self.flavour == "checked" if self.lock_rules is None else self.lock_rules
+
+    @property
+    def has_pattern(self) -> bool:
+        """Whether objects carry a keyed pattern."""
+        return self.oracle if self.pattern is None else self.pattern
+
+    def interrupt(self, kind: str) -> InterruptSpec:
+        """Return the table of one kind, "nmi" or "irq"."""
+        return self.interrupts.nmi if kind == "nmi" else self.interrupts.irq
+
+    def source(self, kind: str) -> str:
+        """Return where interrupts of one kind come from, the default filled in."""
+        spec = self.interrupt(kind)
+        if spec.source is not None:
+            return spec.source
+        if spec.rate_hz > 0:
+            return "timer"
+        return "ops" if self.interrupt_every(kind) else "none"
+
+    def interrupt_every(self, kind: str) -> int:
+        """Return after how many ops the workload interrupts itself, 0 = never."""
+        return self.workload.nmi_every if kind == "nmi" else self.workload.irq_every
+
+    def ops_of(self, cpu: int) -> int:
+        """Return the share of `ops` that one CPU does, 0 = no limit."""
+        if self.ops is None:
+            return 0
+        share, rest = divmod(self.ops, self.cpus)
+        return share + (cpu < rest)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the values that vary.
+
+    Attributes: id: short, unique in the run.  params: dotted path -> value, for each key that varies.
+        config: all keys resolved.
+    """
+
+    id: str
+    params: Mapping[str, Any]
+    config: Config

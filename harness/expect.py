@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""Expectations: which cells they are about, what was measured, and whether they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness import expression, overrides, schema
+from harness.config import Cell, Config, ExpectSpec
+from harness.expression import ExpressionError, Outcome
+from harness.problems import one_of, unknown
+from harness.results import blank_cell
+from harness.vocabulary import OK, Vocabulary
+
+_NAMED = {"design": lambda v: list(v.designs), "broken": lambda v: list(v.broken)}
+
+
+def mistakes(text: str, vocabulary: Vocabulary) -> list[str]:
+    """List what is wrong with a condition before anything has run.
+
+    Args: text: the condition.  vocabulary: decides which names a cell's results have.
+    """
+    try:
+        tree = expression.parse(text)
+    except ExpressionError as error:
+        return [str(error)]
+    blank = blank_cell(vocabulary)
+    found = []
+    for selector, keys in expression.names(tree):
+        try:
+            expression.lookup(blank, keys)
+            if selector is not None:
+                found += selector_problems(parse_selector(selector), vocabulary)
+        except (ExpressionError, ValueError) as error:
+            found.append(str(error))
+    if not found:
+        try:
+            expression.evaluate(text, blank, lambda _: blank)
+        except ExpressionError as error:
+            found.append(str(error))
+    return found
+
+
+def parse_selector(text: str) -> dict[str, Any]:
+    """Read ``"design=kmalloc,cpus=2"``.
+
+    Raises: ValueError.
+    """
+    pairs = (overrides.parse(part) for part in text.split(","))
+    return {".".join(path): value for path, value in pairs}
+
+
+def flatten(selector: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Write nested tables as dotted paths."""
+    flat: dict[str, Any] = {}
+    for key, value in selector.items():
+        path = f"{prefix}{key}"
+        flat.update(flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value})
+    return flat
+
+
+def selector_problems(selector: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
+    """List the keys of a selector that no config has, and the names in it that do not exist."""
+    found = []
+    for path, value in flatten(selector).items():
+        models: list[Any] = [Config]
+        for key in path.split("."):
+            if key not in schema.keys(models):
+                found.append(f"{path}: " + unknown("key", key, schema.keys(models)))
+                break
+            models = schema.tables(schema.annotations(models, key))
+        if path in _NAMED and value not in (allowed := _NAMED[path](vocabulary)):
+            found.append(f"{path} = {value!r}: {one_of(allowed)}")
+    return found
+
+
+def matches(selector: Mapping[str, Any], config: Config) -> bool:
+    """Whether a cell is one of those selected.  A list of values selects each of them."""
+    data = config.model_dump(mode="json")
+    return all(_equal(_at(data, path), wanted) for path, wanted in flatten(selector).items())
+
+
+def _at(data: Any, path: str) -> Any:
+    for key in path.split("."):
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return any(_equal(value, each) for each in wanted)
+    if isinstance(value, Mapping) and isinstance(wanted, str):
+        return bool(value.get("kind") == wanted)
+    return bool(value == wanted)
+
+
+def expected_verdict(config: Config) -> str:
+    """Return the verdict that a cell is expected to have: that of the last test that selects it, else ok."""
+    found = OK
+    for spec in config.expect:
+        if spec.verdict is not None and spec.kind == "test" and matches(spec.cell, config):
+            found = spec.verdict
+    return found
+
+
+def must_happen(config: Config, cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Evaluate what must have happened in a cell.
+
+    Returns: {condition, measured, holds} for each.
+    """
+    outcomes = ((text, expression.evaluate(text, cell)) for text in config.must_happen)
+    return [{"condition": text, "measured": o.measured, "holds": o.holds} for text, o in outcomes]
+
+
+def judge(cells: Sequence[Cell], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Evaluate the expectations of a run.
+
+    Args: cells, results: the cells that ran, and what each came to, in the same order.
+    Returns: {text, kind, measured, holds} for each; holds is null if it is about no cell that ran.
+    """
+    pairs = list(zip(cells, results, strict=True))
+    return [_judge(spec, pairs) for spec in cells[0].config.expect]
+
+
+def _judge(spec: ExpectSpec, pairs: list[tuple[Cell, Mapping[str, Any]]]) -> dict[str, Any]:
+    chosen = [(cell, result) for cell, result in pairs if matches(spec.cell, cell.config)]
+    if spec.condition is not None and _is_about_run(spec.condition):
+        chosen = chosen[:1]
+    outcomes = {cell.id: _outcome(spec, result, pairs) for cell, result in chosen}
+    measured: Any = {name: outcome.measured for name, outcome in outcomes.items()}
+    if len(outcomes) == 1:
+        measured = next(iter(measured.values()))
+    text = spec.text or spec.condition or f"verdict is {spec.verdict}"
+    holds = all(outcome.holds for outcome in outcomes.values()) if outcomes else None
+    return {"text": text, "kind": spec.kind, "measured": measured if outcomes else None, "holds": holds}
+
+
+def _is_about_run(condition: str) -> bool:
+    """Whether a condition names its cells itself."""
+    return all(selector is not None for selector, _ in expression.names(expression.parse(condition)))
+
+
+def _outcome(
+    spec: ExpectSpec, result: Mapping[str, Any], pairs: list[tuple[Cell, Mapping[str, Any]]]
+) -> Outcome:
+    if spec.condition is None:
+        return Outcome(result["verdict"] == spec.verdict, result["verdict"])
+
+    def other(selector: str) -> Mapping[str, Any]:
+        found = [r for cell, r in pairs if matches(parse_selector(selector), cell.config)]
+        if len(found) != 1:
+            raise ExpressionError(f'cells["{selector}"]: {len(found)} cells of this run; one is wanted')
+        return found[0]
+
+    try:
+        return expression.evaluate(spec.condition, result, other)
+    except ExpressionError as error:
+        return Outcome(False, str(error))

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Samples of a running arena: memory in use, and what has been done so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.vocabulary import KINDS
+
+if TYPE_CHECKING:
+    from shmalloc.arena import Arena
+
+SAMPLE_PERIOD_S = 0.05
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look. Attributes: t_s: since the start.  used_bytes: memory not on buddy or pcp lists.
+    ops, nmi, irq, failures: so far.
+    """
+
+    t_s: float
+    used_bytes: int
+    ops: int
+    nmi: int
+    irq: int
+    failures: int
+
+
+class Sampler:
+    """Looks at an arena from the parent, every `SAMPLE_PERIOD_S`."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._zones = arena.region("zones")
+        self._pagesets = arena.region("pagesets")
+        self._cpus = arena.region("cpus")
+        self._telemetry = arena.region("telemetry")
+        self._since_s = 0.0
+        self._t_s = 0.0
+        self.samples: list[Sample] = [self.look()]
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that any sample saw in use."""
+        return max(sample.used_bytes for sample in self.samples)
+
+    def tick(self, elapsed_s: float) -> Sample | None:
+        """Let time pass; take a sample when it is time."""
+        self._t_s += elapsed_s
+        self._since_s += elapsed_s
+        if self._since_s < SAMPLE_PERIOD_S:
+            return None
+        self._since_s = 0.0
+        self.samples.append(self.look())
+        return self.samples[-1]
+
+    def last(self) -> None:
+        """Take one more sample, at the end."""
+        self.samples.append(self.look())
+
+    def look(self) -> Sample:
+        """Look now. The counts are read while they change, so a sample is off by what is in flight."""
+        free = int(self._zones["free_pages"].sum()) + int(self._pagesets["count"].sum())
+        handled = self._telemetry["interrupts"]["handled"].sum(axis=0)
+        nmi, irq = (int(handled[at]) for at in range(len(KINDS)))
+        return Sample(
+            t_s=round(self._t_s, 4),
+            used_bytes=max(0, int(self._zones["managed_pages"].sum()) - free) * _PAGE_BYTES,
+            ops=int(self._cpus["ops_done"].sum()),
+            nmi=nmi,
+            irq=irq,
+            failures=int(self._telemetry["counts"]["failures"].sum()),
+        )

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Running experiments: all cells of all files, and the folders that they leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from harness import expect, machine, report, stress
+from harness.config import Cell
+from harness.interruption import Interruption
+from harness.matrix import Experiment
+from harness.memory import Sample
+from harness.problems import CannotRun, ConfigError, Problem
+from harness.progress import Goal, Progress
+from harness.results import SCHEMA, run_verdict
+from harness.vocabulary import Vocabulary
+
+RUNS_DIR = Path("shmalloc-runs")
+Samples = dict[str, list[Sample]]
+
+
+def check_configs(experiments: Sequence[Experiment]) -> None:
+    """Find out what only shows when workloads are built, or with all files together.
+
+    Raises: ConfigError.
+    """
+    names = [experiment.name for experiment in experiments]
+    problems = [
+        Problem("name", repr(name), "two configs have it; their results would overwrite each other")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    for experiment in experiments:
+        problems += _workload_problems(experiment)
+    if problems:
+        raise ConfigError(", ".join(experiment.source for experiment in experiments), problems)
+
+
+def check_machine(experiments: Sequence[Experiment]) -> None:
+    """Find out whether this machine can run all cells.
+
+    Raises: CannotRun.
+    """
+    for experiment in experiments:
+        for cell in experiment.cells:
+            _check_machine(experiment, cell)
+
+
+def _workload_problems(experiment: Experiment) -> list[Problem]:
+    """Build each workload once: what is wrong with a trace shows only then."""
+    problems, seen = [], set()
+    for cell in experiment.cells:
+        config = cell.config
+        key = (config.workload, config.interrupts, config.cpus, config.seed, config.arena.nodes)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            stress.plan(config, experiment.base_dir)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def _check_machine(experiment: Experiment, cell: Cell) -> None:
+    from shmalloc import room
+    from shmalloc.units import format_bytes
+
+    config, cores = cell.config, len(os.sched_getaffinity(0))
+    if config.pin == "exclusive" and config.cpus > cores:
+        raise CannotRun(
+            f'{experiment.source}: pin = "exclusive" with cpus = {config.cpus}: this process may use {cores} '
+            'cores; pin = "shared" lets CPUs take turns'
+        )
+    if config.arena.reserve == "full":
+        short = room.shortages(config.arena.size, room.limits())
+        if short:
+            sizes = ", ".join(f"{limit.source}: {format_bytes(limit.free_bytes)} left" for limit in short)
+            raise CannotRun(
+                f"{experiment.source}: no room for an arena of {format_bytes(config.arena.size)}: {sizes}; "
+                'arena.reserve = "sparse" takes pages only when they are touched'
+            )
+
+
+def run_experiment(
+    experiment: Experiment, vocabulary: Vocabulary, interruption: Interruption, progress: Progress
+) -> tuple[dict[str, Any], Samples]:
+    """Run all cells of a config, one after the other.
+
+    Returns: the run's JSON, and the samples of each cell.
+    Raises: Interrupted, NoRoom, GeometryError, ConfigError.
+    """
+    results, samples = [], {}
+    for at, cell in enumerate(experiment.cells):
+        interruption.check()
+        label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
+        progress.begin(Goal(label, cell.config.seconds, cell.config.ops or 0))
+        job = stress.Job(cell, experiment.base_dir, vocabulary, interruption, progress.update)
+        result, samples[cell.id] = stress.run_cell(job)
+        result["replay"] = replay_command(experiment, cell)
+        progress.end(result["verdict"], result["expected"])
+        results.append(result)
+    return _run_json(experiment, results, vocabulary), samples
+
+
+def _run_json(
+    experiment: Experiment, results: list[dict[str, Any]], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    config = experiment.resolved
+    flavours = list(dict.fromkeys(cell.config.flavour for cell in experiment.cells))
+    return {
+        "schema": SCHEMA,
+        "name": experiment.name,
+        "verdict": run_verdict(results, vocabulary),
+        "seed": config["seed"],
+        "build": machine.build(flavours),
+        "machine": machine.machine(),
+        "config": config,
+        "expectations": expect.judge(experiment.cells, results),
+        "cells": results,
+    }
+
+
+def replay_command(experiment: Experiment, cell: Cell) -> str:
+    """Return the command that runs one cell again."""
+    sets = [*experiment.overrides, *(f"{path}={_toml(value)}" for path, value in cell.params.items())]
+    words = ["shmalloc", "run", experiment.source]
+    for text in sets:
+        words += ["--set", text]
+    return shlex.join(words)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+def default_out(experiments: Sequence[Experiment]) -> Path:
+    """Choose a fresh folder: shmalloc-runs/NAME-TIME, or shmalloc-runs/TIME for several files."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    base = f"{experiments[0].name}-{stamp}" if len(experiments) == 1 else stamp
+    path, number = RUNS_DIR / base, 2
+    while path.exists():
+        path, number = RUNS_DIR / f"{base}-{number}", number + 1
+    return path
+
+
+def write(folder: Path, run: Mapping[str, Any], samples: Samples) -> None:
+    """Leave a run's folder: result.json, samples.csv, report.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "report.txt", report.text(run))
+    _write_samples(folder / "samples.csv", samples)
+    _replace(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that no reader ever sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _write_samples(path: Path, samples: Samples) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["cell", *(field.name for field in fields(Sample))])
+        for cell, taken in samples.items():
+            writer.writerows([cell, *asdict(sample).values()] for sample in taken)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""The engine `stress`: real processes, real signals, statistics.  It runs one cell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import verdicts
+from harness.checks import geometry
+from harness.config import Cell, Config
+from harness.cpu_process import DRAINED, READY, REPLAYED
+from harness.expect import expected_verdict, must_happen
+from harness.interruption import Interruption
+from harness.memory import SAMPLE_PERIOD_S, Sample, Sampler
+from harness.opsfile import OpsFile, relocate
+from harness.problems import ConfigError, Problem
+from harness.results import Snapshot, blank_cell, measure
+from harness.supervisor import Crew, Ended
+from harness.vocabulary import KINDS, OK, VACUOUS, Vocabulary
+from harness.workload import Program, Workload, WorkloadError, build, build_program
+
+if TYPE_CHECKING:
+    from shmalloc.arena import Arena
+    from shmalloc.audit import AuditReport
+
+OnSample = Callable[[Sample], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell and what it is run with.
+
+    Attributes: cell.  base_dir: folder of the config.  vocabulary.  interruption: to be looked at.
+        on_sample: is told how it goes.
+    """
+
+    cell: Cell
+    base_dir: Path
+    vocabulary: Vocabulary
+    interruption: Interruption
+    on_sample: OnSample = field(default=lambda _sample: None)
+
+    @property
+    def config(self) -> Config:
+        """The cell's config."""
+        return self.cell.config
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the CPUs will do. Attributes: workload.  programs: kind -> one program per CPU."""
+
+    workload: Workload
+    programs: Mapping[str, tuple[Program, ...]]
+
+
+@dataclass
+class Findings:
+    """What came of a run, piece by piece.
+
+    Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
+        when.  reports: of the CPUs.  sampler.
+    """
+
+    violations: list[dict[str, Any]] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    audits: dict[str, AuditReport] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    sampler: Sampler | None = None
+    live_bytes: int = 0
+
+
+def plan(config: Config, base_dir: Path) -> Plan:
+    """Build the ops of all CPUs and handlers.
+
+    Raises: ConfigError, if the workload cannot be built.
+    """
+    try:
+        workload = build(
+            config.workload, cpus=config.cpus, seed=config.seed, base_dir=base_dir, nodes=config.arena.nodes
+        )
+        programs = {
+            kind: tuple(
+                build_program(
+                    config.interrupt(kind).program, seed=config.seed + at, cpu=cpu, workload=workload
+                )
+                for cpu in range(config.cpus)
+            )
+            for at, kind in enumerate(KINDS)
+            if config.source(kind) != "none"
+        }
+    except WorkloadError as error:
+        raise ConfigError(config.name, [Problem("workload", None, str(error))]) from None
+    return Plan(workload, programs)
+
+
+def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
+    """Run one cell from nothing to nothing: no process and no segment is left, whatever happens.
+
+    Returns: the cell's JSON, and the samples.
+    Raises: ConfigError, NoRoom, GeometryError: before anything has run.  Interrupted.
+    """
+    from shmalloc.arena import Arena
+
+    config = job.config
+    todo = plan(config, job.base_dir)
+    shape = geometry(config, nr_slots=todo.workload.shared_slots)
+    found = Findings()
+    with ExitStack() as stack:
+        arena = stack.enter_context(
+            Arena.create(shape, reserve=config.arena.reserve, flavour=config.flavour, broken=config.broken)
+        )
+        arena.activate()
+        arena.header.lock_rules = int(config.has_lock_rules)
+        file = stack.enter_context(OpsFile())
+        crew = stack.enter_context(Crew(arena, config.deadline_s, job.interruption))
+        try:
+            _start(crew, job, todo, arena, file)
+            _live_through(crew, job, arena, found)
+        except Ended as ended:
+            crew.stop()
+            if ended.incident is not None:
+                found.violations.append(verdicts.of_incident(ended.incident))
+        found.violations[:0] = verdicts.of_core(arena)
+        if found.snapshot is None:
+            found.snapshot = Snapshot.of(arena)
+        ops = int(arena.region("cpus")["ops_done"].sum())
+        result = _result(job, todo, found, arena.size_bytes, ops)
+        samples = found.sampler.samples if found.sampler else []
+        found.sampler = None  # it looks into the arena
+    return result, samples
+
+
+def _start(crew: Crew, job: Job, todo: Plan, arena: Arena, file: OpsFile) -> None:
+    """Start all processes."""
+    config = job.config
+    cores = sorted(os.sched_getaffinity(0))
+    for spec in _specs(job, todo, arena, file):
+        core = None if config.pin == "none" else cores[spec["cpu"] % len(cores)]
+        crew.start_cpu(spec["cpu"], spec, (file.fd,), core)
+        job.interruption.check()
+    for at, kind in enumerate(KINDS):
+        if config.source(kind) == "injector":
+            spec = {
+                "flavour": config.flavour,
+                "cpus": config.cpus,
+                "kind": kind,
+                "rate_hz": config.interrupt(kind).rate_hz,
+                "seed": config.seed + at,
+            }
+            crew.start_injector(kind, spec)
+
+
+def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, Any]]:
+    """Say to each CPU what it has to do."""
+    config, workload, lib = job.config, todo.workload, arena.core.lib
+    names = list(job.vocabulary.designs)
+    first_cache = int(arena.header.nr_caches)
+    codes = frozenset((int(lib.OP_CACHE_ALLOC), int(lib.OP_SHRINK)))
+    specs = []
+    for cpu in range(config.cpus):
+        programs = {
+            kind: {
+                "ops": file.add(relocate(made[cpu].ops, first_cache, codes)),
+                "per_interrupt": made[cpu].per_interrupt,
+                "slots": made[cpu].private_slots,
+                "design": names.index(handler_design(config, kind, job.vocabulary)),
+            }
+            for kind, made in todo.programs.items()
+        }
+        specs.append(
+            {
+                "cpu": cpu,
+                "flavour": config.flavour,
+                "design": names.index(config.design),
+                "ops_fd": file.fd,
+                "ops": file.add(relocate(workload.ops[cpu], first_cache, codes)),
+                "slots": workload.private_slots[cpu],
+                "shared_slots": 0 if cpu else workload.shared_slots,
+                "caches": []
+                if cpu
+                else [[c.name, c.size, c.align, c.flags, c.ctor] for c in workload.caches],
+                "max_ops": config.ops_of(cpu),
+                "seconds": config.seconds,
+                "sample": config.sample,
+                "pattern": config.has_pattern,
+                "programs": programs,
+                "timers": {
+                    kind: [config.interrupt(kind).rate_hz, config.interrupt(kind).jitter]
+                    for kind in KINDS
+                    if config.source(kind) == "timer"
+                },
+            }
+        )
+    return specs
+
+
+def handler_design(config: Config, kind: str, vocabulary: Vocabulary) -> str:
+    """Return the design that handlers of a kind use."""
+    return config.interrupt(kind).design or vocabulary.handler_design(config.design, kind)
+
+
+def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
+    """Take all CPUs through the phases, and audit between them."""
+    from shmalloc.audit import audit
+
+    crew.wait_phase(READY)
+    sampler = found.sampler = Sampler(arena)
+
+    def tick(elapsed_s: float) -> None:
+        sample = sampler.tick(elapsed_s)
+        if sample is not None:
+            job.on_sample(sample)
+
+    crew.open_phase(READY)
+    crew.wait_phase(REPLAYED, tick, ops=True)
+    crew.end_injectors()
+    sampler.last()
+    found.snapshot = Snapshot.of(arena)
+    report = audit(arena, expect_live=True)
+    _note_audit(found, report, "before the drain")
+    found.live_bytes = report.totals.get("live_bytes", 0)
+    if not report.ok:
+        return  # to free what is corrupt would prove nothing more
+    crew.open_phase(REPLAYED)
+    crew.wait_phase(DRAINED)
+    _note_audit(found, audit(arena, expect_live=False), "after the drain")
+    crew.open_phase(DRAINED)
+    found.reports = crew.wait_exits()
+
+
+def _note_audit(found: Findings, report: AuditReport, when: str) -> None:
+    found.audits[when] = report
+    found.violations += verdicts.of_audit(report, when)
+
+
+def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -> dict[str, Any]:
+    """Put the cell's JSON together."""
+    config, vocabulary = job.config, job.vocabulary
+    assert found.snapshot is not None
+    done = sum(report.get("done", 0) for report in found.reports) or ops
+    elapsed = [report["elapsed"] for report in found.reports if "elapsed" in report]
+    last_s = found.sampler.samples[-1].t_s if found.sampler else 0.0
+    seconds = max(elapsed, default=last_s)
+    cell = {
+        **blank_cell(vocabulary),
+        "id": job.cell.id,
+        "params": dict(job.cell.params),
+        "design": config.design,
+        "expected": expected_verdict(config),
+        "violations": found.violations,
+        "seconds": round(seconds, 6),
+        "cpus": config.cpus,
+        "ops": done,
+        **measure(found.snapshot, vocabulary),
+        "throughput_ops_s": round(done / seconds, 1) if seconds else 0.0,
+        "memory": {
+            "peak_bytes": found.sampler.peak_bytes if found.sampler else 0,
+            "live_bytes": found.live_bytes,
+            "arena_bytes": arena_bytes,
+            "sample_period_s": SAMPLE_PERIOD_S,
+            "samples": len(found.sampler.samples) if found.sampler else 0,
+        },
+        "handlers": {kind: handler_design(config, kind, vocabulary) for kind in todo.programs},
+        "latency_sample": config.sample,
+        "workload": dict(todo.workload.notes),
+        "audits": {when: _audit_json(report) for when, report in found.audits.items()},
+    }
+    cell["must_happen"] = must_happen(config, cell)
+    cell["verdict"] = _verdict(cell, vocabulary)
+    return cell
+
+
+def _audit_json(report: AuditReport) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "problems": len(report.problems),
+        "notes": list(report.notes),
+        "totals": {name: int(total) for name, total in report.totals.items()},
+        "seconds": round(report.seconds, 4),
+    }
+
+
+def _verdict(cell: Mapping[str, Any], vocabulary: Vocabulary) -> str:
+    """Judge: violations first; a run that did nothing, or not what it was for, proved nothing."""
+    verdict = verdicts.judge(cell["violations"], vocabulary)
+    if verdict == OK and (cell["ops"] == 0 or not all(entry["holds"] for entry in cell["must_happen"])):
+        return VACUOUS
+    return verdict

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Watching CPUs from outside: what each is doing, and whether it gets anywhere.
+
+A stall is measured in the CPU's own processor time, so that a CPU that merely waits for a core is none.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.verdicts import Incident
+from harness.vocabulary import CONTEXTS, STALL
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from shmalloc.arena import Arena
+
+    Array = np.ndarray[Any, Any]
+
+_TICKS_S = os.sysconf("SC_CLK_TCK")
+_BLOCKED_S = 60.0  # of the parent's time, without any processor time: stopped, or blocked for good
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What a CPU was doing. Attributes: text: in words.  context, op_index: of its innermost level."""
+
+    text: str
+    context: str
+    op_index: int
+
+
+def doing(arena: Arena, cpu: int) -> Doing:
+    """Read what a CPU is, or was when it died, doing."""
+    row = arena.region("cpus")[cpu]
+    level = min(int(row["level"]), len(row["levels"]) - 1)
+    context_number = int(row["levels"][level]["ctx"])
+    context = CONTEXTS[context_number] if context_number < len(CONTEXTS) else CONTEXTS[0]
+    parts = [f"at op {int(row['op_index'])} in {context} context (level {level})"]
+    waiting = int(row["waiting_for"])
+    if waiting:
+        parts.append(f"waiting for {_lock(arena, waiting)}")
+    if int(row["irqs_disabled"]):
+        parts.append("with irqs off")
+    return Doing(", ".join(parts), context, int(row["op_index"]))
+
+
+def _lock(arena: Arena, offset: int) -> str:
+    from shmalloc.errors import ShmallocError
+
+    try:
+        lock = arena.pointer("struct spinlock", offset)
+    except ShmallocError:
+        return f"something at {offset:#x}"
+    names = arena.core.names("lock_class")
+    number = int(getattr(lock, "class"))
+    name = names[number] if number < len(names) else "a lock"
+    owner = int(lock.word) & 0xFFFF
+    return f"{name} at {offset:#x}, " + (f"held by CPU {owner - 1}" if owner else "free")
+
+
+@dataclass
+class _Mark:
+    """The last sign of life. Attributes: ops, cpu_s: then.  since_s: on the watch's clock."""
+
+    ops: int
+    cpu_s: float
+    since_s: float
+
+
+class Watch:
+    """Notices CPUs that get nowhere.
+
+    Its clock is advanced by the caller and does not run while the parent is stopped.
+
+    Args: arena: the run's.  pids: of the CPUs.  deadline_s: processor time without progress.
+    """
+
+    def __init__(self, arena: Arena, pids: dict[int, int], deadline_s: float) -> None:
+        self._arena = arena
+        self._pids = pids
+        self._deadline_s = deadline_s
+        self._clock_s = 0.0
+        self._marks: dict[int, _Mark] = {}
+
+    def check(self, elapsed_s: float, waiting: list[int]) -> Incident | None:
+        """Look at the CPUs that have not finished.
+
+        Args: elapsed_s: since the last look.  waiting: the CPUs.
+        Returns: the first stall, or None.
+        """
+        self._clock_s += elapsed_s
+        done = self._arena.region("cpus")["ops_done"]
+        for cpu in waiting:
+            incident = self._check(cpu, int(done[cpu]))
+            if incident is not None:
+                return incident
+        return None
+
+    def _check(self, cpu: int, ops: int) -> Incident | None:
+        used_s = cpu_seconds(self._pids[cpu])
+        mark = self._marks.get(cpu)
+        if used_s is None:
+            return None  # it has ended, which is somebody else's business
+        if mark is None or mark.ops != ops:
+            self._marks[cpu] = _Mark(ops, used_s, self._clock_s)
+            return None
+        if used_s - mark.cpu_s > self._deadline_s:
+            return self._stall(cpu, f"made no progress in {used_s - mark.cpu_s:.1f} s of processor time")
+        quiet_s = self._clock_s - mark.since_s
+        if quiet_s > max(_BLOCKED_S, 2 * self._deadline_s) and used_s - mark.cpu_s < quiet_s / 1000:
+            return self._stall(cpu, f"used no processor time in {quiet_s:.0f} s: it is stopped or blocked")
+        return None
+
+    def _stall(self, cpu: int, what: str) -> Incident:
+        state = doing(self._arena, cpu)
+        text = f"CPU {cpu} (pid {self._pids[cpu]}) {what}; {state.text}"
+        return Incident(STALL, text, cpu, state.context, state.op_index)
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Return the processor time that a process has used, or None if it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    fields = text.rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS_S

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""Allocators for any context, over an arena in shared memory.
+
+with Arena.create(size="64MiB") as arena, Cpu(arena, 0) as cpu:
+    offset = cpu.kmalloc_nolock(100)
+    cpu.view(offset)[:5] = b"hello"
+    cpu.kfree(offset)
+"""
+
+from shmalloc.arena import Arena, SegmentInfo, list_segments, remove
+from shmalloc.cache import CacheInfo, KmemCache
+from shmalloc.cpu import Cpu
+from shmalloc.errors import (
+    AbiMismatch,
+    AllocationFailed,
+    BadFree,
+    BuildMissing,
+    CpuBusy,
+    DeadlockProved,
+    GeometryError,
+    HostileArena,
+    NoRoom,
+    NotAnArena,
+    NotBound,
+    ShmallocError,
+    StaleBuildError,
+    TruncatedArena,
+    Unsupported,
+    WrongThread,
+)
+from shmalloc.geometry import Geometry
+from shmalloc.program import Program, ops
+from shmalloc.units import format_bytes, parse_bytes
+from shmalloc.violations import Violation
+
+__all__ = [
+    "AbiMismatch",
+    "AllocationFailed",
+    "Arena",
+    "BadFree",
+    "BuildMissing",
+    "CacheInfo",
+    "Cpu",
+    "CpuBusy",
+    "DeadlockProved",
+    "Geometry",
+    "GeometryError",
+    "HostileArena",
+    "KmemCache",
+    "NoRoom",
+    "NotAnArena",
+    "NotBound",
+    "Program",
+    "SegmentInfo",
+    "ShmallocError",
+    "StaleBuildError",
+    "TruncatedArena",
+    "Unsupported",
+    "Violation",
+    "WrongThread",
+    "format_bytes",
+    "list_segments",
+    "ops",
+    "parse_bytes",
+    "remove",
+]

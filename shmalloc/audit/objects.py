@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""Every object of every slab is in exactly one place: a freelist, a deferred list, or somebody's.
+
+All freelists are followed at once: step k gathers the k-th link of every list that has one. A list
+ends at 0, at a link that is no object of its slab, or when it has more entries than there are objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shmalloc.audit.holders import CPU_SLAB, DEFERRED, DISABLED, Holders
+from shmalloc.audit.lists import walk_chain
+from shmalloc.audit.report import CORRUPTION, Findings
+from shmalloc.audit.slabs import Slabs
+from shmalloc.audit.view import Ints, View, Words, constant
+
+__all__ = ["ON_CPU", "ON_DEFERRED", "ON_FLUSH", "ON_SLAB", "FreeObjects", "find_free_objects"]
+
+LIVE, ON_SLAB, ON_CPU, ON_FLUSH, ON_DEFERRED = range(5)
+_PLACE_NAMES = (
+    "live",
+    "the slab's freelist",
+    "the cpu freelist",
+    "the freelist of its deferred slab",
+    "a list of deferred objects",
+)
+
+
+@dataclass(frozen=True)
+class FreeObjects:
+    """Every object that is not live, as far as the lists could be followed.
+
+    Attributes: state: LIVE or ON_*, uint8, one for each object of each slab, numbered as Slabs.base says.
+        counts: of each state in each slab, int64, shape (slabs, 5).
+        offset, slab: of each free object: its offset and its slab's index.
+        deferred_by: objects on each CPU's list of deferred ones, int64, shape (cpus,).
+    """
+
+    state: NDArray[np.uint8]
+    counts: Ints
+    offset: Words
+    slab: Ints
+    deferred_by: Ints
+
+    def free(self) -> Ints:
+        """Return the number of objects in each slab that are not live."""
+        free: Ints = self.counts[:, 1:].sum(axis=1)
+        return free
+
+
+@dataclass
+class _Marks:
+    """What is known while the lists are followed."""
+
+    view: View
+    slabs: Slabs
+    findings: Findings
+    state: NDArray[np.uint8]
+    offsets: list[Words]
+    owners: list[Ints]
+
+    def doubt(self, slab: int) -> None:
+        self.findings.doubt("slab", slab)
+        self.findings.doubt("cache", int(self.slabs.cache[slab]))
+
+    def mark(self, offset: Words, slab: Ints, place: int) -> None:
+        """Put objects into a place; report those that were in one already."""
+        slabs = self.slabs
+        number = slabs.base[slab] + (offset - slabs.first[slab]).astype(np.int64) // slabs.size[slab]
+        before = self.state[number]
+        twice = np.flatnonzero(before != LIVE)
+        self.state[number] = place
+        self.findings.add_each(
+            CORRUPTION,
+            twice,
+            lambda i: (
+                slabs.describe(self.view, int(slab[i])),
+                f"object {int(offset[i]):#x} is on {_PLACE_NAMES[before[i]]} and on {_PLACE_NAMES[place]}",
+            ),
+            "objects on two lists",
+        )
+        for i in twice:
+            self.doubt(int(slab[i]))
+        once = before == LIVE
+        self.offsets.append(offset[once])
+        self.owners.append(slab[once])
+
+
+def find_free_objects(view: View, slabs: Slabs, holders: Holders, findings: Findings) -> FreeObjects:
+    """Follow every freelist and every list of deferred objects."""
+    marks = _Marks(view, slabs, findings, np.zeros(slabs.nr_objects, np.uint8), [], [])
+    usable = np.flatnonzero(holders.holder != DISABLED)
+    _follow(marks, slabs.freelist[usable], usable, ON_SLAB)
+    on_cpu = np.flatnonzero(holders.holder == CPU_SLAB)
+    heads = view.cache_cpus["freelist"][holders.cpu[on_cpu], slabs.cache[on_cpu]]
+    _follow(marks, heads, on_cpu, ON_CPU)
+    flushing = np.flatnonzero(holders.holder == DEFERRED)
+    _follow(marks, holders.flush[flushing], flushing, ON_FLUSH)
+    deferred_by = _find_deferred(marks)
+
+    owner = np.repeat(np.arange(len(slabs)), slabs.objects)
+    counts = np.bincount(owner * 5 + marks.state, minlength=len(slabs) * 5).reshape(len(slabs), 5)
+    empty = np.zeros(0, np.int64)
+    return FreeObjects(
+        marks.state,
+        counts,
+        np.concatenate([empty.astype(np.uint64), *marks.offsets]),
+        np.concatenate([empty, *marks.owners]),
+        deferred_by,
+    )
+
+
+def _follow(marks: _Marks, link: Words, slab: Ints, place: int) -> None:
+    """Follow one freelist per slab, all of them in step."""
+    slabs, words = marks.slabs, marks.view.words
+    walked: list[Words] = []
+    owners: list[Ints] = []
+    step, went_round = 0, False
+    while True:
+        more = link != 0
+        link, slab = link[more], slab[more]
+        if not len(link):
+            break
+        distance = link - slabs.first[slab]  # wraps far beyond the slab for a link below it
+        size = slabs.size[slab].astype(np.uint64)
+        inside = (distance < size * slabs.objects[slab].astype(np.uint64)) & (distance % size == 0)
+        if not inside.all():
+            _report_stray(marks, link[~inside], slab[~inside], place)
+            link, slab = link[inside], slab[inside]
+        endless = step >= slabs.objects[slab]
+        if endless.any():
+            _report_endless(marks, slab[endless], place)
+            went_round = True
+            link, slab = link[~endless], slab[~endless]
+        walked.append(link)
+        owners.append(slab)
+        at = link + slabs.link[slab]
+        link = words[(at >> np.uint64(3)).astype(np.int64)]
+        key = slabs.key[slab]
+        if key.any():
+            link = np.where(key != 0, link ^ key ^ at.byteswap(), link)
+        step += 1
+    if not walked:
+        return
+    offset, owner = np.concatenate(walked), np.concatenate(owners)
+    if went_round:  # then its objects are there more than once
+        offset, first = np.unique(offset, return_index=True)
+        owner = owner[first]
+    marks.mark(offset, owner, place)
+
+
+def _report_stray(marks: _Marks, link: Words, slab: Ints, place: int) -> None:
+    marks.findings.add_each(
+        CORRUPTION,
+        np.arange(len(link)),
+        lambda i: (
+            marks.slabs.describe(marks.view, int(slab[i])),
+            f"{_PLACE_NAMES[place]} leads to {int(link[i]):#x}, which is no object of it",
+        ),
+        "freelists that lead out of their slab",
+    )
+    for i in slab:
+        marks.doubt(int(i))
+
+
+def _report_endless(marks: _Marks, slab: Ints, place: int) -> None:
+    marks.findings.add_each(
+        CORRUPTION,
+        slab,
+        lambda i: (
+            marks.slabs.describe(marks.view, i),
+            f"{_PLACE_NAMES[place]} is circular: it has more than {marks.slabs.objects[i]} entries",
+        ),
+        "circular freelists",
+    )
+    for i in slab:
+        marks.doubt(int(i))
+
+
+def _find_deferred(marks: _Marks) -> Ints:
+    """Walk each CPU's list of objects that kfree_nolock left to irq_work."""
+    view, slabs = marks.view, marks.slabs
+    counts = np.zeros(len(view.cpus), np.int64)
+    for cpu, head in enumerate(view.cpus["defer_objects"]["first"].tolist()):
+        chain = walk_chain(view.cells, head, view.memory)
+        where = f"deferred objects of CPU {cpu}"
+        if chain.fault:
+            marks.findings.add(CORRUPTION, where, f"after {len(chain.links)} objects the list {chain.fault}")
+        link = np.array(list(dict.fromkeys(chain.links)), np.int64)
+        slab = slabs.around((link - view.memory_offset) >> constant("SHM_PAGE_SHIFT"))
+        offset = link.astype(np.uint64) - slabs.link[slab] if len(slabs) else link.astype(np.uint64)
+        good = slab >= 0
+        if good.any():
+            distance = offset - slabs.first[slab]
+            size = slabs.size[slab].astype(np.uint64)
+            good &= (distance < size * slabs.objects[slab].astype(np.uint64)) & (distance % size == 0)
+        marks.findings.add_each(
+            CORRUPTION,
+            link[~good],
+            lambda at, where=where: (where, f"the link at {at:#x} lies in no object"),  # type: ignore[misc]
+            "deferred links outside of objects",
+        )
+        marks.mark(offset[good], slab[good], ON_DEFERRED)
+        counts[cpu] = good.sum()
+    return counts

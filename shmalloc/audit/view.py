@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: MIT
+"""The arena as the audit sees it: numpy views of its regions, and where each of them lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shmalloc import layout
+from shmalloc.audit.report import CORRUPTION, Findings
+
+__all__ = ["Auditable", "Flags", "Ints", "Mask", "Records", "View", "Words", "constant"]
+
+Ints: TypeAlias = NDArray[np.int64]
+Words: TypeAlias = NDArray[np.uint64]
+Flags: TypeAlias = NDArray[np.uint32]
+Mask: TypeAlias = NDArray[np.bool_]
+Records: TypeAlias = NDArray[Any]
+
+ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
+MIGRATETYPE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic")
+
+
+@cache
+def constant(name: str) -> int:
+    """Return a constant of the core's headers."""
+    return layout.constants()[name]
+
+
+class Auditable(Protocol):
+    """What an audit needs of an arena: its bytes, and its regions as arrays over the same bytes."""
+
+    @property
+    def buffer(self) -> Any:
+        """All of the segment, as anything with the buffer protocol."""
+
+    def region(self, name: str) -> Records:
+        """Return a region as Arena.region does."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Views of one arena. Nothing is copied, except what a cached property says.
+
+    Attributes: header: struct shm_header.  words: the whole segment as 64-bit words.  cpus (cpus,),
+        nodes (nodes,), zones (zones,), pagesets (zones, cpus), caches (max_caches,), cache_nodes
+        (max_caches, nodes), cache_cpus (cpus, max_caches), pageblocks, pages (nr_pages,): records.
+        owned, start: the oracle's bitmaps, uint64, a bit for each 8 bytes of page memory; empty if off.
+        memory_offset, pages_offset: of page frame 0 and of its struct page, in bytes.
+    """
+
+    header: Any
+    words: Words
+    cpus: Records
+    nodes: Records
+    zones: Records
+    pagesets: Records
+    caches: Records
+    cache_nodes: Records
+    cache_cpus: Records
+    pageblocks: Records
+    pages: Records
+    owned: Words
+    start: Words
+    address: int
+    memory_offset: int
+    pages_offset: int
+
+    @classmethod
+    def of(cls, arena: Auditable) -> View:
+        """Look at an arena.
+
+        Raises: ValueError, if its header describes no arena of this size.
+        """
+        raw = memoryview(arena.buffer).cast("B")
+        words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+        header = np.frombuffer(raw, layout.dtype("shm_header"), 1)[0]
+        regions = {
+            name: arena.region(name)
+            for name in ("cpus", "nodes", "zones", "pagesets", "caches", "cache_nodes", "cache_cpus")
+        }
+        pages, address = arena.region("pages"), _address(words)
+        return cls(
+            header=header,
+            words=words,
+            **regions,
+            pageblocks=arena.region("pageblocks"),
+            pages=pages,
+            owned=arena.region("oracle_owned"),
+            start=arena.region("oracle_start"),
+            address=address,
+            memory_offset=_address(arena.region("memory")) - address,
+            pages_offset=_address(pages) - address,
+        )
+
+    @property
+    def nr_pages(self) -> int:
+        """Page frames of the arena."""
+        return len(self.pages)
+
+    @property
+    def pageblock_order(self) -> int:
+        """Pages of a pageblock, as a power of two."""
+        return int(self.header["geometry"]["pageblock_order"])
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether ownership is recorded."""
+        on = int(self.header["geometry"]["flags"]) & constant("SHM_GEO_ORACLE")
+        return bool(on) and len(self.owned) >= self.nr_pages * 8
+
+    @property
+    def hardened(self) -> bool:
+        """Whether free pointers are obfuscated."""
+        return bool(int(self.header["geometry"]["flags"]) & constant("SHM_GEO_FREELIST_HARDENED"))
+
+    @cached_property
+    def cells(self) -> memoryview[int]:
+        """The words again, faster where one is read at a time."""
+        return memoryview(self.words)  # type: ignore[arg-type]
+
+    @cached_property
+    def page_links(self) -> range:
+        """Offsets that a list entry within a struct page (page.lru) can have."""
+        size = self.pages.dtype.itemsize
+        first = self.pages_offset + field_offset("page", "lru")
+        return range(first, first + self.nr_pages * size, size)
+
+    @cached_property
+    def page_structs(self) -> range:
+        """Offsets that a struct page can have."""
+        size = self.pages.dtype.itemsize
+        return range(self.pages_offset, self.pages_offset + self.nr_pages * size, size)
+
+    @cached_property
+    def memory(self) -> range:
+        """Offsets within page memory that a link word can have."""
+        return range(self.memory_offset, self.memory_offset + self.nr_pages * constant("SHM_PAGE_SIZE"), 8)
+
+    @cached_property
+    def zone_starts(self) -> Ints:
+        """First pfn of each zone, shape (zones,); copied."""
+        return self.zones["start_pfn"].astype(np.int64)
+
+    def zone_of(self, pfns: Ints) -> Ints:
+        """Return the zone that each page frame lies in."""
+        # Of zones that start at the same pfn all but the last are empty.
+        return np.searchsorted(self.zone_starts, pfns, side="right") - 1
+
+    def zone_end(self, zones: Ints) -> Ints:
+        """Return the pfn after the last of each zone."""
+        ends = self.zone_starts + self.zones["spanned_pages"].astype(np.int64)
+        return ends[zones]
+
+    def zone_name(self, zone: int) -> str:
+        """Name a zone as messages do."""
+        record = self.zones[zone]
+        return f"zone {zone} (node {record['node']} {ZONE_NAMES[int(record['type']) % len(ZONE_NAMES)]})"
+
+    def cache_name(self, cache: int) -> str:
+        """Name a slab cache as messages do."""
+        name = bytes(self.caches["name"][cache]).decode(errors="replace")
+        return f"cache {name or cache}"
+
+    def offsets(self, field: Records) -> Words:
+        """Return the offset of each element of a view into the arena, in the view's shape."""
+        grid = np.full(field.shape, _address(field) - self.address, np.int64)
+        for axis, (length, stride) in enumerate(zip(field.shape, field.strides, strict=True)):
+            steps = np.arange(length, dtype=np.int64) * stride
+            grid += steps.reshape([-1 if other == axis else 1 for other in range(field.ndim)])
+        return grid.astype(np.uint64)
+
+    def page_memory(self, pfns: Ints) -> Ints:
+        """Return the offset of each page frame's memory."""
+        return self.memory_offset + pfns * constant("SHM_PAGE_SIZE")
+
+
+def field_offset(struct: str, name: str) -> int:
+    """Return the offset of a field within a structure, in bytes."""
+    fields = layout.dtype(struct).fields
+    assert fields is not None
+    return int(fields[name][1])
+
+
+def _address(array: Records) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def check_frame(view: View, findings: Findings) -> bool:
+    """Check the tables that everything else is found by: zones and pageblocks.
+
+    Returns: False if they contradict themselves: then nothing else can be checked.
+    """
+    spans = view.zones["spanned_pages"].astype(np.int64)
+    ends = view.zone_starts + spans
+    expected = np.concatenate(([0], ends[:-1]))
+    sound = (
+        len(view.zones) > 0
+        and bool((view.zone_starts == expected).all())
+        and bool((spans >= 0).all())
+        and int(ends[-1]) == view.nr_pages
+        and bool((view.zones["node"] < len(view.nodes)).all())
+        and bool((view.zones["type"] < len(ZONE_NAMES)).all())
+    )
+    if not sound:
+        findings.add(
+            CORRUPTION,
+            "zone table",
+            f"the zones do not cover page frames 0..{view.nr_pages - 1} one after the other, on nodes "
+            f"0..{len(view.nodes) - 1}",
+        )
+        return False
+    return _check_pageblocks(view, findings)
+
+
+def _check_pageblocks(view: View, findings: Findings) -> bool:
+    first = np.arange(len(view.pageblocks), dtype=np.int64) << view.pageblock_order
+    zone = view.pageblocks["zone"]
+    lies_in = view.zone_of(first)
+    wrong = np.flatnonzero((first < view.nr_pages) & (zone != lies_in))
+    findings.add_each(
+        CORRUPTION,
+        wrong,
+        lambda block: (f"pageblock {block}", f"says zone {zone[block]}, lies in zone {lies_in[block]}"),
+        "pageblocks in the wrong zone",
+    )
+    types = view.pageblocks["migratetype"]
+    untyped = np.flatnonzero(types >= len(MIGRATETYPE_NAMES))
+    findings.add_each(
+        CORRUPTION,
+        untyped,
+        lambda block: (f"pageblock {block}", f"has migratetype {types[block]}, there are 0..3"),
+        "pageblocks of no migratetype",
+    )
+    return not wrong.size and not untyped.size

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""Slab caches of one's own."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from shmalloc.errors import BadFree, ShmallocError
+from shmalloc.flags import gfp_flags
+from shmalloc.objects import cache_at, cache_name, cache_of
+
+if TYPE_CHECKING:
+    from shmalloc.calls import Calls
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """What a cache is like.
+
+    Attributes:
+        name: as created.
+        object_size: bytes that a user may write.
+        size: bytes of an object with its metadata.
+        align: in bytes.
+        order: of a slab's pages.
+        objects: in a slab.
+        cpu_partial_slabs: slabs that each CPU keeps besides its own.
+        min_partial: slabs that each node keeps though they are empty.
+    """
+
+    name: str
+    object_size: int
+    size: int
+    align: int
+    order: int
+    objects: int
+    cpu_partial_slabs: int
+    min_partial: int
+
+
+class KmemCache:
+    """One slab cache, used from one CPU.  Make one with `Cpu.kmem_cache_create`.
+
+    As a context manager it is destroyed at the end.
+
+    Attributes:
+        index: in the arena's cache table: what op arrays call ``cache``.
+    """
+
+    def __init__(self, calls: Calls, index: int) -> None:
+        self._calls = calls
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"<KmemCache {self.name} index {self.index}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # An exception on its way may have left objects behind; it is the one to be seen.
+        try:
+            self.destroy()
+        except ShmallocError:
+            if value is None:
+                raise
+
+    @property
+    def name(self) -> str:
+        """As created."""
+        return self.info().name
+
+    def info(self) -> CacheInfo:
+        """Read what the cache is like.
+
+        Raises:
+            ShmallocError: it was destroyed.
+        """
+        arena = self._calls.arena
+        row = cache_at(arena, self.index)
+        if row is None or row.state != arena.core.lib.CACHE_LIVE:
+            raise ShmallocError(f"cache {self.index}: there is no such cache any more")
+        return CacheInfo(
+            name=cache_name(arena, row),
+            object_size=int(row.object_size),
+            size=int(row.size),
+            align=int(row.align),
+            order=int(row.oo) >> 16,
+            objects=int(row.oo) & 0xFFFF,
+            cpu_partial_slabs=int(row.cpu_partial_slabs),
+            min_partial=int(row.min_partial),
+        )
+
+    def alloc(self, gfp: int | str = "GFP_KERNEL", node: int = -1) -> int:
+        """Allocate an object; may spin.
+
+        Mirrors: mm/slub.c kmem_cache_alloc_node (6.18).
+
+        Args:
+            gfp: flags or their names.
+            node: NUMA node, or -1 for any.
+
+        Returns:
+            Offset of the object, in bytes.
+
+        Raises:
+            AllocationFailed: with its reason.
+        """
+        return self._calls.allocate(self._calls.lib.shm_kmem_cache_alloc, self.index, gfp_flags(gfp), node)
+
+    def alloc_nolock(self, gfp: int | str = 0, node: int = -1) -> int:
+        """Allocate an object without waiting for any lock; otherwise as `alloc`."""
+        return self._calls.allocate(
+            self._calls.lib.shm_kmem_cache_alloc_nolock, self.index, gfp_flags(gfp), node
+        )
+
+    def free(self, offset: int) -> None:
+        """Give an object of this cache back.
+
+        Raises:
+            BadFree: it is no live object of this cache; nothing was changed.
+        """
+        self._refuse_other_caches(offset)
+        self._calls.free(offset, self._calls.lib.shm_kmem_cache_free, self.index, offset)
+
+    def free_nolock(self, offset: int) -> None:
+        """Give an object of this cache back without waiting for any lock; otherwise as `free`."""
+        self._refuse_other_caches(offset)
+        self._calls.free(offset, self._calls.lib.shm_kfree_nolock, offset)
+
+    def _refuse_other_caches(self, offset: int) -> None:
+        owner = cache_of(self._calls.arena, offset)
+        if owner is not None and owner != self.index:
+            row = cache_at(self._calls.arena, owner)
+            other = "an unknown cache" if row is None else cache_name(self._calls.arena, row)
+            raise BadFree(offset, f"in a slab of {other}, not of {self.name}")
+
+    def shrink(self) -> None:
+        """Give the pages of empty slabs back."""
+        self._calls.run(self._calls.lib.shm_kmem_cache_shrink, self.index)
+
+    def destroy(self) -> None:
+        """Destroy the cache.
+
+        Raises:
+            ShmallocError: objects of it are still in use.
+        """
+        result = self._calls.call(self._calls.lib.shm_kmem_cache_destroy, self.index)
+        if result == -errno.EBUSY:
+            raise ShmallocError(f"{self!r}: objects are still in use")
+        if result:
+            self._calls.refuse_caller()
+            self._calls.raise_verdict()
+            raise ShmallocError(f"{self!r}: {os.strerror(-result)}")

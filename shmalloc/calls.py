@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""The calls of one CPU into the core: on the right CPU, and with exceptions that say why they failed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shmalloc.errors import (
+    AllocationFailed,
+    BadFree,
+    CpuBusy,
+    DeadlockProved,
+    NotBound,
+    ShmallocError,
+    WrongThread,
+)
+from shmalloc.objects import why_no_object, why_no_pages, why_not_live
+from shmalloc.violations import count_violations, read_violations
+
+if TYPE_CHECKING:
+    from shmalloc.arena import Arena
+    from shmalloc.program import Program
+
+_ENDLESS_WAITS = ("deadlock", "dead_owner", "stall")
+_NOBODY = -2  # no CPU's number, and not what the core says when there is none
+
+
+@dataclass
+class Bindings:
+    """What this process is and does in one arena.
+
+    Attributes:
+        cpus: the CPUs that its thread is, in order of their binding.
+        programs: what its handlers do, by interrupt kind: the core uses their memory.
+    """
+
+    cpus: list[Calls] = field(default_factory=list)
+    programs: dict[int, Program] = field(default_factory=dict)
+
+
+class Calls:
+    """What one CPU asks of the core.
+
+    Attributes:
+        arena: that it works on.
+        lib: the core's functions.
+    """
+
+    def __init__(self, arena: Arena, number: int) -> None:
+        self.arena = arena
+        self.lib = arena.core.lib
+        self._number = number
+        self._bound = number
+        self._tid = threading.get_native_id()
+        self._pid = os.getpid()
+        self._seen = count_violations(arena)
+        self.has_oracle = bool(arena.header.geometry.flags & self.lib.SHM_GEO_ORACLE)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process is still the CPU: not closed, not forked."""
+        return self._bound != _NOBODY and self._pid == os.getpid()
+
+    def end(self) -> None:
+        """Refuse every further call."""
+        self._bound = _NOBODY
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the core as this CPU, and return what it returns.
+
+        Raises:
+            NotBound: the CPU is closed, or this is a fork of its process.
+            WrongThread: this is not its thread.
+            ValueError: an argument that the core's types cannot hold.
+        """
+        if self.lib.shm_cpu_current() != self._bound:
+            self.become()
+        try:
+            return function(*arguments)
+        except OverflowError as error:
+            raise ValueError(f"{_name_of(function)}{arguments}: {error}") from None
+
+    def allocate(self, function: Callable[..., int], *arguments: Any) -> int:
+        """Call an allocation function.
+
+        Raises:
+            AllocationFailed: it returned NULL.
+        """
+        offset = self.call(function, *arguments)
+        if offset:
+            return int(offset)
+        self.refuse_caller()
+        self.raise_verdict()
+        reasons = self.arena.core.names("reason")
+        raise AllocationFailed(reasons[self.lib.shm_last_reason()], _text(function, arguments))
+
+    def run(self, function: Callable[..., int], *arguments: Any) -> int:
+        """Call a function that returns a negative errno when it fails.
+
+        Returns:
+            What the core returned, 0 or more.
+
+        Raises:
+            DeadlockProved: it would have waited for ever.
+            ShmallocError: anything else.
+        """
+        self.refuse_caller()  # not every such function asks for itself
+        result = int(self.call(function, *arguments))
+        if result < 0:
+            self.raise_verdict()
+            raise ShmallocError(f"{_text(function, arguments)}: {os.strerror(-result)}")
+        return result
+
+    def free(self, offset: int, function: Callable[..., int], *arguments: Any) -> None:
+        """Call a function that frees an object.
+
+        Raises:
+            BadFree: it is no live object; nothing was changed.
+        """
+        if not self.has_oracle and offset not in (0, self.lib.SHM_ZERO_SIZE):
+            self._refuse(offset, why_no_object(self.arena, offset))
+        self._free(offset, function, arguments)
+
+    def free_pages(self, offset: int, order: int, function: Callable[..., int]) -> None:
+        """Call a function that frees a block of pages.
+
+        Raises:
+            BadFree: it is no live block of this order; nothing was changed.
+        """
+        if offset:
+            self._refuse(offset, why_no_pages(self.arena, offset, order))
+        self._free(offset, function, (offset, order))
+
+    def _free(self, offset: int, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
+        try:
+            result = int(self.call(function, *arguments))
+        except ValueError:
+            raise BadFree(offset, why_not_live(self.arena, offset)) from None
+        if result == -errno.EINVAL:
+            raise BadFree(offset, why_not_live(self.arena, offset))
+        if result:
+            self.refuse_caller()
+            self.raise_verdict()
+            raise ShmallocError(f"{_text(function, arguments)}: {os.strerror(-result)}")
+
+    @staticmethod
+    def _refuse(offset: int, why: str | None) -> None:
+        if why is not None:
+            raise BadFree(offset, why)
+
+    def become(self) -> None:
+        """Make this the CPU that the core works as."""
+        self.refuse_caller()
+        result = self.lib.shm_cpu_switch(self._number)
+        if result:
+            self.refuse_caller()
+            raise NotBound(f"CPU {self._number} of {self.arena.name}: {os.strerror(-result)}")
+
+    def refuse_caller(self) -> None:
+        """Raise if the caller cannot be this CPU."""
+        if self._bound == _NOBODY:
+            raise NotBound(f"CPU {self._number} of {self.arena.name} is closed")
+        if os.getpid() != self._pid:
+            raise NotBound(
+                f"CPU {self._number} is process {self._pid}; this is process {os.getpid()}, forked from it: "
+                "it is no CPU until it binds one of its own"
+            )
+        caller = threading.get_native_id()
+        if caller != self._tid:
+            raise WrongThread(
+                f"CPU {self._number} is {_thread_text(self._tid)}; the call came from {_thread_text(caller)}"
+            )
+
+    def raise_verdict(self) -> None:
+        """Raise if this CPU has met a verdict since it was last asked.
+
+        Raises:
+            DeadlockProved: a wait of this CPU could not end.
+        """
+        total = count_violations(self.arena)
+        if total == self._seen:
+            return
+        fresh = read_violations(self.arena)[self._seen :]
+        self._seen = total
+        for violation in fresh:
+            if violation.cpu == self._number and violation.verdict in _ENDLESS_WAITS:
+                raise DeadlockProved(violation)
+
+
+def bind_failure(arena: Arena, number: int, result: int) -> ShmallocError:
+    """Explain why this thread cannot become a CPU."""
+    lib, header = arena.core.lib, arena.header
+    if not 0 <= number < header.geometry.nr_cpus:
+        return NotBound(f"cpu = {number}: allowed are 0 to {header.geometry.nr_cpus - 1} in {arena.name}")
+    if result == -errno.EBUSY:
+        cpu = arena.item("struct shm_cpu", "cpus", number)
+        if lib.shm_owner_alive(cpu.pid, cpu.start_time) == 1:
+            return CpuBusy(f"CPU {number} of {arena.name} is process {cpu.pid}, thread {cpu.tid}")
+        return CpuBusy(
+            f"CPU {number} of {arena.name} was process {cpu.pid}, which died as it; steal=True takes it over"
+        )
+    if lib.shm_cpu_current() >= 0 and not lib.shm_thread_ok():
+        return WrongThread(
+            f"this process is CPU {lib.shm_cpu_current()} already, by another thread than "
+            f"{_thread_text(threading.get_native_id())}; all CPUs of a process are one thread"
+        )
+    return NotBound(f"CPU {number} of {arena.name}: {os.strerror(-result)}")
+
+
+def _thread_text(tid: int) -> str:
+    for thread in threading.enumerate():
+        if thread.native_id == tid:
+            return f"thread {thread.name} (tid {tid})"
+    return f"thread {tid}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", "") or "the core"
+    return str(name).removeprefix("shm_")
+
+
+def _text(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+    return f"{_name_of(function)}({', '.join(map(str, arguments))})"

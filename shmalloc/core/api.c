@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The outer face: thread check, a place to unwind to, offsets that are looked at before they are
+ * followed.  Calls go through the designs, so that they are counted and owned like any other.
+ */
+#include "design.h"
+#include "lock.h"
+#include "oracle.h"
+#include "page_alloc.h"
+#include "sys.h"
+
+#define REFUSED (thread_is_cpu() ? -EDEADLK : -EPERM)
+
+__export const char *shm_flavour(void)
+{
+	return SHM_FLAVOUR;
+}
+
+__export const char *shm_build_id(void)
+{
+	return SHM_BUILD_ID;
+}
+
+__export uint64_t shm_abi_hash(void)
+{
+	return SHM_ABI_HASH;
+}
+
+__export const char *shm_compiler(void)
+{
+	return __VERSION__;
+}
+
+#define BROKEN(name, summary) { #name, summary },
+static const struct {
+	const char *name, *summary;
+} variants[NR_BROKEN] = {
+	{ "none", "the correct allocator" },
+#include "broken.def"
+};
+#undef BROKEN
+
+__export const char *shm_broken_name(unsigned int variant)
+{
+	return variant < NR_BROKEN ? variants[variant].name : NULL;
+}
+
+__export const char *shm_broken_summary(unsigned int variant)
+{
+	return variant < NR_BROKEN ? variants[variant].summary : NULL;
+}
+
+/* Without the oracle: at least a slot of a slab, or a large block's first byte. */
+static bool plausible_object(u64 off)
+{
+	const struct page *page;
+	u64 within;
+
+	if (off & 7 || !off_in_memory(off))
+		return false;
+	page = virt_to_head_page(off);
+	if (page->flags & PG_large)
+		return off == page_to_off(page);
+	if (!(page->flags & PG_slab))
+		return false;
+	within = off - page_to_off(page) - slab_cache(page)->red_left_pad;
+	return within % slab_cache(page)->size == 0 &&
+	       within / slab_cache(page)->size < counters_objects(page->counters);
+}
+
+static bool plausible_block(u64 off, u32 order)
+{
+	const struct page *page;
+
+	if (off & (SHM_PAGE_SIZE - 1) || !off_in_memory(off))
+		return false;
+	page = off_to_page(off);
+	return page->flags & PG_allocated && !(page->flags & PG_large) && page->order == order;
+}
+
+static int free_object(u32 design, u64 off)
+{
+	if (off <= SHM_ZERO_SIZE)
+		return off && off != SHM_ZERO_SIZE ? -EINVAL : 0;
+	if (!plausible_object(off) || (!designs[design]->frees_large && virt_to_head_page(off)->flags & PG_large))
+		return -EINVAL;
+	return design_free(design, off);
+}
+
+static int free_block(u32 design, u64 off, u32 order)
+{
+	return plausible_block(off, order) ? design_pages_free(design, off, order) : -EINVAL;
+}
+
+__export uint64_t shm_alloc_pages(uint32_t gfp, int node, unsigned int order)
+{
+	return GUARDED(u64, 0, design_pages_alloc(DESIGN_kmalloc, gfp, node, order));
+}
+
+__export uint64_t shm_alloc_pages_nolock(uint32_t gfp, int node, unsigned int order)
+{
+	return GUARDED(u64, 0, design_pages_alloc(DESIGN_kmalloc_nolock, gfp, node, order));
+}
+
+__export int shm_free_pages(uint64_t off, unsigned int order)
+{
+	return GUARDED(int, REFUSED, free_block(DESIGN_kmalloc, off, order));
+}
+
+__export int shm_free_pages_nolock(uint64_t off, unsigned int order)
+{
+	return GUARDED(int, REFUSED, free_block(DESIGN_kmalloc_nolock, off, order));
+}
+
+static int drain_this_cpu(void)
+{
+	drain_pages(this_cpu()->id);
+	return 0;
+}
+
+__export int shm_drain_pages(void)
+{
+	return GUARDED(int, REFUSED, drain_this_cpu());
+}
+
+__export uint64_t shm_kmalloc(uint64_t size, uint32_t gfp)
+{
+	return GUARDED(u64, 0, design_alloc(DESIGN_kmalloc, size, gfp, NO_NODE));
+}
+
+__export uint64_t shm_kmalloc_node(uint64_t size, uint32_t gfp, int node)
+{
+	return GUARDED(u64, 0, design_alloc(DESIGN_kmalloc, size, gfp, node));
+}
+
+__export uint64_t shm_kmalloc_nolock(uint64_t size, uint32_t gfp, int node)
+{
+	return GUARDED(u64, 0, design_alloc(DESIGN_kmalloc_nolock, size, gfp, node));
+}
+
+__export int shm_kfree(uint64_t off)
+{
+	return GUARDED(int, REFUSED, free_object(DESIGN_kmalloc, off));
+}
+
+__export int shm_kfree_nolock(uint64_t off)
+{
+	return GUARDED(int, REFUSED, free_object(DESIGN_kmalloc_nolock, off));
+}
+
+/* Ownership moves with the object: nobody owns the memory while it does. */
+static u64 krealloc_owned(u64 off, u64 size, gfp_t gfp)
+{
+	u64 bytes, new;
+
+	reason_reset();
+	if (off > SHM_ZERO_SIZE && !plausible_object(off))
+		return 0;
+	bytes = oracle_extent(off);
+	if (!oracle_release(off))
+		return 0;
+	new = krealloc(off, size, gfp);
+	if (new)
+		oracle_own(new, size);
+	else if (bytes)
+		oracle_own(off, bytes);
+	return new;
+}
+
+__export uint64_t shm_krealloc(uint64_t off, uint64_t size, uint32_t gfp)
+{
+	return GUARDED(u64, 0, krealloc_owned(off, size, gfp));
+}
+
+__export uint64_t shm_ksize(uint64_t off)
+{
+	return shm.base && (off <= SHM_ZERO_SIZE || plausible_object(off)) ? ksize(off) : 0;
+}
+
+static struct kmem_cache *cache_of(u32 index)
+{
+	return shm.base && index < shm.hdr->nr_caches && shm.caches[index].state == CACHE_LIVE ?
+	       &shm.caches[index] : NULL;
+}
+
+__export uint64_t shm_design_cache_alloc(unsigned int design, unsigned int cache, uint32_t gfp, int node)
+{
+	struct kmem_cache *s = cache_of(cache);
+
+	if (!s || design >= NR_DESIGNS)
+		return 0;
+	return GUARDED(u64, 0, design_cache_alloc(design, s, gfp, node));
+}
+
+__export uint64_t shm_kmem_cache_alloc(unsigned int cache, uint32_t gfp, int node)
+{
+	return shm_design_cache_alloc(DESIGN_kmalloc, cache, gfp, node);
+}
+
+__export uint64_t shm_kmem_cache_alloc_nolock(unsigned int cache, uint32_t gfp, int node)
+{
+	return shm_design_cache_alloc(DESIGN_kmalloc_nolock, cache, gfp, node);
+}
+
+static int free_to_cache(struct kmem_cache *s, u64 off)
+{
+	if (!plausible_object(off) || virt_to_head_page(off)->slab_cache != s->index + 1)
+		return -EINVAL;
+	return design_free(DESIGN_kmalloc, off);
+}
+
+__export int shm_kmem_cache_free(unsigned int cache, uint64_t off)
+{
+	struct kmem_cache *s = cache_of(cache);
+
+	if (!s)
+		return -EINVAL;
+	return GUARDED(int, REFUSED, free_to_cache(s, off));
+}
+
+__export uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp)
+{
+	if (!shm.base || !size || size > KMALLOC_MAX_CACHE_SIZE)
+		return 0xffffffff;
+	return kmalloc_slab(size, gfp)->index;
+}
+
+__export unsigned int shm_last_reason(void)
+{
+	return shm.cpu ? shm.cpu->levels[0].reason : REASON_NONE;
+}
+
+__export uint64_t shm_design_alloc(unsigned int design, uint64_t size, uint32_t gfp, int node)
+{
+	if (design >= NR_DESIGNS)
+		return 0;
+	return GUARDED(u64, 0, design_alloc(design, size, gfp, node));
+}
+
+__export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int node, unsigned int order)
+{
+	if (design >= NR_DESIGNS)
+		return 0;
+	return GUARDED(u64, 0, design_pages_alloc(design, gfp, node, order));
+}
+
+__export int shm_design_free(unsigned int design, uint64_t off)
+{
+	if (design >= NR_DESIGNS)
+		return -EINVAL;
+	return GUARDED(int, REFUSED, free_object(design, off));
+}
+
+__export int shm_design_pages_free(unsigned int design, uint64_t off, unsigned int order)
+{
+	if (design >= NR_DESIGNS)
+		return -EINVAL;
+	return GUARDED(int, REFUSED, free_block(design, off, order));
+}
+
+__export void shm_phase_finish(uint32_t phase)
+{
+	if (shm.cpu)
+		store_release(&shm.cpu->phase_done, phase);
+}
+
+/* The creator of the arena is the run's parent: without it there is nobody to wait for. */
+__export int shm_phase_wait(uint32_t phase, double seconds)
+{
+	u64 deadline;
+
+	if (!shm.base)
+		return -ENOTCONN;
+	deadline = read_tsc() + (u64)(seconds * (double)shm.hdr->tsc_hz);
+	for (u32 polls = 0; load_acquire(&shm.hdr->phase) < phase; polls++) {
+		if (shm.terminated || READ_ONCE(shm.hdr->stop))
+			return -ECANCELED;
+		if (polls % 64 == 63 && !shm_owner_alive(shm.hdr->creator_pid, shm.hdr->creator_start_time))
+			return -EOWNERDEAD;
+		if (read_tsc() > deadline)
+			return -ETIMEDOUT;
+		sleep_ns(1000000);
+	}
+	return 0;
+}

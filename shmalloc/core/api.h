@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the core offers: to Python (cffi reads this file) and to C programs.
+ *
+ * Offsets (uint64_t) are bytes from the start of the arena; 0 = failure, SHM_ZERO_SIZE = the object
+ * of size zero.  int results are 0 or a negative errno.  A function marked [guarded] checks that it
+ * is called by the thread that is the CPU (else -EPERM or 0), and survives a proven deadlock: the
+ * violation is recorded, the arena is stopped, and -EDEADLK (or 0) returned.
+ */
+#ifndef SHM_API_H
+#define SHM_API_H
+
+/* --- the build --------------------------------------------------------------------------------- */
+const char *shm_flavour(void);         /* "release" or "checked" */
+const char *shm_build_id(void);        /* hash of the core's sources and flags, hex */
+uint64_t shm_abi_hash(void);           /* hash of arena.h */
+const char *shm_compiler(void);
+const char *shm_verdict_name(unsigned int verdict);   /* NULL past the last, as all the names */
+const char *shm_reason_name(unsigned int reason);
+const char *shm_checker_name(unsigned int checker);
+const char *shm_lock_class_name(unsigned int class);
+const char *shm_design_name(unsigned int design);
+const char *shm_design_summary(unsigned int design);
+const char *shm_design_contexts(unsigned int design); /* contexts it may be called from, comma separated */
+const char *shm_broken_name(unsigned int variant);    /* 0 = NULL-variant "none" */
+const char *shm_broken_summary(unsigned int variant);
+const char *shm_probe_name(unsigned int site);
+uint64_t shm_text_base(void);          /* load address that stack entries are relative to */
+
+/* --- the arena ---------------------------------------------------------------------------------- */
+uint64_t shm_arena_min_bytes(const struct shm_geometry *geometry); /* smallest size_bytes that works */
+int shm_arena_format(void *base, const struct shm_geometry *geometry);
+/* 0, or: -ENOEXEC not an arena, -EPROTO another ABI, -EMSGSIZE truncated, -EBADMSG hostile header, -EAGAIN not ready */
+int shm_arena_check(const void *base, uint64_t bytes);
+int shm_attach(void *base, uint64_t bytes);  /* make it this process's arena; -EBUSY if there is one */
+int shm_detach(void);                        /* unbinds every CPU of this process first */
+int shm_set_broken(unsigned int variant);    /* -EOPNOTSUPP in the release flavour */
+
+/* --- CPUs --------------------------------------------------------------------------------------- */
+#define SHM_BIND_HANDLERS 0x1u   /* install the signal handlers and the alternate stack */
+#define SHM_BIND_STEAL 0x2u      /* take over a slot whose owner is dead */
+#define SHM_BIND_TERM 0x4u       /* SIGTERM (which PDEATHSIG sends) sets header.stop, from C, at once */
+int shm_cpu_bind(unsigned int cpu, unsigned int flags); /* -EBUSY slot taken, -EINVAL no such CPU */
+int shm_cpu_unbind(unsigned int cpu);
+int shm_cpu_switch(unsigned int cpu);  /* tests: become another CPU bound by this thread */
+int shm_cpu_current(void);             /* CPU number or -1 */
+int shm_terminated(void);              /* 1 once SIGTERM has arrived (SHM_BIND_TERM) */
+int shm_thread_ok(void);               /* 1 if the calling thread is the bound CPU's */
+int shm_owner_alive(uint32_t pid, uint64_t start_time); /* 1 alive, 0 dead or a zombie */
+uint64_t shm_start_time(uint32_t pid); /* clock ticks since boot, 0 if there is none */
+
+/* --- pages [guarded] ---------------------------------------------------------------------------- */
+uint64_t shm_alloc_pages(uint32_t gfp, int node, unsigned int order);
+uint64_t shm_alloc_pages_nolock(uint32_t gfp, int node, unsigned int order);
+int shm_free_pages(uint64_t off, unsigned int order);
+int shm_free_pages_nolock(uint64_t off, unsigned int order);
+int shm_drain_pages(void);             /* all pagesets of the bound CPU, and the deferred lists */
+
+/* --- slab [guarded] ----------------------------------------------------------------------------- */
+uint64_t shm_kmalloc(uint64_t size, uint32_t gfp);
+uint64_t shm_kmalloc_node(uint64_t size, uint32_t gfp, int node);
+uint64_t shm_kmalloc_nolock(uint64_t size, uint32_t gfp, int node);
+int shm_kfree(uint64_t off);           /* -EINVAL with the oracle on: not the start of a live object */
+int shm_kfree_nolock(uint64_t off);
+uint64_t shm_krealloc(uint64_t off, uint64_t size, uint32_t gfp);
+uint64_t shm_ksize(uint64_t off);      /* usable bytes; 0 if not an object */
+/* index of the cache, or a negative errno (-EINVAL, -EEXIST, -ENOSPC, -EDEADLK) */
+int shm_kmem_cache_create(const char *name, uint32_t size, uint32_t align, uint32_t flags, uint32_t ctor);
+int shm_kmem_cache_destroy(unsigned int cache);  /* -EBUSY: objects still in use */
+int shm_kmem_cache_shrink(unsigned int cache);
+uint64_t shm_kmem_cache_alloc(unsigned int cache, uint32_t gfp, int node);
+uint64_t shm_kmem_cache_alloc_nolock(unsigned int cache, uint32_t gfp, int node);
+int shm_kmem_cache_free(unsigned int cache, uint64_t off);
+uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp); /* cache index that serves it, or 0xffffffff */
+/* what one cache of this size would look like: out[0] order, [1] objects, [2] cpu_partial_slabs, [3] min_partial */
+int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out);
+
+/* reason of the last allocation that failed on this CPU at task level */
+unsigned int shm_last_reason(void);
+
+/* --- designs [guarded]: the operations table of one row of the registry, with oracle and counts -- */
+uint64_t shm_design_alloc(unsigned int design, uint64_t size, uint32_t gfp, int node);
+uint64_t shm_design_cache_alloc(unsigned int design, unsigned int cache, uint32_t gfp, int node);
+uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int node, unsigned int order);
+int shm_design_free(unsigned int design, uint64_t off);   /* checked against the oracle: -EINVAL */
+int shm_design_pages_free(unsigned int design, uint64_t off, unsigned int order);
+/* ownership: 1 if off is the start of a live object */
+int shm_oracle_is_live(uint64_t off);
+uint64_t shm_oracle_extent(uint64_t off); /* bytes owned from off, 0 if not the start of an object */
+
+/* --- contexts [guarded] ------------------------------------------------------------------------- */
+int shm_irq_save(void);                /* returns the previous flag */
+int shm_irq_restore(int previous);
+int shm_bh_disable(void);
+int shm_bh_enable(void);
+int shm_irq_pending(void);
+int shm_signal_of(enum shm_irq_kind kind);    /* the signal that stands for the interrupt */
+int shm_send_interrupt(unsigned int cpu, enum shm_irq_kind kind); /* any process; thread-directed; -ESRCH, -ENOTCONN */
+int shm_flush_all(unsigned int cache); /* every CPU's slabs of the cache, ~0u = all caches; by IPI, with a deadline */
+int shm_run_irq_work(void);            /* run what is pending now, as if irqs had just been enabled */
+
+/* --- programs: what a handler does --------------------------------------------------------------- */
+struct shm_program {
+	const struct shm_op *ops;
+	uint64_t nr_ops;
+	uint64_t per_interrupt;   /* ops run by one interrupt, cyclically; 0 = all */
+	uint64_t *slots;          /* private to the program, nr_slots words */
+	uint64_t nr_slots;
+	uint32_t design;
+	uint32_t pad;
+};
+/* program == NULL takes it away; the memory stays the caller's and must outlive the binding */
+int shm_set_program(enum shm_irq_kind kind, const struct shm_program *program);
+/* periodic interrupt of the bound CPU: one-shot timer, set again at the handler's end; 0 Hz = off */
+int shm_set_timer(enum shm_irq_kind kind, double rate_hz, double jitter);
+/* send interrupts to CPUs [first, last] at random until stopped; runs in a process that is no CPU.
+ * Returns the number sent. */
+uint64_t shm_inject(unsigned int first, unsigned int last, enum shm_irq_kind kind, double rate_hz, uint64_t seed,
+	double seconds);
+
+/* --- replay --------------------------------------------------------------------------------------- */
+struct shm_replay {
+	const struct shm_op *ops;
+	uint64_t nr_ops;
+	uint64_t max_ops;         /* stop after so many ops, 0 = no limit; the array repeats */
+	double seconds;           /* stop after so long, 0 = no limit */
+	uint64_t *slots;          /* private slots, nr_slots words */
+	uint64_t nr_slots;
+	uint64_t done;            /* out: ops executed */
+	double elapsed;           /* out: seconds */
+	uint32_t design;
+	uint32_t sample;          /* latency of every n-th op is taken, 0 = none */
+	uint32_t flags;           /* SHM_REPLAY_* */
+	uint32_t pad;
+};
+#define SHM_REPLAY_PATTERN 0x1u   /* write a keyed pattern into each object, check it at the free */
+/* 0: done; -ECANCELED: header.stop was set; -EDEADLK: a verdict ended it */
+int shm_replay(struct shm_replay *replay);
+/* free what a slot array holds, with the design that allocated it; returns the number freed */
+int64_t shm_drain_slots(uint64_t *slots, uint64_t nr_slots);
+int64_t shm_drain_shared_slots(unsigned int first, unsigned int last); /* [first, last) */
+
+/* --- barriers of a run ---------------------------------------------------------------------------- */
+void shm_phase_finish(uint32_t phase);           /* publish: this CPU has finished the phase */
+int shm_phase_wait(uint32_t phase, double seconds); /* until header.phase >= phase; -ETIMEDOUT, -ECANCELED, -EOWNERDEAD */
+void shm_stop(uint32_t why);                     /* 1 asked for, 2 verdict */
+
+/* --- verdicts --------------------------------------------------------------------------------------- */
+int shm_report(unsigned int verdict, unsigned int checker, const char *text); /* from outside: parent, audit */
+
+/* --- probes (checked flavour; -EOPNOTSUPP in release) ------------------------------------------------ */
+enum shm_probe_action { PROBE_NONE, PROBE_PROBE, PROBE_NMI, PROBE_IRQ, PROBE_OTHER_CPU };
+/* at the nth time (1 = next) that the site is passed by this process, run the program once:
+ * as a synchronous probe, as an NMI, as an IRQ (pending if masked), or as another CPU of this process */
+int shm_probe_arm(unsigned int site, enum shm_probe_action action, uint64_t nth, const struct shm_program *program,
+	unsigned int other_cpu);
+int shm_probe_disarm(void);
+uint64_t shm_probe_hits(unsigned int site);      /* times the site was passed since the last disarm */
+uint64_t shm_probe_fired(void);                  /* times an armed program ran */
+
+#endif

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The arena: every structure that lies in shared memory, declared once.
+ *
+ * C includes this file; cffi reads its declarations from it; the numpy dtypes are made from the
+ * offsets that cffi reports.  Only plain declarations belong here: no inline function, no bit-field.
+ *
+ * Links are offsets from the start of the arena in bytes (0 = none) or page frame numbers, never
+ * pointers: each process maps the arena wherever it likes.
+ *
+ * Order in the segment: header, CPU areas, nodes, zones, pagesets, caches and their per-node and
+ * per-CPU parts, pageblocks, struct pages, telemetry, shared slots, oracle bitmaps, page memory.
+ */
+#ifndef SHM_ARENA_H
+#define SHM_ARENA_H
+
+#define SHM_MAGIC 0x3163606c6c616d73ull
+#define SHM_PAGE_SHIFT 12
+#define SHM_PAGE_SIZE 4096
+#define SHM_MAX_PAGE_ORDER 10
+#define SHM_NR_ORDERS 11
+#define SHM_MAX_CPUS 128
+#define SHM_MAX_NODES 8
+#define SHM_MAX_LEVELS 8
+#define SHM_MAX_DESIGNS 16
+#define SHM_MAX_VIOLATIONS 32
+#define SHM_STACK_DEPTH 24
+#define SHM_MAX_HELD 16
+#define SHM_CACHE_NAME 40
+#define SHM_RANDOM_SEQ 512
+#define SHM_NO_NODE (-1)
+#define SHM_ZERO_SIZE 16
+
+/* geometry flags */
+#define SHM_GEO_FREELIST_RANDOM 0x1u
+#define SHM_GEO_FREELIST_HARDENED 0x2u
+#define SHM_GEO_ORACLE 0x4u
+#define SHM_GEO_NO_CMPXCHG_DOUBLE 0x8u
+
+/* arena states */
+#define SHM_STATE_FORMATTING 1
+#define SHM_STATE_READY 2
+
+/* execution contexts, in the order of who may interrupt whom */
+enum shm_ctx { CTX_TASK, CTX_SOFTIRQ, CTX_IRQ, CTX_NMI, NR_CTX };
+
+/* interrupt kinds */
+enum shm_irq_kind { KIND_NMI, KIND_IRQ, NR_KINDS };
+
+/* states of a CPU slot */
+enum shm_cpu_state { CPU_OFFLINE, CPU_ONLINE };
+
+enum shm_zone_type { ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE, NR_ZONE_TYPES };
+
+enum shm_migratetype { MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC,
+	NR_MIGRATETYPES };
+#define MIGRATE_PCPTYPES 3
+
+/* pcp lists: 3 migratetypes x orders 0..3, and two for huge pages (order 9) */
+#define NR_PCP_LISTS 14
+#define PCP_COSTLY_ORDER 3
+#define PCP_THP_ORDER 9
+
+/* verdicts, worst last; the names are in verdict.c */
+enum shm_verdict { VERDICT_OK, VERDICT_VACUOUS, VERDICT_BROKEN_RULE, VERDICT_STALL, VERDICT_DEAD_OWNER,
+	VERDICT_LOST_MEMORY, VERDICT_DEADLOCK, VERDICT_CORRUPTION, NR_VERDICTS };
+
+/* why an allocation returned nothing; the names are in verdict.c */
+enum shm_reason { REASON_NONE, REASON_CPU_SLAB_BUSY, REASON_LIST_LOCK_BUSY, REASON_PCP_BUSY,
+	REASON_ZONE_BUSY, REASON_BELOW_WATERMARK, REASON_ORDER_LIMIT, REASON_SIZE_LIMIT,
+	REASON_MEMCG_LIMIT, REASON_PFMEMALLOC, REASON_FREELIST_EMPTY, REASON_REFILL_LAG,
+	REASON_CONTEXT_REFUSED, REASON_INJECTED, NR_REASONS };
+
+/* who found a violation */
+enum shm_checker { CHECKER_NONE, CHECKER_ORACLE, CHECKER_DEADLOCK, CHECKER_LOCK_RULES, CHECKER_RETRY_BOUND,
+	CHECKER_OWNER, CHECKER_SLAB, CHECKER_CTOR, CHECKER_PATTERN, CHECKER_HARDENING, CHECKER_API,
+	NR_CHECKERS };
+
+/* lock classes, for the lock-rule checker and for messages */
+enum shm_lock_class { LOCK_NONE, LOCK_SLAB_MUTEX, LOCK_LIST, LOCK_CPU_SLAB, LOCK_SLAB_BIT, LOCK_PCP, LOCK_ZONE,
+	LOCK_USER, NR_LOCK_CLASSES };
+
+/*
+ * A spinning lock.  The acquiring compare-and-exchange stores the owner:
+ * bits 0-15 CPU + 1, 16-23 execution level, 24-31 a generation that tells acquisitions apart.
+ */
+struct spinlock {
+	uint32_t word;    /* 0 = free */
+	uint32_t class;   /* enum shm_lock_class, constant */
+};
+
+struct list_head {
+	uint64_t next;    /* offset of a list_head */
+	uint64_t prev;
+};
+
+struct llist_head {
+	uint64_t first;   /* offset of a link word; pushed by compare-and-exchange from any context */
+};
+
+/* page flags; PG_buddy .. PG_deferred say where a block is and are set on its head only */
+#define PG_locked 0x1u      /* slab bit spinlock (caches without CMPXCHG_DOUBLE); atomic */
+#define PG_partial 0x2u     /* slab is on its node's partial list; list_lock */
+#define PG_pfmemalloc 0x4u  /* came from the reserves */
+#define PG_slab 0x8u        /* head of a slab */
+#define PG_buddy 0x10u      /* head of a free block on a zone's free list; zone lock */
+#define PG_pcp 0x20u        /* head of a block on a pcp list; pcp lock */
+#define PG_deferred 0x40u   /* head of a block on zone->trylock_free_pages */
+#define PG_allocated 0x80u  /* head of a block handed out */
+#define PG_large 0x100u     /* ... as a large kmalloc */
+#define PG_tail 0x200u      /* tail of a compound block, see compound_head */
+#define PG_head 0x400u      /* head of a compound block */
+#define PG_disabled 0x800u  /* slab failed a consistency check and is out of use */
+
+/* One page frame, 64 bytes.  The comment names which use of the page a field belongs to. */
+struct page {
+	uint32_t flags;
+	uint32_t refcount;       /* allocated blocks; 0 while free, in a slab or frozen */
+	uint32_t order;          /* head: order of the block */
+	uint32_t compound_head;  /* tail: pfn of the head */
+	uint64_t freelist;       /* slab: first free object; cmpxchg16b with counters */
+	uint64_t counters;       /* slab: inuse 0-15, objects 16-30, frozen 31 */
+	struct list_head lru;    /* buddy, pcp: list; slab: node list,
+				  * or cpu partial {next, slabs}, or deferred {llnode, flush_freelist} */
+	uint32_t slab_cache;     /* slab: index of the cache + 1 */
+	uint32_t migratetype;    /* pcp: list it is on; allocated: type it was taken for */
+	uint64_t obj_exts;       /* slab: object extensions */
+};
+
+struct free_area {
+	struct list_head free_list[NR_MIGRATETYPES];
+	uint64_t nr_free;        /* blocks of this order */
+};
+
+struct pageblock {
+	uint8_t migratetype;     /* zone lock */
+	uint8_t zone;            /* index into the zone table, constant */
+};
+
+/* Per-cpu pages and per-cpu event counters of one zone.  Written by the owner CPU, or under lock. */
+struct per_cpu_pages {
+	struct spinlock lock;
+	int32_t count;           /* pages on all lists */
+	int32_t high;
+	int32_t high_min;
+	int32_t high_max;
+	int32_t batch;
+	uint32_t flags;
+	int32_t alloc_factor;    /* doublings of the refill batch */
+	int32_t free_count;      /* consecutive frees, in pages */
+	struct list_head lists[NR_PCP_LISTS];
+	uint64_t numa_hit;       /* events: written by the owner CPU only, one instruction each */
+	uint64_t numa_miss;
+	uint64_t numa_foreign;
+	uint64_t numa_local;
+	uint64_t numa_other;
+	uint64_t pgalloc;        /* pages handed out */
+	uint64_t pgfree;         /* pages given back */
+	uint64_t pcp_refill;     /* bulk refills that took zone->lock */
+	uint64_t pcp_drain;      /* bulk frees to the buddy */
+	uint64_t pcp_busy;       /* trylock of this pageset failed */
+	uint64_t zone_busy;      /* trylock of zone->lock failed */
+	uint64_t pcp_alloc;      /* blocks served from the lists */
+	uint64_t fallback_claim;
+	uint64_t fallback_steal;
+	uint64_t pad[1];
+};
+
+struct zone {
+	struct spinlock lock;
+	uint32_t node;
+	uint32_t type;           /* enum shm_zone_type */
+	uint32_t index;          /* in the zone table */
+	uint32_t flags;          /* ZONE_* below; atomic */
+	uint64_t start_pfn;
+	uint64_t spanned_pages;
+	uint64_t managed_pages;
+	uint64_t free_pages;     /* on buddy lists (NR_FREE_PAGES); lock */
+	uint64_t free_highatomic;
+	uint64_t wmark[4];       /* min, low, high, promo; pages */
+	uint64_t wmark_boost;
+	uint64_t lowmem_reserve[NR_ZONE_TYPES];
+	struct llist_head trylock_free_pages; /* frees that did not get the lock; any context */
+	uint64_t nr_deferred_free;   /* events: blocks parked there */
+	uint64_t nr_deferred_drained;
+	uint64_t nr_kswapd_wakeups;
+	struct free_area free_area[SHM_NR_ORDERS];
+};
+#define ZONE_BELOW_HIGH 0x1u
+#define ZONE_BOOSTED_WATERMARK 0x2u
+
+#define SHM_MAX_ZONES 32
+#define SHM_MAX_ZONELIST 32
+
+struct node {
+	uint32_t id;
+	uint32_t nr_zones;
+	uint32_t nr_zonelist;        /* entries of the fallback list */
+	uint32_t nr_thisnode;        /* entries of the list for __GFP_THISNODE */
+	uint32_t zonelist[SHM_MAX_ZONELIST];  /* zone table indices, in order of preference */
+	uint32_t thisnode[NR_ZONE_TYPES];
+	uint64_t start_pfn;
+	uint64_t spanned_pages;
+	uint32_t kswapd_order;
+	uint32_t kswapd_wakeups;     /* events */
+	uint64_t nr_slab_pages;      /* pages in slabs, atomic */
+	uint64_t nr_alloc_pages;     /* unused by the allocator: reserved for reports */
+};
+
+/* kmem_cache flags, kernel names */
+#define SLAB_CONSISTENCY_CHECKS 0x1u
+#define SLAB_RED_ZONE 0x2u
+#define SLAB_POISON 0x4u
+#define SLAB_STORE_USER 0x8u
+#define SLAB_TRACE 0x10u
+#define SLAB_KMALLOC 0x20u
+#define SLAB_HWCACHE_ALIGN 0x40u
+#define SLAB_CACHE_DMA 0x80u
+#define SLAB_CACHE_DMA32 0x100u
+#define SLAB_TYPESAFE_BY_RCU 0x200u
+#define SLAB_RECLAIM_ACCOUNT 0x400u
+#define SLAB_ACCOUNT 0x800u
+#define SLAB_PANIC 0x1000u
+#define SLAB_CMPXCHG_DOUBLE 0x10000u  /* set by the core: freelist updates by cmpxchg16b */
+#define SLAB_DEBUG_FLAGS 0x1fu
+
+enum shm_kmalloc_type { KMALLOC_NORMAL, KMALLOC_RECLAIM, KMALLOC_CGROUP, KMALLOC_DMA, NR_KMALLOC_TYPES };
+#define KMALLOC_SHIFT_HIGH 13
+#define KMALLOC_MAX_CACHE_SIZE 8192
+#define NR_KMALLOC_CACHES 14   /* index 1 = 96, 2 = 192, 3.. = 8.. ; 0 unused */
+
+enum shm_cache_state { CACHE_UNUSED, CACHE_LIVE, CACHE_DYING };
+
+struct kmem_cache {
+	uint32_t index;              /* in the cache table */
+	uint32_t state;              /* enum shm_cache_state; slab_mutex */
+	uint32_t flags;
+	uint32_t size;               /* with metadata, bytes */
+	uint32_t object_size;        /* without, bytes */
+	uint32_t inuse;              /* offset of the metadata */
+	uint32_t offset;             /* of the free pointer in a free object */
+	uint32_t align;
+	uint32_t red_left_pad;
+	uint32_t oo;                 /* order << 16 | objects */
+	uint32_t min;                /* the same for the fallback order */
+	uint32_t min_partial;        /* slabs kept per node though empty */
+	uint32_t cpu_partial;        /* objects */
+	uint32_t cpu_partial_slabs;
+	uint32_t allocflags;
+	uint32_t ctor;               /* index into the constructor table, 0 = none */
+	uint32_t remote_node_defrag_ratio; /* 0..1000 */
+	uint32_t refcount;
+	uint32_t reciprocal;         /* ceil(2^32 / size) */
+	uint32_t kmalloc_type;
+	uint64_t random;             /* hardening key */
+	char name[SHM_CACHE_NAME];
+	uint16_t random_seq[SHM_RANDOM_SEQ]; /* permutation of object indices, if randomised */
+};
+
+struct kmem_cache_node {
+	struct spinlock list_lock;
+	uint64_t nr_partial;         /* list_lock */
+	struct list_head partial;    /* list_lock */
+	uint64_t nr_slabs;           /* atomic */
+	uint64_t total_objects;      /* atomic */
+	struct list_head full;       /* debug caches with STORE_USER only; list_lock */
+	uint64_t pad[7];
+};
+
+/* Event counters of one cache on one CPU, kernel names.  Owner CPU only, one instruction each. */
+struct kmem_cache_stat {
+	uint32_t alloc_fastpath;
+	uint32_t alloc_slowpath;
+	uint32_t free_fastpath;
+	uint32_t free_slowpath;
+	uint32_t free_frozen;
+	uint32_t free_add_partial;
+	uint32_t free_remove_partial;
+	uint32_t alloc_from_partial;
+	uint32_t alloc_slab;
+	uint32_t alloc_refill;
+	uint32_t alloc_node_mismatch;
+	uint32_t free_slab;
+	uint32_t cpuslab_flush;
+	uint32_t deactivate_full;
+	uint32_t deactivate_empty;
+	uint32_t deactivate_to_head;
+	uint32_t deactivate_to_tail;
+	uint32_t deactivate_remote_frees;
+	uint32_t deactivate_bypass;
+	uint32_t order_fallback;
+	uint32_t cmpxchg_double_cpu_fail;
+	uint32_t cmpxchg_double_fail;
+	uint32_t cpu_partial_alloc;
+	uint32_t cpu_partial_free;
+	uint32_t cpu_partial_node;
+	uint32_t cpu_partial_drain;
+	uint32_t defer_free;         /* ours: objects deferred to irq_work */
+	uint32_t defer_deactivate;   /* ours: slabs deferred to irq_work */
+	uint32_t bucket_retry;       /* ours: second try in the next larger cache */
+	uint32_t list_lock_busy;     /* ours: trylock of list_lock failed */
+	uint32_t cpu_slab_busy;      /* ours: cpu slab lock found held */
+	uint32_t pad;
+};
+
+/* The cpu slab of one cache on one CPU: one cache line. */
+struct kmem_cache_cpu {
+	uint64_t freelist;           /* first free object; with tid one cmpxchg16b */
+	uint64_t tid;
+	uint64_t slab;               /* offset of the struct page of the frozen slab */
+	uint64_t partial;            /* offset of the first cpu partial slab's struct page */
+	struct spinlock lock;        /* local_trylock_t: slow path only */
+	uint64_t pad[3];
+};
+
+/* A piece of work to be run in irq context on the CPU that queued it. */
+struct irq_work {
+	uint64_t llnode;
+	uint32_t flags;              /* IRQ_WORK_* */
+	uint32_t func;               /* index into the work table */
+};
+#define IRQ_WORK_PENDING 1u
+#define IRQ_WORK_BUSY 2u
+
+struct held_lock {
+	uint64_t lock;               /* offset */
+	uint32_t class;
+	uint32_t level;
+};
+
+/* What an execution level of a CPU was interrupted at, for stacks and statistics. */
+struct shm_level {
+	uint32_t ctx;                /* enum shm_ctx */
+	uint32_t reason;             /* why the current allocation fails, if it does */
+	uint64_t rip;                /* where the level *below* was interrupted */
+	uint64_t rbp;
+};
+
+/* One CPU.  Written by its own thread unless a field says otherwise. */
+struct shm_cpu {
+	uint32_t id;
+	uint32_t node;
+	uint32_t state;              /* enum shm_cpu_state */
+	uint32_t pid;
+	uint32_t tid;
+	uint32_t core;               /* pinned to, or 0xffffffff */
+	uint64_t start_time;         /* of the process, clock ticks since boot (/proc) */
+	uint32_t irqs_disabled;      /* the mask that the IRQ handler honours */
+	uint32_t irq_pending;        /* bit per IRQ_PENDING_*; atomic */
+	uint32_t preempt_count;
+	uint32_t bh_count;
+	uint32_t level;              /* execution level: 0 task, +1 for each nested handler */
+	uint32_t lock_generation;
+	struct shm_level levels[SHM_MAX_LEVELS];
+	uint64_t waiting_for;        /* offset of the lock this CPU spins on; 0 = none */
+	uint64_t wait_seq;           /* changes with every wait */
+	uint32_t nr_held;
+	uint32_t in_core;            /* a core entry is open at level 0 */
+	struct held_lock held[SHM_MAX_HELD]; /* checked flavour */
+	struct llist_head raised_list;       /* irq_work */
+	struct llist_head defer_objects;     /* kfree_nolock: chained by the free pointer slot */
+	struct llist_head defer_slabs;       /* defer_deactivate_slab */
+	struct irq_work defer_work;
+	uint32_t ipi_request;        /* other CPUs: sequence of the last request; under header.ipi_lock */
+	uint32_t ipi_done;           /* sequence of the last request served */
+	uint32_t ipi_func;           /* index into the IPI table */
+	uint32_t phase_done;         /* last phase this CPU has finished (barriers of a run) */
+	uint64_t ipi_arg;
+	uint64_t random;             /* xorshift state */
+	uint64_t ops_done;           /* heartbeat */
+	uint64_t op_index;           /* of the op in progress, task level */
+	uint64_t timer_ticks[NR_KINDS];  /* timer expirations seen */
+	uint32_t exit_code;          /* of the CPU's replay, negative errno as unsigned */
+	uint32_t pad0;
+};
+#define IRQ_PENDING_PROGRAM 1u
+#define IRQ_PENDING_WORK 2u
+#define IRQ_PENDING_IPI 4u
+
+/* Latency histogram: log-linear, HIST_SUB buckets per octave, unit: TSC ticks. */
+#define HIST_SUB_BITS 5
+#define HIST_SUB 32
+#define HIST_BUCKETS 1120
+
+struct shm_counts {
+	uint64_t allocs;             /* that succeeded */
+	uint64_t frees;
+	uint64_t failures[NR_REASONS];
+};
+
+struct shm_interrupts {
+	uint64_t sent;               /* by anyone; atomic */
+	uint64_t handled;
+	uint64_t in_allocator;       /* the interrupted instruction was in an allocator's code */
+	uint64_t in_slow_path;       /* ... in a slow path's */
+	uint64_t masked;             /* IRQ arrived while masked and was left pending */
+	uint64_t nested;             /* landed while another handler ran */
+};
+
+/* What a CPU has measured.  Not part of the allocators' state. */
+struct shm_telemetry {
+	struct shm_counts counts[SHM_MAX_DESIGNS][NR_CTX];
+	struct shm_interrupts interrupts[NR_KINDS];
+	uint64_t irq_work_runs;
+	uint64_t ipi_runs;
+	uint64_t lock_waits;         /* spin_lock that did not get the lock at once */
+	uint64_t lock_yields;
+	uint64_t skipped_frees;      /* free ops that found an empty slot */
+	uint64_t warnings;           /* WARN_ONCE conditions met */
+	uint64_t retries_max;        /* most rounds of ___slab_alloc in one call */
+	uint64_t pad;
+	uint32_t latency[NR_CTX][HIST_BUCKETS];
+};
+
+struct shm_violation {
+	uint32_t ready;              /* set last */
+	uint32_t verdict;
+	uint32_t checker;
+	uint32_t cpu;
+	uint32_t level;
+	uint32_t ctx;
+	uint32_t lock_class;
+	uint32_t owner;              /* lock word of the other party, if any */
+	uint64_t lock;               /* offset of the lock or 0 */
+	uint64_t object;             /* offset of the object or page or 0 */
+	uint64_t op_index;
+	char text[128];
+	uint32_t nr_stack;
+	uint32_t level_of[SHM_STACK_DEPTH];  /* execution level of each frame */
+	uint64_t stack[SHM_STACK_DEPTH]; /* return addresses relative to the core's load address */
+};
+
+struct shm_region {
+	uint64_t offset;
+	uint64_t bytes;
+};
+
+enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, REGION_CACHES, REGION_CACHE_NODES,
+	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_PAGEBLOCKS, REGION_PAGES, REGION_TELEMETRY, REGION_SLOTS,
+	REGION_ORACLE_OWNED, REGION_ORACLE_START, REGION_ORACLE_END, REGION_MEMORY, NR_REGIONS };
+
+/* What the arena is made from.  All of it is an input of shm_arena_format(). */
+struct shm_geometry {
+	uint64_t size_bytes;         /* of the whole segment, a multiple of the page size */
+	uint64_t seed;
+	uint32_t nr_cpus;            /* possible CPUs, 1..SHM_MAX_CPUS; decides slab orders */
+	uint32_t nr_nodes;           /* 1..SHM_MAX_NODES */
+	uint32_t max_caches;
+	uint32_t pageblock_order;    /* 1..10 */
+	uint32_t min_free_kbytes;    /* 0 = by the kernel's formula */
+	uint32_t watermark_scale_factor; /* units of 1/10000 */
+	uint32_t flags;              /* SHM_GEO_* */
+	uint32_t slab_min_order;
+	uint32_t slab_max_order;     /* 3 */
+	uint32_t slab_min_objects;   /* 0 = by number of CPUs */
+	uint32_t nr_slots;           /* shared slots for workloads */
+	uint32_t slab_debug;         /* SLAB_DEBUG_FLAGS for the kmalloc caches */
+	uint32_t zone_permille[SHM_MAX_NODES][NR_ZONE_TYPES]; /* share of all pages, sums to 1000 */
+	uint8_t distance[SHM_MAX_NODES][SHM_MAX_NODES];       /* SLIT: 10 = local */
+	uint8_t cpu_node[SHM_MAX_CPUS];
+};
+
+struct shm_header {
+	uint64_t magic;
+	uint64_t abi_hash;
+	uint64_t size_bytes;
+	uint32_t state;
+	uint32_t broken;             /* index of the broken variant in force, 0 = none */
+	uint32_t creator_pid;
+	uint32_t stop;               /* the run is over: 1 asked for, 2 by a verdict */
+	uint64_t creator_start_time;
+	uint64_t tsc_hz;
+	struct shm_geometry geometry;
+	struct shm_region regions[NR_REGIONS];
+	uint64_t nr_pages;
+	uint32_t nr_zones;
+	uint32_t nr_caches;          /* table entries ever used; slab_mutex */
+	uint32_t tid_step;           /* power of two >= nr_cpus */
+	uint32_t cache_cpus_stride;  /* bytes from one CPU's cpu slabs to the next CPU's */
+	uint32_t cache_stats_stride;
+	uint32_t phase;              /* barriers of a run; parent writes */
+	struct spinlock slab_mutex;
+	struct spinlock ipi_lock;
+	uint32_t nr_violations;      /* atomic; may exceed the table */
+	uint32_t lock_rules;         /* checked flavour: report rule violations */
+	uint32_t kmalloc_caches[NR_KMALLOC_TYPES][NR_KMALLOC_CACHES]; /* cache index */
+	uint32_t class_usage[NR_LOCK_CLASSES];   /* lock-rule checker: LOCK_USED_*; atomic */
+	uint32_t class_after[NR_LOCK_CLASSES];   /* bit b: class b was waited for while this was held */
+	uint32_t rule_reported[NR_LOCK_CLASSES]; /* once per class and rule */
+	uint64_t live_bytes;         /* of requests, telemetry; see replay.c */
+	struct shm_violation violations[SHM_MAX_VIOLATIONS];
+};
+
+/* One line of a workload, 24 bytes. */
+enum shm_op_code { OP_NOP, OP_ALLOC, OP_CACHE_ALLOC, OP_PAGES_ALLOC, OP_FREE, OP_IRQ_OFF, OP_IRQ_ON, OP_BH_OFF,
+	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK, NR_OP_CODES };
+
+#define OPF_SHARED 0x1u   /* slot is in the arena and may be used by other CPUs or by handlers */
+#define OPF_SAME 0x2u     /* handler: take size and cache of the op that was interrupted */
+#define OPF_NOFREE 0x4u   /* alloc into a taken slot: skip instead of free + alloc */
+
+struct shm_op {
+	uint8_t code;             /* enum shm_op_code */
+	uint8_t flags;            /* OPF_* */
+	int8_t node;              /* -1 = any */
+	uint8_t order;            /* OP_PAGES_ALLOC */
+	uint32_t slot;
+	uint32_t size;            /* bytes (OP_ALLOC, OP_REALLOC), loops (OP_DELAY) */
+	uint32_t gfp;
+	uint16_t cache;           /* cache table index (OP_CACHE_ALLOC, OP_SHRINK) */
+	uint16_t pad;
+	uint32_t pad1;
+};
+
+#endif

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The state of this process: where the arena is mapped and which CPU the process is.
+ *
+ * One arena and one current CPU per process, so that signatures can stay the kernel's.  All of it
+ * is process-local; what must survive or be seen by others lies in the arena.
+ */
+#ifndef SHM_CORE_H
+#define SHM_CORE_H
+
+#include "types.h"
+#include "atomic.h"
+#include "arena.h"
+#include "gfp.h"
+#include "api.h"
+
+#ifndef SHM_CHECKED
+#define SHM_CHECKED 0
+#endif
+
+/* Where a proven deadlock unwinds to: one per execution level. */
+struct guard {
+	void *buf[5];
+	u32 level;
+	u32 irqs_disabled;
+	u32 nr_held;
+	u64 waiting_for;
+	struct guard *outer;
+};
+
+struct probe {
+	u64 hits;
+	u64 fire_at;               /* hit number at which to fire, 0 = not armed */
+	enum shm_probe_action action;
+	u32 other_cpu;
+	struct shm_program program;
+};
+
+struct shm_env {
+	char *base;                /* of the mapping; offset 0 */
+	struct shm_cpu *cpu;       /* current CPU, NULL = unbound */
+	struct kmem_cache *caches;
+	struct kmem_cache_cpu *cpu_caches;   /* of the current CPU, by cache index */
+	struct kmem_cache_stat *cache_stats; /* of the current CPU, by cache index */
+	struct page *pages;
+	u64 mem_off;               /* offset of page frame 0's memory */
+	u64 nr_pages;
+	struct shm_header *hdr;
+	struct shm_telemetry *tele;
+	struct kmem_cache_node *cache_nodes;
+	struct zone *zones;
+	struct node *nodes;
+	struct per_cpu_pages *pagesets;
+	struct pageblock *pageblocks;
+	struct shm_cpu *cpus;
+	u64 *owned;
+	u64 *start;
+	u64 *end;
+	u64 *slots;
+	u64 bytes;
+	u64 tid_step;
+	u32 nr_cpus;
+	u32 nr_nodes;
+	u32 nr_zones;
+	u32 nr_slots;
+	u32 pageblock_order;
+	u32 geo_flags;
+	u32 broken;                /* variant in force (checked) */
+	u32 probes_armed;
+	void *thread;              /* thread pointer of the bound thread */
+	u32 tid;
+	u32 pid;
+	struct guard *guard;       /* innermost */
+	struct shm_program program[NR_KINDS];
+	u64 program_at[NR_KINDS];  /* next op of the program */
+	u32 program_on[NR_KINDS];
+	struct shm_program *current_program;
+	const struct shm_op *current_op;      /* of the running level */
+	const struct shm_op *interrupted_op;  /* of the level below, for OPF_SAME */
+	u32 terminated;
+	u32 handlers;              /* installed */
+	s32 timer_id[NR_KINDS];
+	u64 timer_ns[NR_KINDS];
+	u32 timer_jitter[NR_KINDS];  /* per mille */
+};
+
+extern struct shm_env shm __attribute__((visibility("hidden")));
+
+__helper struct shm_cpu *this_cpu(void)
+{
+	return shm.cpu;
+}
+
+__helper void *ptr_of(u64 off)
+{
+	return shm.base + off;
+}
+
+__helper u64 off_of(const void *p)
+{
+	return (u64)((const char *)p - shm.base);
+}
+
+__helper u64 page_to_pfn(const struct page *page)
+{
+	return (u64)(page - shm.pages);
+}
+
+__helper u64 page_to_off(const struct page *page)
+{
+	return shm.mem_off + (page_to_pfn(page) << SHM_PAGE_SHIFT);
+}
+
+__helper struct page *off_to_page(u64 off)
+{
+	return &shm.pages[(off - shm.mem_off) >> SHM_PAGE_SHIFT];
+}
+
+__helper bool off_in_memory(u64 off)
+{
+	return off >= shm.mem_off && off - shm.mem_off < shm.nr_pages << SHM_PAGE_SHIFT;
+}
+
+/* Head of the block that holds this address: slab or compound page, or the page itself. */
+__helper struct page *virt_to_head_page(u64 off)
+{
+	struct page *page = off_to_page(off);
+
+	return unlikely(page->flags & PG_tail) ? &shm.pages[page->compound_head] : page;
+}
+
+__helper u32 this_ctx(void)
+{
+	return this_cpu()->levels[this_cpu()->level].ctx;
+}
+
+__helper bool in_nmi(void)
+{
+	return this_ctx() == CTX_NMI;
+}
+
+__helper bool gfpflags_allow_spinning(gfp_t gfp)
+{
+	return gfp & __GFP_RECLAIM;
+}
+
+__helper bool gfpflags_allow_blocking(gfp_t gfp)
+{
+	return gfp & __GFP_DIRECT_RECLAIM;
+}
+
+/*
+ * Why the allocation in progress on this level fails.  A contention outlasts a shortage: with
+ * another timing the request might have been served, and the two must not be one number.
+ */
+__helper void reason_reset(void)
+{
+	this_cpu()->levels[this_cpu()->level].reason = REASON_NONE;
+}
+
+__helper void reason_contention(enum shm_reason reason)
+{
+	this_cpu()->levels[this_cpu()->level].reason = reason;
+}
+
+__helper void reason_shortage(enum shm_reason reason)
+{
+	u32 *now = &this_cpu()->levels[this_cpu()->level].reason;
+
+	if (*now == REASON_NONE || *now > REASON_ZONE_BUSY)
+		*now = reason;
+}
+
+__helper u32 this_reason(void)
+{
+	return this_cpu()->levels[this_cpu()->level].reason;
+}
+
+/* xorshift64*, one state per CPU; a nested interrupt may repeat a number, which harms nobody. */
+__helper u64 random_next(u64 *state)
+{
+	u64 x = *state;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	*state = x;
+	return x * 0x2545f4914f6cdd1dull;
+}
+
+/* broken variants: a switch in `checked`, a constant in a release-grade broken object, absent in `release` */
+#define BROKEN(name, summary) BROKEN_##name,
+enum shm_broken {
+	BROKEN_none,
+#include "broken.def"
+	NR_BROKEN
+};
+#undef BROKEN
+
+#if SHM_CHECKED
+#define broken(name) unlikely(shm.broken == BROKEN_##name)
+#elif defined(SHM_BROKEN_VARIANT)
+#define broken(name) (BROKEN_##name == SHM_BROKEN_VARIANT)
+#else
+#define broken(name) false
+#endif
+
+#define PROBE(name) PROBE_SITE_##name,
+enum shm_probe_site {
+#include "probe.def"
+	NR_PROBE_SITES
+};
+#undef PROBE
+
+void probe_hit(enum shm_probe_site site);
+#if SHM_CHECKED
+#define probe(name) \
+	do { \
+		if (unlikely(shm.probes_armed)) \
+			probe_hit(PROBE_SITE_##name); \
+	} while (0)
+#else
+#define probe(name) do { } while (0)
+#endif
+
+/* verdict.c */
+void violation(enum shm_verdict verdict, enum shm_checker checker, const u32 *lock_word, u32 lock_class,
+	       u32 owner, u64 object, const char *text);
+void fatal(enum shm_verdict verdict, enum shm_checker checker, const u32 *lock_word, u32 lock_class, u32 owner,
+	   u64 object, const char *text) __attribute__((noreturn));
+void unwind(void) __attribute__((noreturn));
+bool stopped_by_verdict(void);
+void warn_once(void);
+
+/* string.c */
+void zero_bytes(void *p, u64 bytes);
+
+/* process.c */
+bool thread_is_cpu(void);
+u64 thread_cpu_ticks(u32 pid, u32 tid);
+void page_alloc_init(void);
+int kmem_cache_init(void);
+
+/* Run `call` with a place to unwind to; `failed` is the value if it had to. */
+#define GUARDED(type, failed, call) ({ \
+	type result_ = (failed); \
+	struct guard guard_; \
+	if (guard_enter(&guard_)) { \
+		if (!__builtin_setjmp(guard_.buf)) { \
+			result_ = (call); \
+			guard_exit(&guard_); \
+		} else { \
+			result_ = (failed); \
+			guard_unwound(&guard_); \
+		} \
+	} \
+	result_; })
+
+bool guard_enter(struct guard *guard);
+void guard_exit(struct guard *guard);
+void guard_unwound(struct guard *guard);
+
+#endif

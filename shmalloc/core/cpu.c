@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Becoming a CPU: a thread takes a slot of the arena.
+ *
+ * One thread per process is the CPU; another thread's call is refused.  A unit test may bind several
+ * slots to one thread and switch between them.  fork() leaves the child unbound.
+ * Context: set-up, task.
+ */
+#include <pthread.h>
+#include "lock.h"
+#include "signals.h"
+#include "sys.h"
+
+static void load_cpu(u32 id)
+{
+	struct shm_header *h = shm.hdr;
+
+	shm.cpu_caches = ptr_of(h->regions[REGION_CACHE_CPUS].offset + (u64)id * h->cache_cpus_stride);
+	shm.cache_stats = ptr_of(h->regions[REGION_CACHE_STATS].offset + (u64)id * h->cache_stats_stride);
+	shm.tele = ptr_of(h->regions[REGION_TELEMETRY].offset + (u64)id * round_up(sizeof(struct shm_telemetry), 64));
+	barrier();
+	WRITE_ONCE(shm.cpu, &shm.cpus[id]);
+}
+
+static void unbound_after_fork(void)
+{
+	shm.cpu = NULL;
+	shm.thread = NULL;
+	shm.guard = NULL;
+	shm.handlers = 0;
+	shm.pid = sys_getpid();
+}
+
+static void register_fork_handler(void)
+{
+	static bool registered;
+
+	if (!registered)
+		pthread_atfork(NULL, NULL, unbound_after_fork);
+	registered = true;
+}
+
+/* The state word is claimed by compare-and-exchange: two processes may want the same slot. */
+static int claim_slot(struct shm_cpu *cpu, u32 flags)
+{
+	u32 state = CPU_OFFLINE;
+
+	if (try_cmpxchg(&cpu->state, &state, CPU_ONLINE))
+		return 0;
+	if (!(flags & SHM_BIND_STEAL) || shm_owner_alive(cpu->pid, cpu->start_time))
+		return -EBUSY;
+	return 0;
+}
+
+static void reset_slot(struct shm_cpu *cpu)
+{
+	cpu->irqs_disabled = 0;
+	cpu->preempt_count = cpu->bh_count = 0;
+	cpu->level = 0;
+	cpu->levels[0] = (struct shm_level){ CTX_TASK, REASON_NONE, 0, 0 };
+	cpu->waiting_for = 0;
+	cpu->nr_held = 0;
+}
+
+__export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
+{
+	struct shm_cpu *slot;
+	int error;
+
+	if (!shm.base)
+		return -ENOTCONN;
+	if (cpu >= shm.nr_cpus)
+		return -EINVAL;
+	if (shm.cpu && shm.thread != __builtin_thread_pointer())
+		return -EPERM;
+	slot = &shm.cpus[cpu];
+	error = claim_slot(slot, flags);
+	if (error)
+		return error;
+	register_fork_handler();
+	shm.pid = slot->pid = sys_getpid();
+	shm.tid = slot->tid = sys_gettid();
+	slot->start_time = shm_start_time(slot->pid);
+	reset_slot(slot);
+	shm.thread = __builtin_thread_pointer();
+	load_cpu(cpu);
+	if (flags & SHM_BIND_HANDLERS && !shm.handlers)
+		error = signals_install(flags & SHM_BIND_TERM);
+	return error;
+}
+
+__export int shm_cpu_unbind(unsigned int cpu)
+{
+	struct shm_cpu *slot;
+
+	if (!shm.base || cpu >= shm.nr_cpus)
+		return -EINVAL;
+	slot = &shm.cpus[cpu];
+	if (slot->state != CPU_ONLINE || slot->pid != sys_getpid())
+		return -ENOTCONN;
+	if (slot == shm.cpu) {
+		if (!thread_is_cpu())
+			return -EPERM;
+		if (shm.handlers)
+			signals_remove();
+		shm.cpu = NULL;
+		shm.thread = NULL;
+	}
+	store_release(&slot->state, CPU_OFFLINE);
+	return 0;
+}
+
+__export int shm_cpu_switch(unsigned int cpu)
+{
+	if (!shm.base || cpu >= shm.nr_cpus)
+		return -EINVAL;
+	if (shm.cpus[cpu].state != CPU_ONLINE || shm.cpus[cpu].pid != sys_getpid() ||
+	    shm.cpus[cpu].tid != sys_gettid())
+		return -ENOTCONN;
+	shm.thread = __builtin_thread_pointer();
+	load_cpu(cpu);
+	return 0;
+}
+
+__export int shm_cpu_current(void)
+{
+	return shm.cpu ? (int)shm.cpu->id : -1;
+}
+
+__export int shm_terminated(void)
+{
+	return (int)shm.terminated;
+}

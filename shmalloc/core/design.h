@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A design is one way to allocate: one file, one operations table, one row in designs.def.
+ */
+#ifndef SHM_DESIGN_H
+#define SHM_DESIGN_H
+
+#include "slab.h"
+
+struct design_ops {
+	const char *name;
+	const char *summary;
+	const char *contexts;     /* that it may be called from, comma separated */
+	u64 (*alloc)(u64 size, gfp_t gfp, int node);
+	u64 (*cache_alloc)(struct kmem_cache *s, gfp_t gfp, int node);
+	struct page *(*pages_alloc)(gfp_t gfp, int node, u32 order);
+	void (*free)(u64 object);
+	void (*pages_free)(struct page *page, u32 order);
+	bool frees_large;         /* free takes a large kmalloc */
+};
+
+#define DESIGN(name) DESIGN_##name,
+enum shm_design {
+#include "designs.def"
+	NR_DESIGNS
+};
+#undef DESIGN
+
+#define DESIGN(name) extern const struct design_ops design_##name;
+#include "designs.def"
+#undef DESIGN
+
+extern const struct design_ops *const designs[NR_DESIGNS];
+
+/* the table's operations, with the oracle and the counts of this CPU and context */
+u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node);
+u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node);
+u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order);
+int design_free(u32 design, u64 object);
+int design_pages_free(u32 design, u64 off, u32 order);
+
+/* what a request that may wait becomes where waiting is not allowed */
+__helper gfp_t gfp_for_context(gfp_t gfp)
+{
+	if (this_ctx() == CTX_TASK && !irqs_disabled())
+		return gfp;
+	return (gfp & ~(__GFP_DIRECT_RECLAIM | __GFP_IO | __GFP_FS)) | GFP_ATOMIC;
+}
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Design kmalloc: the synchronous stack of the talk, down to __rmqueue and wakeup_kswapd.
+ *
+ * It spins.  Reentered from NMI it deadlocks, and the lock layer proves it.  Outside task context a
+ * request becomes GFP_ATOMIC, as its caller would have had to write.
+ */
+#include "design.h"
+
+static u64 alloc(u64 size, gfp_t gfp, int node)
+{
+	return kmalloc_node(size, gfp_for_context(gfp), node);
+}
+
+static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	return kmem_cache_alloc_node(s, gfp_for_context(gfp), node);
+}
+
+static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
+{
+	return alloc_pages(gfp_for_context(gfp), node, order);
+}
+
+const struct design_ops design_kmalloc = {
+	.name = "kmalloc",
+	.summary = "the synchronous kmalloc stack: spins, must not run in NMI",
+	.contexts = "task,softirq,irq",
+	.alloc = alloc,
+	.cache_alloc = cache_alloc,
+	.pages_alloc = pages_alloc,
+	.free = kfree,
+	.pages_free = free_pages,
+	.frees_large = true,
+};

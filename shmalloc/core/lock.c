@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Waiting for a lock, and proving that a wait can never end.
+ *
+ * Answers to: kernel/locking/qspinlock.c, and to what rqspinlock detects by timeout.
+ * Three proofs, each a verdict: the owner is an outer context of this very CPU; the owners wait for
+ * each other in a ring; the owner's process is dead.  A fourth verdict is measured: the owner has
+ * used seconds of CPU time and still holds the same acquisition.
+ */
+#include "lock.h"
+#include "sys.h"
+
+#define SPINS_BEFORE_YIELD 512
+#define YIELDS_BEFORE_OWNER_CHECK 256
+#define STALL_TICKS 500 /* of the owner's CPU time: 5 s in USER_HZ */
+#define STOP_GRACE_S 2
+
+struct wait_state {
+	u32 *word;
+	u32 class;
+	u32 owner;        /* acquisition that is being watched */
+	u64 owner_ticks;  /* CPU time of its thread when first seen */
+	u64 stop_seen;    /* tsc when header.stop was first seen */
+};
+
+static struct shm_cpu *owner_of(u32 word)
+{
+	u32 cpu = lock_owner_cpu(word);
+
+	return cpu < shm.nr_cpus ? &shm.cpus[cpu] : NULL;
+}
+
+/* waiting_for carries the waiting level in its three low bits */
+static u64 wait_mark(const u32 *word)
+{
+	return off_of(word) | this_cpu()->level;
+}
+
+/*
+ * Follow owner -> the lock that the owner waits for -> its owner, until this CPU is reached.  A hop
+ * counts only if the lock is held at or below the level that waits: a handler above it may still
+ * finish and release.  Returns the number of hops, 0 if there is no ring; `seen` gets what was read.
+ */
+static u32 find_ring(const u32 *word, u64 *seen, u32 max)
+{
+	u32 hops = 0;
+
+	while (hops + 1 < max) {
+		u32 value = READ_ONCE(*word);
+		struct shm_cpu *owner = value ? owner_of(value) : NULL;
+		u64 waiting;
+
+		if (!owner)
+			return 0;
+		seen[hops++] = value;
+		if (owner == this_cpu())
+			return hops;
+		waiting = READ_ONCE(owner->waiting_for);
+		if (!waiting || lock_owner_level(value) > (waiting & 7))
+			return 0;
+		seen[hops++] = waiting ^ READ_ONCE(owner->wait_seq) << 32;
+		word = ptr_of(waiting & ~7ull);
+	}
+	return 0;
+}
+
+static void check_ring(struct wait_state *wait)
+{
+	u64 first[2 * 16], second[2 * 16];
+	u32 hops = find_ring(wait->word, first, ARRAY_SIZE(first));
+
+	if (hops < 2 || find_ring(wait->word, second, ARRAY_SIZE(second)) != hops)
+		return;
+	for (u32 i = 0; i < hops; i++)
+		if (first[i] != second[i])
+			return;
+	fatal(VERDICT_DEADLOCK, CHECKER_DEADLOCK, wait->word, wait->class, (u32)first[0], 0,
+	      "CPUs wait for each other's locks in a ring");
+}
+
+static void check_owner(struct wait_state *wait, u32 word)
+{
+	struct shm_cpu *owner = owner_of(word);
+	u64 ticks;
+
+	if (!owner)
+		fatal(VERDICT_CORRUPTION, CHECKER_OWNER, wait->word, wait->class, word, 0,
+		      "the lock word names a CPU that does not exist");
+	if (!shm_owner_alive(owner->pid, owner->start_time)) {
+		if (READ_ONCE(*wait->word) == word)
+			fatal(VERDICT_DEAD_OWNER, CHECKER_OWNER, wait->word, wait->class, word, 0,
+			      "the lock's owner is dead");
+		return;
+	}
+	ticks = thread_cpu_ticks(owner->pid, owner->tid);
+	if (wait->owner != word) {
+		wait->owner = word;
+		wait->owner_ticks = ticks;
+	} else if (ticks > wait->owner_ticks + STALL_TICKS && READ_ONCE(*wait->word) == word) {
+		fatal(VERDICT_STALL, CHECKER_OWNER, wait->word, wait->class, word, 0,
+		      "the owner ran for seconds and still holds the lock");
+	}
+}
+
+static void check_stop(struct wait_state *wait)
+{
+	u32 stop = READ_ONCE(shm.hdr->stop);
+
+	if (!stop)
+		return;
+	if (stop > 1)
+		unwind();
+	if (!wait->stop_seen)
+		wait->stop_seen = read_tsc();
+	else if (read_tsc() - wait->stop_seen > STOP_GRACE_S * shm.hdr->tsc_hz)
+		unwind();
+}
+
+/* A lock held by this CPU, or by another CPU of this same thread, is never released while we spin. */
+static void check_self(struct wait_state *wait, u32 word)
+{
+	struct shm_cpu *owner = owner_of(word);
+
+	if (owner == this_cpu())
+		fatal(VERDICT_DEADLOCK, CHECKER_DEADLOCK, wait->word, wait->class, word, 0,
+		      "an outer context of this CPU holds the lock");
+	if (owner && owner->tid == this_cpu()->tid && owner->pid == this_cpu()->pid)
+		fatal(VERDICT_DEADLOCK, CHECKER_DEADLOCK, wait->word, wait->class, word, 0,
+		      "another CPU of this thread holds the lock");
+}
+
+static void wait_longer(struct wait_state *wait, u32 word, u32 yields)
+{
+	check_ring(wait);
+	check_stop(wait);
+	if (yields % YIELDS_BEFORE_OWNER_CHECK == YIELDS_BEFORE_OWNER_CHECK - 1)
+		check_owner(wait, word);
+	this_cpu_inc64(&shm.tele->lock_yields);
+	yield_core();
+}
+
+__slowpath void lock_wait(u32 *word, u32 class, u32 mine)
+{
+	struct wait_state wait = { .word = word, .class = class };
+	u64 outer = this_cpu()->waiting_for;
+
+	this_cpu_inc64(&shm.tele->lock_waits);
+	this_cpu()->wait_seq++;
+	WRITE_ONCE(this_cpu()->waiting_for, wait_mark(word));
+	for (u32 spins = 0;; spins++) {
+		u32 now = READ_ONCE(*word);
+
+		if (!now && cmpxchg(word, 0, mine) == 0)
+			break;
+		if (!now)
+			continue;
+		check_self(&wait, now);
+		cpu_relax();
+		if (spins % SPINS_BEFORE_YIELD == SPINS_BEFORE_YIELD - 1)
+			wait_longer(&wait, now, spins / SPINS_BEFORE_YIELD);
+	}
+	WRITE_ONCE(this_cpu()->waiting_for, outer);
+}
+
+/*
+ * A local lock taken again by its own CPU.  PREEMPT_RT would wait for ever; !RT would go on and
+ * corrupt the cpu slab.  Neither may be green.
+ */
+__slowpath void local_lock_reentered(struct spinlock *lock)
+{
+	fatal(VERDICT_DEADLOCK, CHECKER_DEADLOCK, &lock->word, lock->class, lock->word, 0,
+	      "a local lock is taken again by the CPU that holds it");
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Locks that know their owner.
+ *
+ * Answers to: include/linux/spinlock.h, local_lock_internal.h, bit_spinlock.h.
+ * Changed: the owner's CPU and execution level are in the lock word, put there by the acquiring
+ * compare-and-exchange, so that a wait that can never end is proved instead of suffered (lock.c).
+ * spin_lock may be called from task, softirq and irq; the trylocks from any context.
+ */
+#ifndef SHM_LOCK_H
+#define SHM_LOCK_H
+
+#include "core.h"
+#include "irq.h"
+
+#define LOCK_CPU_MASK 0xffffu
+#define LOCK_LEVEL_SHIFT 16
+#define LOCK_GENERATION_SHIFT 24
+
+__helper u32 lock_owner_cpu(u32 word)
+{
+	return (word & LOCK_CPU_MASK) - 1;
+}
+
+__helper u32 lock_owner_level(u32 word)
+{
+	return word >> LOCK_LEVEL_SHIFT & 0xff;
+}
+
+/* What this CPU and level put into a lock word; never 0. */
+__helper u32 lock_word_mine(void)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	return (cpu->id + 1) | cpu->level << LOCK_LEVEL_SHIFT | ++cpu->lock_generation << LOCK_GENERATION_SHIFT;
+}
+
+void lock_wait(u32 *word, u32 class, u32 mine);
+void lock_rules_level_end(u32 nr_held);
+#if SHM_CHECKED
+void lock_rules_wait(u32 *word, u32 class);
+void lock_rules_acquired(u32 *word, u32 class, bool waited);
+void lock_rules_released(u32 *word);
+#else
+#define lock_rules_wait(word, class) ((void)0)
+#define lock_rules_acquired(word, class, waited) ((void)0)
+#define lock_rules_released(word) ((void)0)
+#endif
+
+__helper void lock_acquire(u32 *word, u32 class)
+{
+	u32 mine = lock_word_mine();
+
+	lock_rules_wait(word, class);
+	if (unlikely(cmpxchg(word, 0, mine) != 0))
+		lock_wait(word, class, mine);
+	lock_rules_acquired(word, class, true);
+}
+
+__helper bool lock_try(u32 *word, u32 class)
+{
+	(void)class;
+	if (READ_ONCE(*word) || cmpxchg(word, 0, lock_word_mine()) != 0)
+		return false;
+	lock_rules_acquired(word, class, false);
+	return true;
+}
+
+/* Pairs with the acquiring compare-and-exchange. */
+__helper void lock_release(u32 *word)
+{
+	lock_rules_released(word);
+	store_release(word, 0);
+}
+
+__helper void spin_lock(struct spinlock *lock)
+{
+	lock_acquire(&lock->word, lock->class);
+}
+
+__helper bool spin_trylock(struct spinlock *lock)
+{
+	return lock_try(&lock->word, lock->class);
+}
+
+__helper void spin_unlock(struct spinlock *lock)
+{
+	lock_release(&lock->word);
+}
+
+__helper u32 spin_lock_irqsave(struct spinlock *lock)
+{
+	u32 flags = local_irq_save();
+
+	spin_lock(lock);
+	return flags;
+}
+
+__helper bool spin_trylock_irqsave(struct spinlock *lock, u32 *flags)
+{
+	*flags = local_irq_save();
+	if (spin_trylock(lock))
+		return true;
+	local_irq_restore(*flags);
+	return false;
+}
+
+__helper void spin_unlock_irqrestore(struct spinlock *lock, u32 flags)
+{
+	spin_unlock(lock);
+	local_irq_restore(flags);
+}
+
+/*
+ * local_trylock_t: a word that only its own CPU takes.  An NMI between "irqs off" and the store
+ * sees it free, runs to completion and leaves it free: that window is legal.
+ */
+void local_lock_reentered(struct spinlock *lock) __attribute__((noreturn));
+
+__helper bool local_lock_is_locked(const struct spinlock *lock)
+{
+	return READ_ONCE(lock->word) != 0;
+}
+
+__helper u32 local_lock_irqsave(struct spinlock *lock)
+{
+	u32 flags = local_irq_save();
+
+	probe(cpu_slab_irq_off);
+	lock_rules_wait(&lock->word, LOCK_NONE);
+	if (unlikely(lock->word))
+		local_lock_reentered(lock);
+	WRITE_ONCE(lock->word, lock_word_mine());
+	barrier();
+	lock_rules_acquired(&lock->word, lock->class, false);
+	return flags;
+}
+
+__helper void local_unlock_irqrestore(struct spinlock *lock, u32 flags)
+{
+	lock_rules_released(&lock->word);
+	barrier();
+	WRITE_ONCE(lock->word, 0);
+	probe(cpu_slab_unlocked);
+	local_irq_restore(flags);
+}
+
+/*
+ * The slab bit spinlock.  It lies in page->refcount, which is 0 in a slab, because a single bit
+ * could not name its owner.  Irqs off.  Never from NMI: it cannot be tried safely there.
+ */
+__helper void slab_lock(struct page *page)
+{
+	lock_acquire(&page->refcount, LOCK_SLAB_BIT);
+}
+
+__helper void slab_unlock(struct page *page)
+{
+	lock_release(&page->refcount);
+}
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The lock-rule checker: reports what could deadlock, without waiting for it to happen.
+ *
+ * Answers to: kernel/locking/lockdep.c.
+ * Changed: locks are judged by class; a trylock is not exempt: it counts as held, may have to be
+ * given back at the level that took it, and some classes may not even be tried in NMI.
+ * A report is a broken_rule and does not stop the run: a harder verdict may still follow.
+ * Checked flavour only.  May run in any context.
+ */
+#include "lock.h"
+
+#if SHM_CHECKED
+
+#define USED_WAITING_IN_IRQ 0x1u   /* spun for in irq context */
+#define HELD_WITH_IRQS_ON 0x2u     /* taken in task context with irqs enabled */
+
+#define RULE_SPIN_IN_NMI 0x1u
+#define RULE_NEVER_IN_NMI 0x2u
+#define RULE_IRQ_INVERSION 0x4u
+#define RULE_ORDER 0x8u
+#define RULE_NOT_RELEASED 0x10u
+#define RULE_RECURSION 0x20u
+
+static void report(u32 class, u32 rule, const u32 *word, const char *text)
+{
+	if (!shm.hdr->lock_rules || class >= NR_LOCK_CLASSES)
+		return;
+	if (atomic_or(&shm.hdr->rule_reported[class], rule) & rule)
+		return;
+	violation(VERDICT_BROKEN_RULE, CHECKER_LOCK_RULES, word, class, 0, 0, text);
+}
+
+/* Is there a path a -> .. -> b in the graph "b was waited for while a was held"? */
+static bool reachable(u32 from, u32 to)
+{
+	u32 reached = 1u << from, before;
+
+	do {
+		before = reached;
+		for (u32 class = 0; class < NR_LOCK_CLASSES; class++)
+			if (reached >> class & 1)
+				reached |= READ_ONCE(shm.hdr->class_after[class]);
+	} while (reached != before);
+	return reached >> to & 1;
+}
+
+static void note_usage(u32 class, u32 bit, u32 conflict, const u32 *word)
+{
+	if ((READ_ONCE(shm.hdr->class_usage[class]) & bit) == 0)
+		atomic_or(&shm.hdr->class_usage[class], bit);
+	if (READ_ONCE(shm.hdr->class_usage[class]) & conflict)
+		report(class, RULE_IRQ_INVERSION, word,
+		       "waited for in irq context, but elsewhere held with irqs enabled");
+}
+
+/* Before a wait that may be long: every lock already held comes before this one. */
+void lock_rules_wait(u32 *word, u32 class)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	if (class == LOCK_NONE)
+		return;
+	if (in_nmi())
+		report(class, RULE_SPIN_IN_NMI, word, "waited for in NMI context: only a trylock may be used");
+	if (this_ctx() == CTX_IRQ)
+		note_usage(class, USED_WAITING_IN_IRQ, HELD_WITH_IRQS_ON, word);
+	for (u32 i = 0; i < cpu->nr_held && i < SHM_MAX_HELD; i++) {
+		u32 held = cpu->held[i].class;
+
+		if (held == class) {
+			report(class, RULE_RECURSION, word, "waited for while a lock of its class is held");
+			continue;
+		}
+		if (reachable(class, held))
+			report(class, RULE_ORDER, word,
+			       "waited for while a lock is held that elsewhere is waited for in the other order");
+		if (!(READ_ONCE(shm.hdr->class_after[held]) >> class & 1))
+			atomic_or(&shm.hdr->class_after[held], 1u << class);
+	}
+}
+
+void lock_rules_acquired(u32 *word, u32 class, bool waited)
+{
+	struct shm_cpu *cpu = this_cpu();
+	u32 at = cpu->nr_held++;
+
+	(void)waited;
+	if (at < SHM_MAX_HELD)
+		cpu->held[at] = (struct held_lock){ off_of(word), class, cpu->level };
+	if (in_nmi() && (class == LOCK_SLAB_BIT || class == LOCK_SLAB_MUTEX))
+		report(class, RULE_NEVER_IN_NMI, word, "of a class that may not be used in NMI, not even by trylock");
+	if (!irqs_disabled() && this_ctx() == CTX_TASK)
+		note_usage(class, HELD_WITH_IRQS_ON, USED_WAITING_IN_IRQ, word);
+}
+
+void lock_rules_released(u32 *word)
+{
+	struct shm_cpu *cpu = this_cpu();
+	u64 lock = off_of(word);
+	u32 last = min_of(cpu->nr_held, (u32)SHM_MAX_HELD);
+
+	for (u32 i = last; i-- > 0;) {
+		if (cpu->held[i].lock != lock)
+			continue;
+		for (u32 j = i; j + 1 < last; j++)
+			cpu->held[j] = cpu->held[j + 1];
+		cpu->nr_held--;
+		return;
+	}
+	violation(VERDICT_BROKEN_RULE, CHECKER_LOCK_RULES, word, LOCK_NONE, 0, 0, "released, but not held by this CPU");
+}
+
+/* At the end of a handler or of a call from outside: what this level took must be given back. */
+void lock_rules_level_end(u32 nr_held)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	while (cpu->nr_held > nr_held) {
+		u32 at = --cpu->nr_held;
+
+		if (at < SHM_MAX_HELD)
+			report(cpu->held[at].class, RULE_NOT_RELEASED, ptr_of(cpu->held[at].lock),
+			       "still held at the end of the call or handler that took it");
+	}
+}
+
+#else
+void lock_rules_level_end(u32 nr_held)
+{
+	(void)nr_held;
+}
+#endif

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The page allocator: which zone, how far down the watermarks, and by which lock.
+ *
+ * Answers to: mm/page_alloc.c (get_page_from_freelist, rmqueue, __alloc_frozen_pages_slowpath,
+ * alloc_frozen_pages_nolock, __free_frozen_pages, free_one_page).
+ * Kept: the zonelist walk, the watermarks, the pcp-first order, the rules of the nolock entries:
+ * trylocks only, one attempt, parking a page on the zone when even the zone lock is busy.
+ * Left out: cpusets, dirty limits, NOFRAGMENT across nodes, compaction, reclaim and OOM: when the
+ * slow path has been down to the min watermark there is nothing left to try.
+ * Context: the *_nolock functions any; the others task, softirq and irq.
+ */
+#include "list.h"
+#include "page_alloc.h"
+
+struct alloc_context {
+	u32 node;             /* preferred */
+	u32 highest_zone;     /* enum shm_zone_type */
+	u32 migratetype;
+	bool thisnode;
+	const struct zone *preferred;
+};
+
+static u32 gfp_zone(gfp_t gfp)
+{
+	if (gfp & __GFP_DMA)
+		return ZONE_DMA;
+	if (gfp & __GFP_DMA32)
+		return ZONE_DMA32;
+	return (gfp & (__GFP_MOVABLE | __GFP_HIGHMEM)) == (__GFP_MOVABLE | __GFP_HIGHMEM) ? ZONE_MOVABLE : ZONE_NORMAL;
+}
+
+static u32 gfp_migratetype(gfp_t gfp)
+{
+	if (gfp & __GFP_MOVABLE)
+		return MIGRATE_MOVABLE;
+	return gfp & __GFP_RECLAIMABLE ? MIGRATE_RECLAIMABLE : MIGRATE_UNMOVABLE;
+}
+
+void prep_compound_page(struct page *page, u32 order)
+{
+	u32 head = (u32)page_to_pfn(page);
+
+	page->flags |= PG_head;
+	for (u64 i = 1; i < 1ull << order; i++) {
+		page[i].flags = PG_tail;
+		page[i].compound_head = head;
+	}
+}
+
+void destroy_compound_page(struct page *page, u32 order)
+{
+	page->flags &= ~PG_head;
+	for (u64 i = 1; i < 1ull << order; i++) {
+		page[i].flags = 0;
+		page[i].compound_head = 0;
+	}
+}
+
+static void zone_statistics(const struct zone *preferred, const struct zone *zone)
+{
+	struct per_cpu_pages *events = this_pageset(zone);
+
+	if (zone->node == preferred->node) {
+		this_cpu_inc64(&events->numa_hit);
+	} else {
+		this_cpu_inc64(&events->numa_miss);
+		this_cpu_inc64(&this_pageset(preferred)->numa_foreign);
+	}
+	this_cpu_inc64(zone->node == this_cpu()->node ? &events->numa_local : &events->numa_other);
+}
+
+/*
+ * There is no kswapd yet that would make room: the boost, which only it takes back, is dropped.
+ */
+static void wakeup_kswapd(struct zone *zone, u32 order)
+{
+	struct node *node = &shm.nodes[zone->node];
+
+	WRITE_ONCE(zone->wmark_boost, 0);
+	atomic_add(&zone->nr_kswapd_wakeups, 1);
+	atomic_add(&node->kswapd_wakeups, 1);
+	if (READ_ONCE(node->kswapd_order) < order)
+		WRITE_ONCE(node->kswapd_order, order);
+}
+
+__slowpath static struct page *rmqueue_buddy(struct zone *zone, u32 order, u32 migratetype, u32 alloc_flags)
+{
+	enum rmqueue_mode mode = RMQUEUE_NORMAL;
+	struct page *page;
+	u32 flags;
+
+	if (!(alloc_flags & ALLOC_TRYLOCK)) {
+		flags = spin_lock_irqsave(&zone->lock);
+	} else if (!spin_trylock_irqsave(&zone->lock, &flags)) {
+		this_cpu_inc64(&this_pageset(zone)->zone_busy);
+		reason_contention(REASON_ZONE_BUSY);
+		return NULL;
+	}
+	probe(zone_locked);
+	page = __rmqueue(zone, order, migratetype, alloc_flags, &mode);
+	spin_unlock_irqrestore(&zone->lock, flags);
+	return page;
+}
+
+__slowpath static struct page *rmqueue(const struct alloc_context *ac, struct zone *zone, u32 order, u32 alloc_flags)
+{
+	struct page *page = NULL;
+	bool pcp_busy = false;
+
+	if (pcp_allowed_order(order))
+		page = rmqueue_pcplist(zone, order, ac->migratetype, alloc_flags, &pcp_busy);
+	if (!page) {
+		page = rmqueue_buddy(zone, order, ac->migratetype, alloc_flags);
+		if (!page && pcp_busy && this_reason() != REASON_ZONE_BUSY)
+			reason_contention(REASON_PCP_BUSY);
+	}
+	if (!page) {
+		reason_shortage(REASON_BELOW_WATERMARK);
+		return NULL;
+	}
+	this_cpu_add64(&this_pageset(zone)->pgalloc, 1ull << order);
+	zone_statistics(ac->preferred, zone);
+	if (alloc_flags & ALLOC_KSWAPD && unlikely(zone->flags & ZONE_BOOSTED_WATERMARK)) {
+		atomic_and(&zone->flags, ~ZONE_BOOSTED_WATERMARK);
+		wakeup_kswapd(zone, 0);
+	}
+	return page;
+}
+
+static void prep_new_page(struct page *page, u32 order, gfp_t gfp, u32 migratetype)
+{
+	page->flags = PG_allocated;
+	page->refcount = 0;
+	page->order = order;
+	page->migratetype = migratetype;
+	page->lru.next = page->lru.prev = 0;
+	page->freelist = page->counters = 0;
+	page->slab_cache = 0;
+	page->obj_exts = 0;
+	if (order && gfp & __GFP_COMP)
+		prep_compound_page(page, order);
+	if (gfp & __GFP_ZERO)
+		zero_bytes(ptr_of(page_to_off(page)), (u64)SHM_PAGE_SIZE << order);
+}
+
+/* Does the zone have enough free pages for this request?  Remembers when it is below high. */
+static bool zone_usable(struct zone *zone, const struct alloc_context *ac, u32 order, u32 alloc_flags)
+{
+	u64 boost = READ_ONCE(zone->wmark_boost);
+
+	if (alloc_flags & ALLOC_NO_WATERMARKS)
+		return true;
+	if (!(READ_ONCE(zone->flags) & ZONE_BELOW_HIGH)) {
+		if (zone_watermark_ok(zone, order, zone->wmark[2] + boost, ac->highest_zone, alloc_flags))
+			return true;
+		atomic_or(&zone->flags, ZONE_BELOW_HIGH);
+	} else if (zone_watermark_ok(zone, order, zone->wmark[2] + boost, ac->highest_zone, alloc_flags)) {
+		atomic_and(&zone->flags, ~ZONE_BELOW_HIGH);
+		return true;
+	}
+	return zone_watermark_ok(zone, order, zone->wmark[alloc_flags & ALLOC_WMARK_MASK] + boost,
+				 ac->highest_zone, alloc_flags);
+}
+
+__slowpath static struct page *get_page_from_freelist(gfp_t gfp, u32 order, u32 alloc_flags,
+						      struct alloc_context *ac)
+{
+	const struct node *node = &shm.nodes[ac->node];
+	u32 nr = ac->thisnode ? node->nr_thisnode : node->nr_zonelist;
+	const u32 *list = ac->thisnode ? node->thisnode : node->zonelist;
+
+	ac->preferred = NULL;
+	for (u32 i = 0; i < nr; i++) {
+		struct zone *zone = &shm.zones[list[i]];
+		struct page *page;
+
+		if (zone->type > ac->highest_zone)
+			continue;
+		if (!ac->preferred)
+			ac->preferred = zone;
+		if (!zone_usable(zone, ac, order, alloc_flags)) {
+			reason_shortage(REASON_BELOW_WATERMARK);
+			continue;
+		}
+		page = rmqueue(ac, zone, order, alloc_flags);
+		if (!page)
+			continue;
+		prep_new_page(page, order, gfp, ac->migratetype);
+		return page;
+	}
+	reason_shortage(REASON_BELOW_WATERMARK);
+	return NULL;
+}
+
+static struct alloc_context prepare_alloc(gfp_t gfp, int node)
+{
+	return (struct alloc_context){
+		.node = node < 0 || (u32)node >= shm.nr_nodes ? this_cpu()->node : (u32)node,
+		.highest_zone = gfp_zone(gfp),
+		.migratetype = gfp_migratetype(gfp),
+		.thisnode = gfp & __GFP_THISNODE,
+	};
+}
+
+static u32 gfp_to_alloc_flags(gfp_t gfp, u32 order)
+{
+	u32 flags = ALLOC_WMARK_MIN | (gfp & (__GFP_HIGH | __GFP_KSWAPD_RECLAIM));
+
+	if (!gfpflags_allow_blocking(gfp)) {
+		if (!(gfp & __GFP_NOMEMALLOC)) {
+			flags |= ALLOC_NON_BLOCK;
+			if (order && flags & ALLOC_MIN_RESERVE)
+				flags |= ALLOC_HIGHATOMIC;
+		}
+	}
+	return flags;
+}
+
+/* The first attempt has failed at the low watermark. */
+__slowpath static struct page *alloc_pages_slowpath(gfp_t gfp, u32 order, struct alloc_context *ac)
+{
+	u32 flags = gfp_to_alloc_flags(gfp, order);
+	struct page *page;
+
+	if (flags & ALLOC_KSWAPD && ac->preferred)
+		wakeup_kswapd(&shm.zones[ac->preferred->index], order);
+	page = get_page_from_freelist(gfp, order, flags, ac);
+	if (page)
+		return page;
+	if (gfp & __GFP_MEMALLOC && !(gfp & __GFP_NOMEMALLOC)) {
+		page = get_page_from_freelist(gfp, order, ALLOC_NO_WATERMARKS, ac);
+		if (page)
+			page->flags |= PG_pfmemalloc;
+	}
+	if (!page && gfp & __GFP_NOFAIL)
+		page = get_page_from_freelist(gfp, order, flags | ALLOC_MIN_RESERVE, ac);
+	return page;
+}
+
+__slowpath struct page *alloc_frozen_pages(gfp_t gfp, int node, u32 order)
+{
+	struct alloc_context ac = prepare_alloc(gfp, node);
+	struct page *page;
+
+	if (order > SHM_MAX_PAGE_ORDER) {
+		reason_shortage(REASON_ORDER_LIMIT);
+		return NULL;
+	}
+	page = get_page_from_freelist(gfp, order, ALLOC_WMARK_LOW | (gfp & __GFP_KSWAPD_RECLAIM), &ac);
+	return page ? page : alloc_pages_slowpath(gfp, order, &ac);
+}
+
+/* Once, by trylocks, above the min watermark, always zeroed.  Any context. */
+__slowpath struct page *alloc_frozen_pages_nolock(gfp_t gfp, int node, u32 order)
+{
+	gfp_t alloc_gfp = __GFP_NOWARN | __GFP_ZERO | __GFP_NOMEMALLOC | __GFP_COMP | gfp;
+	struct alloc_context ac;
+
+	if (gfp & ~__GFP_ACCOUNT)
+		warn_once();
+	if (!pcp_allowed_order(order)) {
+		reason_shortage(REASON_ORDER_LIMIT);
+		return NULL;
+	}
+	ac = prepare_alloc(alloc_gfp, node);
+	return get_page_from_freelist(alloc_gfp, order, ALLOC_TRYLOCK, &ac);
+}
+
+struct page *alloc_pages(gfp_t gfp, int node, u32 order)
+{
+	struct page *page = alloc_frozen_pages(gfp, node, order);
+
+	if (page)
+		page->refcount = 1;
+	return page;
+}
+
+struct page *alloc_pages_nolock(gfp_t gfp, int node, u32 order)
+{
+	struct page *page = alloc_frozen_pages_nolock(gfp, node, order);
+
+	if (page) /* missing once, and every page was bad at its free (K-01) */
+		page->refcount = 1;
+	return page;
+}
+
+/* Blocks that were parked while the lock was busy; zone->lock held. */
+__slowpath static void drain_trylock_free_pages(struct zone *zone)
+{
+	u64 at = llist_del_all(&zone->trylock_free_pages);
+
+	while (at) {
+		struct page *page = list_page(at);
+
+		at = page->lru.next;
+		page->flags = 0;
+		zone->nr_deferred_drained++;
+		__free_one_page(zone, page, page->order, pageblock_migratetype(page), FPI_NONE);
+	}
+}
+
+__slowpath static void free_one_page(struct zone *zone, struct page *page, u32 order, u32 fpi)
+{
+	u32 flags;
+
+	if (!(fpi & FPI_TRYLOCK)) {
+		flags = spin_lock_irqsave(&zone->lock);
+		drain_trylock_free_pages(zone);
+	} else if (!spin_trylock_irqsave(&zone->lock, &flags)) {
+		this_cpu_inc64(&this_pageset(zone)->zone_busy);
+		if (broken(lost_page))
+			return;
+		page->flags = PG_deferred;
+		page->order = order;
+		atomic_add(&zone->nr_deferred_free, 1);
+		llist_add(&page->lru.next, &zone->trylock_free_pages);
+		return;
+	}
+	probe(free_zone_locked);
+	__free_one_page(zone, page, order, pageblock_migratetype(page), fpi);
+	spin_unlock_irqrestore(&zone->lock, flags);
+}
+
+static void free_pages_prepare(struct page *page, u32 order)
+{
+	if (page->flags & PG_head)
+		destroy_compound_page(page, order);
+	page->flags = 0;
+	page->refcount = 0;
+	page->slab_cache = 0;
+	page->freelist = page->counters = 0;
+}
+
+__slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
+{
+	struct zone *zone = page_zone(page);
+	struct per_cpu_pages *pcp = this_pageset(zone);
+
+	free_pages_prepare(page, order);
+	this_cpu_add64(&pcp->pgfree, 1ull << order);
+	if (!pcp_allowed_order(order)) {
+		free_one_page(zone, page, order, fpi);
+		return;
+	}
+	if (spin_trylock(&pcp->lock)) {
+		probe(free_pcp_locked);
+		free_to_pcp(zone, pcp, page, order, fpi);
+		spin_unlock(&pcp->lock);
+		return;
+	}
+	this_cpu_inc64(&pcp->pcp_busy);
+	free_one_page(zone, page, order, fpi);
+}
+
+static bool put_page_testzero(struct page *page)
+{
+	return atomic_fetch_add(&page->refcount, (u32)-1) == 1;
+}
+
+void free_pages(struct page *page, u32 order)
+{
+	if (put_page_testzero(page))
+		free_frozen_pages(page, order, FPI_NONE);
+}
+
+void free_pages_nolock(struct page *page, u32 order)
+{
+	if (put_page_testzero(page))
+		free_frozen_pages(page, order, FPI_TRYLOCK);
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SHM_PAGE_ALLOC_H
+#define SHM_PAGE_ALLOC_H
+
+#include "lock.h"
+
+/* how hard an allocation may try; names and values as in mm/internal.h */
+#define ALLOC_WMARK_MIN 0x0u
+#define ALLOC_WMARK_LOW 0x1u
+#define ALLOC_WMARK_HIGH 0x2u
+#define ALLOC_WMARK_MASK 0x3u
+#define ALLOC_NO_WATERMARKS 0x4u
+#define ALLOC_NON_BLOCK 0x10u
+#define ALLOC_MIN_RESERVE 0x20u
+#define ALLOC_NOFRAGMENT 0x100u
+#define ALLOC_HIGHATOMIC 0x200u
+#define ALLOC_TRYLOCK 0x400u
+#define ALLOC_KSWAPD 0x800u
+
+/* how a page is freed */
+#define FPI_NONE 0x0u
+#define FPI_TO_TAIL 0x2u
+#define FPI_TRYLOCK 0x4u
+
+struct page *alloc_frozen_pages(gfp_t gfp, int node, u32 order);
+struct page *alloc_frozen_pages_nolock(gfp_t gfp, int node, u32 order);
+struct page *alloc_pages(gfp_t gfp, int node, u32 order);
+struct page *alloc_pages_nolock(gfp_t gfp, int node, u32 order);
+void free_frozen_pages(struct page *page, u32 order, u32 fpi);
+void free_pages(struct page *page, u32 order);
+void free_pages_nolock(struct page *page, u32 order);
+void drain_pages(u32 cpu);
+
+/* mm_init.c: only while the arena is formatted */
+void free_area_init(void);
+void setup_zones(void);
+void build_zonelists(void);
+
+__helper struct zone *page_zone(const struct page *page)
+{
+	return &shm.zones[shm.pageblocks[page_to_pfn(page) >> shm.pageblock_order].zone];
+}
+
+__helper u32 page_node(const struct page *page)
+{
+	return page_zone(page)->node;
+}
+
+__helper struct per_cpu_pages *zone_pageset(const struct zone *zone, u32 cpu)
+{
+	return &shm.pagesets[zone->index * shm.nr_cpus + cpu];
+}
+
+__helper struct per_cpu_pages *this_pageset(const struct zone *zone)
+{
+	return zone_pageset(zone, this_cpu()->id);
+}
+
+__helper u32 pageblock_migratetype(const struct page *page)
+{
+	return shm.pageblocks[page_to_pfn(page) >> shm.pageblock_order].migratetype;
+}
+
+/* buddy.c: zone->lock held */
+void __free_one_page(struct zone *zone, struct page *page, u32 order, u32 migratetype, u32 fpi);
+enum rmqueue_mode { RMQUEUE_NORMAL, RMQUEUE_CLAIM, RMQUEUE_STEAL };
+struct page *__rmqueue(struct zone *zone, u32 order, u32 migratetype, u32 alloc_flags, enum rmqueue_mode *mode);
+bool zone_watermark_ok(const struct zone *zone, u32 order, u64 mark, u32 highest_zone, u32 alloc_flags);
+
+/* pcp.c */
+bool pcp_allowed_order(u32 order);
+struct page *rmqueue_pcplist(struct zone *zone, u32 order, u32 migratetype, u32 alloc_flags, bool *busy);
+void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct page *page, u32 order, u32 fpi);
+
+/* a compound page's tails point to their head */
+void prep_compound_page(struct page *page, u32 order);
+void destroy_compound_page(struct page *page, u32 order);
+
+#endif

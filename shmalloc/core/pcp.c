@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Per-cpu page lists: by order and migratetype, filled and emptied in batches.
+ *
+ * Answers to: mm/page_alloc.c (rmqueue_pcplist, rmqueue_bulk, nr_pcp_alloc, nr_pcp_free,
+ * nr_pcp_high, free_frozen_page_commit, free_pcppages_bulk, drain_pages).
+ * Kept: everybody takes the pageset's lock by trylock with irqs enabled, so an interrupt of the
+ * holder fails and goes to the buddy; draining waits for it.
+ * Context: any with ALLOC_TRYLOCK / FPI_TRYLOCK, else task, softirq and irq.
+ */
+#include "list.h"
+#include "page_alloc.h"
+
+#define PCP_BATCH_SCALE_MAX 5
+
+bool pcp_allowed_order(u32 order)
+{
+	return order <= PCP_COSTLY_ORDER || order == PCP_THP_ORDER;
+}
+
+static u32 pcp_list_index(u32 order, u32 migratetype)
+{
+	if (order == PCP_THP_ORDER)
+		return 12 + (migratetype == MIGRATE_MOVABLE);
+	return MIGRATE_PCPTYPES * order + migratetype;
+}
+
+static u32 list_order(u32 index)
+{
+	return index >= 12 ? PCP_THP_ORDER : index / MIGRATE_PCPTYPES;
+}
+
+/* How many blocks a refill asks for: more with each refill in a row, within the room below high. */
+static u32 nr_pcp_alloc(struct per_cpu_pages *pcp, const struct zone *zone, u32 order)
+{
+	s32 high = clamp_of(pcp->high, pcp->high_min, pcp->high_max);
+	s32 batch = pcp->batch, nr, room;
+
+	if (high < batch)
+		return 1;
+	if (order) /* only the largest of the two bounds is kept for costly blocks */
+		return (u32)max_of(batch >> order, 2);
+	if (pcp->high_min != pcp->high_max && !(zone->flags & ZONE_BELOW_HIGH))
+		pcp->high = min_of(high + batch, pcp->high_max);
+	room = max_of(high - pcp->count - batch, batch);
+	nr = batch << pcp->alloc_factor;
+	if (nr <= room && pcp->alloc_factor < PCP_BATCH_SCALE_MAX)
+		pcp->alloc_factor++;
+	return (u32)min_of(nr, room);
+}
+
+__helper bool zone_lock_irqsave(struct zone *zone, bool try, u32 *flags)
+{
+	/* the flag decides first: trying and then waiting would bounce the line twice (K-02) */
+	if (!try) {
+		*flags = spin_lock_irqsave(&zone->lock);
+		return true;
+	}
+	if (spin_trylock_irqsave(&zone->lock, flags))
+		return true;
+	this_cpu_inc64(&this_pageset(zone)->zone_busy);
+	reason_contention(REASON_ZONE_BUSY);
+	return false;
+}
+
+/* Blocks moved from the buddy to `list`; 0 if the zone lock was not to be had. */
+__slowpath static u32 rmqueue_bulk(struct zone *zone, struct per_cpu_pages *pcp, struct list_head *list, u32 order,
+				   u32 want, u32 migratetype, u32 alloc_flags)
+{
+	enum rmqueue_mode mode = RMQUEUE_NORMAL;
+	u32 flags, nr = 0;
+
+	if (!zone_lock_irqsave(zone, alloc_flags & ALLOC_TRYLOCK, &flags))
+		return 0;
+	probe(zone_locked_bulk);
+	for (; nr < want; nr++) {
+		struct page *page = __rmqueue(zone, order, migratetype, alloc_flags, &mode);
+
+		if (!page)
+			break;
+		page->flags = PG_pcp;
+		page->order = order;
+		page->migratetype = migratetype;
+		list_add_tail(&page->lru, list);
+	}
+	spin_unlock_irqrestore(&zone->lock, flags);
+	pcp->count += (s32)(nr << order);
+	this_cpu_inc64(&pcp->pcp_refill);
+	return nr;
+}
+
+static bool pcp_trylock(struct per_cpu_pages *pcp)
+{
+	if (spin_trylock(&pcp->lock))
+		return true;
+	this_cpu_inc64(&pcp->pcp_busy);
+	return false;
+}
+
+static void pcp_unlock(struct per_cpu_pages *pcp, bool nolock)
+{
+	if (broken(trylock_leak) && nolock) {
+		lock_rules_released(&pcp->lock.word);
+		lock_rules_acquired(&pcp->lock.word, LOCK_PCP, false);
+		return;
+	}
+	spin_unlock(&pcp->lock);
+}
+
+/* `busy` tells whether the lock was refused: then pages may be there all the same. */
+__slowpath struct page *rmqueue_pcplist(struct zone *zone, u32 order, u32 migratetype, u32 alloc_flags, bool *busy)
+{
+	struct per_cpu_pages *pcp = this_pageset(zone);
+	struct list_head *list = &pcp->lists[pcp_list_index(order, migratetype)];
+	struct page *page = NULL;
+
+	if (!pcp_trylock(pcp)) {
+		*busy = true;
+		return NULL;
+	}
+	probe(pcp_locked);
+	pcp->free_count >>= 1;
+	if (list_empty(list))
+		rmqueue_bulk(zone, pcp, list, order, nr_pcp_alloc(pcp, zone, order), migratetype, alloc_flags);
+	if (!list_empty(list)) {
+		page = list_page(list->next);
+		list_del(&page->lru);
+		page->flags = 0;
+		pcp->count -= 1 << order;
+		this_cpu_inc64(&pcp->pcp_alloc);
+	}
+	pcp_unlock(pcp, alloc_flags & ALLOC_TRYLOCK);
+	return page;
+}
+
+/* Pages go back from the tails, one from each list in turn; pcp lock held. */
+__slowpath static void free_pcppages_bulk(struct zone *zone, struct per_cpu_pages *pcp, s32 count)
+{
+	u32 index = 0, empty = 0, flags;
+
+	count = min_of(count, pcp->count);
+	if (count <= 0)
+		return;
+	flags = spin_lock_irqsave(&zone->lock);
+	while (count > 0 && empty < NR_PCP_LISTS) {
+		struct list_head *list = &pcp->lists[index];
+		u32 order = list_order(index);
+
+		index = (index + 1) % NR_PCP_LISTS;
+		empty++;
+		if (list_empty(list))
+			continue;
+		struct page *page = list_page(list->prev);
+
+		empty = 0;
+		list_del(&page->lru);
+		page->flags = 0;
+		pcp->count -= 1 << order;
+		count -= 1 << order;
+		__free_one_page(zone, page, order, pageblock_migratetype(page), FPI_NONE);
+	}
+	spin_unlock_irqrestore(&zone->lock, flags);
+	this_cpu_inc64(&pcp->pcp_drain);
+}
+
+/* Freed in a row, more than was allocated: give back more at a time. */
+static s32 nr_pcp_free(const struct per_cpu_pages *pcp, s32 high, bool free_high)
+{
+	s32 max;
+
+	if (free_high)
+		return min_of(pcp->batch << PCP_BATCH_SCALE_MAX, pcp->count);
+	if (high < pcp->batch)
+		return 1;
+	max = max_of(high - pcp->batch, pcp->batch);
+	return clamp_of(pcp->free_count, pcp->batch, max);
+}
+
+static s32 nr_pcp_high(struct per_cpu_pages *pcp, const struct zone *zone, bool free_high)
+{
+	s32 high = clamp_of(pcp->high, pcp->high_min, pcp->high_max);
+
+	if (free_high) {
+		pcp->high = max_of(high - (pcp->batch << PCP_BATCH_SCALE_MAX), pcp->high_min);
+		return 0;
+	}
+	if (pcp->high_min == pcp->high_max)
+		return high;
+	if (zone->flags & ZONE_BELOW_HIGH) {
+		pcp->high = max_of(high - pcp->free_count, pcp->high_min);
+		return max_of(pcp->count, pcp->high_min);
+	}
+	if (pcp->count >= high)
+		pcp->high = clamp_of(pcp->free_count + pcp->batch, pcp->high_min, pcp->high_max);
+	return high;
+}
+
+/* Put a freed block on its list; pcp lock held.  A nolock free stops there: nothing is flushed. */
+__slowpath void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct page *page, u32 order, u32 fpi)
+{
+	u32 migratetype = pageblock_migratetype(page);
+	bool free_high = false;
+	s32 high;
+
+	if (migratetype >= MIGRATE_PCPTYPES)
+		migratetype = MIGRATE_MOVABLE;
+	pcp->alloc_factor >>= 1;
+	page->flags = PG_pcp;
+	page->order = order;
+	page->migratetype = migratetype;
+	list_add(&page->lru, &pcp->lists[pcp_list_index(order, migratetype)]);
+	pcp->count += 1 << order;
+	if (order && order <= PCP_COSTLY_ORDER)
+		free_high = pcp->free_count >= pcp->batch && pcp->count >= pcp->high;
+	if (pcp->free_count < pcp->batch << PCP_BATCH_SCALE_MAX)
+		pcp->free_count += 1 << order;
+	if (fpi & FPI_TRYLOCK)
+		return;
+	high = nr_pcp_high(pcp, zone, free_high);
+	if (pcp->count >= high)
+		free_pcppages_bulk(zone, pcp, nr_pcp_free(pcp, high, free_high));
+}
+
+/* Everything in a CPU's pagesets goes back to the buddy.  Task context; waits for the pageset's lock. */
+void drain_pages(u32 cpu)
+{
+	for (u32 i = 0; i < shm.nr_zones; i++) {
+		struct zone *zone = &shm.zones[i];
+		struct per_cpu_pages *pcp = zone_pageset(zone, cpu);
+
+		spin_lock(&pcp->lock);
+		free_pcppages_bulk(zone, pcp, pcp->count);
+		spin_unlock(&pcp->lock);
+	}
+}

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Replaying op arrays at machine speed: the workload in task context, programs in handlers.
+ *
+ * A slot word holds what an op allocated: bits 0-47 offset, 48-52 page order, 53 pages, 56-63 the
+ * design that allocated it.  A private slot is touched by one op array only, with plain accesses; a
+ * shared one is exchanged atomically, so every object has one holder at any time.
+ * Context: any; shm_replay itself task.
+ */
+#include "design.h"
+#include "oracle.h"
+#include "replay.h"
+#include "signals.h"
+
+#define SLOT_OFFSET ((1ull << 48) - 1)
+#define SLOT_ORDER_SHIFT 48
+#define SLOT_PAGES (1ull << 53)
+#define SLOT_DESIGN_SHIFT 56
+#define CHECK_EVERY 256
+
+/* what surrounds the ops of one array */
+struct runner {
+	u64 *slots;
+	u64 nr_slots;
+	u32 design;
+	u32 flags;
+};
+
+static u64 pattern_of(u64 off)
+{
+	return off * 0xd6e8feb86659fd93ull ^ 0x5ca1ab1e5ca1ab1eull;
+}
+
+/* A keyed word at the front, and one at the end where the oracle will know where that is. */
+static void pattern_write(u64 off, u64 bytes)
+{
+	if (!bytes || off <= SHM_ZERO_SIZE)
+		return;
+	*(u64 *)ptr_of(off) = pattern_of(off);
+	if (oracle_on())
+		*(u64 *)ptr_of(off + round_up(bytes, 8) - 8) = pattern_of(off);
+}
+
+static void pattern_check(u64 off)
+{
+	u64 bytes = oracle_extent(off);
+
+	if (!bytes) /* garbage or already free: the oracle says so at the free */
+		return;
+	if (*(const u64 *)ptr_of(off) == pattern_of(off) &&
+	    *(const u64 *)ptr_of(off + bytes - 8) == pattern_of(off))
+		return;
+	violation(VERDICT_CORRUPTION, CHECKER_PATTERN, NULL, LOCK_NONE, 0, off,
+		  "a live object was written to by somebody else");
+}
+
+static bool constructed(u64 off)
+{
+	const struct page *page = virt_to_head_page(off);
+
+	return page->flags & PG_slab && slab_cache(page)->ctor;
+}
+
+static u64 slot_take(const struct runner *r, const struct shm_op *op)
+{
+	u64 value;
+
+	if (op->flags & OPF_SHARED)
+		return op->slot < shm.nr_slots ? xchg(&shm.slots[op->slot], 0) : 0;
+	if (op->slot >= r->nr_slots)
+		return 0;
+	value = r->slots[op->slot];
+	r->slots[op->slot] = 0;
+	return value;
+}
+
+static u64 slot_put(const struct runner *r, const struct shm_op *op, u64 value)
+{
+	if (op->flags & OPF_SHARED)
+		return op->slot < shm.nr_slots ? xchg(&shm.slots[op->slot], value) : value;
+	if (op->slot >= r->nr_slots)
+		return value;
+	r->slots[op->slot] = value;
+	return 0;
+}
+
+static bool slot_filled(const struct runner *r, const struct shm_op *op)
+{
+	if (op->flags & OPF_SHARED)
+		return op->slot < shm.nr_slots && READ_ONCE(shm.slots[op->slot]);
+	return op->slot < r->nr_slots && r->slots[op->slot];
+}
+
+static void bad_free(u64 off)
+{
+	violation(VERDICT_CORRUPTION, CHECKER_ORACLE, NULL, LOCK_NONE, 0, off,
+		  "an object that its holder frees is not owned by anybody");
+}
+
+static bool is_large(u64 off)
+{
+	return off > SHM_ZERO_SIZE && virt_to_head_page(off)->flags & PG_large;
+}
+
+/* False: this design cannot free it here; the caller keeps it. */
+static bool free_value(u32 design, u32 flags, u64 value)
+{
+	u64 off = value & SLOT_OFFSET;
+	int error;
+
+	if (value & SLOT_PAGES) {
+		error = design_pages_free(design, off, value >> SLOT_ORDER_SHIFT & 31);
+	} else {
+		if (!designs[design]->frees_large && is_large(off))
+			return false;
+		if (flags & SHM_REPLAY_PATTERN && off > SHM_ZERO_SIZE && !constructed(off))
+			pattern_check(off);
+		error = design_free(design, off);
+	}
+	if (error)
+		bad_free(off);
+	return true;
+}
+
+static void op_free(const struct runner *r, const struct shm_op *op)
+{
+	u64 value = slot_take(r, op);
+
+	if (!value) {
+		this_cpu_inc64(&shm.tele->skipped_frees);
+		return;
+	}
+	if (free_value(r->design, r->flags, value))
+		return;
+	this_cpu_inc64(&shm.tele->skipped_frees);
+	value = slot_put(r, op, value); /* whoever came in between is displaced */
+	if (value)
+		free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+}
+
+static const struct shm_op *source_op(const struct shm_op *op)
+{
+	const struct shm_op *below = shm.interrupted_op;
+
+	if (!(op->flags & OPF_SAME) || !below ||
+	    (below->code != OP_ALLOC && below->code != OP_CACHE_ALLOC && below->code != OP_FREE))
+		return op;
+	return below->size || below->code == OP_CACHE_ALLOC ? below : op;
+}
+
+static u64 allocate(const struct runner *r, const struct shm_op *op, u64 *bytes)
+{
+	const struct shm_op *source = source_op(op);
+
+	if (op->code == OP_PAGES_ALLOC) {
+		*bytes = (u64)SHM_PAGE_SIZE << op->order;
+		return design_pages_alloc(r->design, op->gfp, op->node, op->order);
+	}
+	if (source->code == OP_CACHE_ALLOC) {
+		struct kmem_cache *s = &shm.caches[source->cache];
+
+		*bytes = s->ctor ? 0 : s->object_size;
+		return design_cache_alloc(r->design, s, op->gfp, op->node);
+	}
+	*bytes = source->size;
+	return design_alloc(r->design, source->size, op->gfp, op->node);
+}
+
+static void op_alloc(const struct runner *r, const struct shm_op *op)
+{
+	u64 value, bytes, off;
+
+	if (slot_filled(r, op)) {
+		if (op->flags & OPF_NOFREE)
+			return;
+		op_free(r, op);
+	}
+	off = allocate(r, op, &bytes);
+	if (!off)
+		return;
+	if (r->flags & SHM_REPLAY_PATTERN)
+		pattern_write(off, bytes);
+	value = off | (u64)r->design << SLOT_DESIGN_SHIFT;
+	if (op->code == OP_PAGES_ALLOC)
+		value |= SLOT_PAGES | (u64)op->order << SLOT_ORDER_SHIFT;
+	value = slot_put(r, op, value);
+	if (value && !free_value(r->design, r->flags, value))
+		free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+}
+
+/* Only where the design may wait: there is no nolock krealloc. */
+static void op_realloc(const struct runner *r, const struct shm_op *op)
+{
+	u64 value = slot_take(r, op), off = value & SLOT_OFFSET, new;
+
+	if (!value || value & SLOT_PAGES || r->design != DESIGN_kmalloc || !op->size || constructed(off)) {
+		if (value)
+			value = slot_put(r, op, value);
+		if (value)
+			free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+		return;
+	}
+	if (r->flags & SHM_REPLAY_PATTERN && off > SHM_ZERO_SIZE)
+		pattern_check(off);
+	new = shm_krealloc(off, op->size, gfp_for_context(op->gfp));
+	if (!new)
+		new = off;
+	else if (r->flags & SHM_REPLAY_PATTERN)
+		pattern_write(new, op->size);
+	value = slot_put(r, op, new | (u64)r->design << SLOT_DESIGN_SHIFT);
+	if (value)
+		free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+}
+
+static void op_interrupt(enum shm_irq_kind kind)
+{
+	self_interrupt(kind);
+}
+
+static void op_delay(u32 loops)
+{
+	while (loops--)
+		cpu_relax();
+}
+
+static void run_op(const struct runner *r, const struct shm_op *op)
+{
+	switch (op->code) {
+	case OP_ALLOC:
+	case OP_CACHE_ALLOC:
+	case OP_PAGES_ALLOC:
+		op_alloc(r, op);
+		break;
+	case OP_FREE:
+		op_free(r, op);
+		break;
+	case OP_IRQ_OFF:
+		local_irq_save();
+		break;
+	case OP_IRQ_ON:
+		if (this_ctx() <= CTX_SOFTIRQ)
+			local_irq_restore(0);
+		break;
+	case OP_BH_OFF:
+		shm_bh_disable();
+		break;
+	case OP_BH_ON:
+		shm_bh_enable();
+		break;
+	case OP_NMI:
+		op_interrupt(KIND_NMI);
+		break;
+	case OP_IRQ:
+		op_interrupt(KIND_IRQ);
+		break;
+	case OP_DELAY:
+		op_delay(op->size);
+		break;
+	case OP_REALLOC:
+		op_realloc(r, op);
+		break;
+	case OP_SHRINK:
+		if (this_ctx() == CTX_TASK && !irqs_disabled())
+			kmem_cache_shrink(&shm.caches[op->cache]);
+		break;
+	default:
+		break;
+	}
+}
+
+/* log-linear: 32 buckets per octave */
+static u32 bucket_of(u64 ticks)
+{
+	u32 e;
+
+	if (ticks < HIST_SUB)
+		return (u32)ticks;
+	e = ilog2(ticks);
+	return (u32)min_of((u64)(e - HIST_SUB_BITS + 1) * HIST_SUB + (ticks >> (e - HIST_SUB_BITS) & (HIST_SUB - 1)),
+			   (u64)HIST_BUCKETS - 1);
+}
+
+static bool is_alloc(const struct shm_op *op)
+{
+	return op->code >= OP_ALLOC && op->code <= OP_PAGES_ALLOC;
+}
+
+static void run_op_timed(const struct runner *r, const struct shm_op *op)
+{
+	u64 from = read_tsc();
+
+	run_op(r, op);
+	if (is_alloc(op))
+		this_cpu_inc32(&shm.tele->latency[this_ctx()][bucket_of(read_tsc() - from)]);
+}
+
+/* ops [from, from + count) of a program, cyclically */
+void program_run_ops(const struct shm_program *program, u64 from, u64 count)
+{
+	const struct runner r = { program->slots, program->nr_slots, program->design, SHM_REPLAY_PATTERN };
+	const struct shm_op *below = shm.interrupted_op;
+
+	shm.interrupted_op = shm.current_op;
+	for (u64 i = 0; i < count && !stopped_by_verdict(); i++)
+		run_op_timed(&r, &program->ops[(from + i) % program->nr_ops]);
+	shm.current_op = shm.interrupted_op;
+	shm.interrupted_op = below;
+}
+
+void program_run(enum shm_irq_kind kind)
+{
+	const struct shm_program *program = &shm.program[kind];
+	u64 from = shm.program_at[kind], count;
+
+	if (!shm.program_on[kind])
+		return;
+	count = program->per_interrupt ? program->per_interrupt : program->nr_ops;
+	shm.program_at[kind] = (from + count) % program->nr_ops;
+	program_run_ops(program, from, count);
+}
+
+__export int shm_set_program(enum shm_irq_kind kind, const struct shm_program *program)
+{
+	if (!shm.base || kind >= NR_KINDS)
+		return -EINVAL;
+	if (program && (!program->ops || !program->nr_ops || program->design >= NR_DESIGNS))
+		return -EINVAL;
+	shm.program_on[kind] = 0;
+	barrier();
+	if (!program)
+		return 0;
+	shm.program[kind] = *program;
+	shm.program_at[kind] = 0;
+	barrier();
+	shm.program_on[kind] = 1;
+	return 0;
+}
+
+static bool time_is_up(u64 deadline)
+{
+	return deadline && read_tsc() >= deadline;
+}
+
+static int replay_ops(struct shm_replay *p, u64 deadline)
+{
+	const struct runner r = { p->slots, p->nr_slots, p->design, p->flags };
+	u32 until_sample = p->sample;
+	u64 at = 0;
+
+	for (u64 done = 0; !p->max_ops || done < p->max_ops; done++) {
+		const struct shm_op *op = &p->ops[at];
+
+		if (unlikely(READ_ONCE(shm.hdr->stop)))
+			return stopped_by_verdict() ? -EDEADLK : -ECANCELED;
+		if (done % CHECK_EVERY == 0 && time_is_up(deadline))
+			return 0;
+		this_cpu()->op_index = at;
+		shm.current_op = op;
+		if (p->sample && --until_sample == 0) {
+			until_sample = p->sample;
+			run_op_timed(&r, op);
+		} else {
+			run_op(&r, op);
+		}
+		p->done = done + 1;
+		WRITE_ONCE(this_cpu()->ops_done, this_cpu()->ops_done + 1);
+		if (++at == p->nr_ops) {
+			at = 0;
+			if (!p->max_ops && !deadline)
+				return 0; /* no limit given: once through */
+		}
+	}
+	return 0;
+}
+
+/* Windows that an array left open must not outlive it. */
+static void close_windows(void)
+{
+	while (this_cpu()->bh_count)
+		shm_bh_enable();
+	local_irq_restore(0);
+}
+
+static int replay(struct shm_replay *p)
+{
+	u64 from = read_tsc();
+	u64 deadline = p->seconds > 0 ? from + (u64)(p->seconds * (double)shm.hdr->tsc_hz) : 0;
+	int result = replay_ops(p, deadline);
+
+	close_windows();
+	shm.current_op = NULL;
+	p->elapsed = (double)(read_tsc() - from) / (double)shm.hdr->tsc_hz;
+	return result;
+}
+
+static bool replay_ok(const struct shm_replay *p)
+{
+	if (!p->ops || !p->nr_ops || p->design >= NR_DESIGNS || (p->nr_slots && !p->slots))
+		return false;
+	for (u64 i = 0; i < p->nr_ops; i++) {
+		const struct shm_op *op = &p->ops[i];
+
+		if (op->code >= NR_OP_CODES || op->order > SHM_MAX_PAGE_ORDER ||
+		    ((op->code == OP_CACHE_ALLOC || op->code == OP_SHRINK) && op->cache >= shm.hdr->nr_caches))
+			return false;
+	}
+	return true;
+}
+
+__export int shm_replay(struct shm_replay *p)
+{
+	if (!thread_is_cpu())
+		return -EPERM;
+	p->done = 0;
+	if (!replay_ok(p))
+		return -EINVAL;
+	return GUARDED(int, -EDEADLK, replay(p));
+}
+
+static s64 drain(u64 *slots, u64 from, u64 to)
+{
+	s64 freed = 0;
+
+	for (u64 i = from; i < to && !stopped_by_verdict(); i++) {
+		u64 value = xchg(&slots[i], 0);
+
+		if (value) {
+			free_value((u32)(value >> SLOT_DESIGN_SHIFT) % NR_DESIGNS, 0, value);
+			freed++;
+		}
+	}
+	return freed;
+}
+
+__export int64_t shm_drain_slots(uint64_t *slots, uint64_t nr_slots)
+{
+	return GUARDED(s64, thread_is_cpu() ? -EDEADLK : -EPERM, drain(slots, 0, nr_slots));
+}
+
+__export int64_t shm_drain_shared_slots(unsigned int first, unsigned int last)
+{
+	if (!shm.base || last > shm.nr_slots)
+		return -EINVAL;
+	return GUARDED(s64, thread_is_cpu() ? -EDEADLK : -EPERM, drain(shm.slots, first, last));
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SHM_SIGNALS_H
+#define SHM_SIGNALS_H
+
+#include "core.h"
+
+void irq_take(u64 rip, u64 rbp);
+void nmi_take(u64 rip, u64 rbp);
+bool rip_in_allocator(u64 rip);
+bool rip_in_slow_path(u64 rip);
+int signals_install(bool term);
+void signals_remove(void);
+int self_interrupt(enum shm_irq_kind kind);
+
+#endif

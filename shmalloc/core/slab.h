@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of the slab allocator share.
+ * Answers to: mm/slab.h, include/linux/slub_def.h.
+ */
+#ifndef SHM_SLAB_H
+#define SHM_SLAB_H
+
+#include "page_alloc.h"
+
+/* internal result: the cpu slab's lock is held by an outer context of this CPU */
+#define SLAB_EBUSY 1ull
+#define NO_NODE SHM_NO_NODE
+
+#define stat(s, field) this_cpu_inc32(&shm.cache_stats[(s)->index].field)
+#define stat_add(s, field, n) \
+	do { for (u32 n_ = (n); n_; n_--) stat(s, field); } while (0)
+
+/* the counters word of a slab */
+#define COUNTERS_FROZEN (1ull << 31)
+
+__helper u32 counters_inuse(u64 counters)
+{
+	return counters & 0xffff;
+}
+
+__helper u32 counters_objects(u64 counters)
+{
+	return counters >> 16 & 0x7fff;
+}
+
+__helper bool counters_frozen(u64 counters)
+{
+	return counters & COUNTERS_FROZEN;
+}
+
+__helper u64 counters_make(u32 inuse, u32 objects, bool frozen)
+{
+	return inuse | (u64)objects << 16 | (frozen ? COUNTERS_FROZEN : 0);
+}
+
+__helper u32 oo_order(u32 oo)
+{
+	return oo >> 16;
+}
+
+__helper u32 oo_objects(u32 oo)
+{
+	return oo & 0xffff;
+}
+
+__helper struct kmem_cache_cpu *cpu_slab(const struct kmem_cache *s)
+{
+	return &shm.cpu_caches[s->index];
+}
+
+__helper struct kmem_cache_node *cache_node(const struct kmem_cache *s, u32 node)
+{
+	return &shm.cache_nodes[s->index * shm.nr_nodes + node];
+}
+
+__helper struct kmem_cache_node *slab_node(const struct kmem_cache *s, const struct page *slab)
+{
+	return cache_node(s, page_node(slab));
+}
+
+__helper struct kmem_cache *slab_cache(const struct page *slab)
+{
+	return &shm.caches[slab->slab_cache - 1];
+}
+
+__helper bool cache_debug(const struct kmem_cache *s)
+{
+	return s->flags & SLAB_DEBUG_FLAGS;
+}
+
+__helper bool has_cpu_partial(const struct kmem_cache *s)
+{
+	return !cache_debug(s) && s->cpu_partial_slabs;
+}
+
+/* Transaction ids: id mod step = CPU, and each event adds a step, so no two CPUs ever share one. */
+__helper u64 next_tid(u64 tid)
+{
+	return tid + shm.tid_step;
+}
+
+__helper void tid_bump(struct kmem_cache_cpu *c)
+{
+	if (!broken(tid_not_bumped))
+		WRITE_ONCE(c->tid, next_tid(c->tid));
+}
+
+/* Hardening: the stored link is mangled with a key of the cache and its own address. */
+__helper u64 freeptr_mangle(const struct kmem_cache *s, u64 value, u64 at)
+{
+	return unlikely(s->random) ? value ^ s->random ^ __builtin_bswap64(at) : value;
+}
+
+__helper u64 get_freepointer(const struct kmem_cache *s, u64 object)
+{
+	u64 at = object + s->offset;
+
+	return freeptr_mangle(s, READ_ONCE(*(u64 *)ptr_of(at)), at);
+}
+
+__helper void set_freepointer(const struct kmem_cache *s, u64 object, u64 next)
+{
+	u64 at = object + s->offset;
+
+	*(u64 *)ptr_of(at) = freeptr_mangle(s, next, at);
+}
+
+__helper bool node_match(u64 slab, int node)
+{
+	return node == NO_NODE || page_node(ptr_of(slab)) == (u32)node;
+}
+
+__helper bool pfmemalloc_match(const struct page *slab, gfp_t gfp)
+{
+	if (likely(!(slab->flags & PG_pfmemalloc)))
+		return true;
+	return gfp & __GFP_MEMALLOC && !(gfp & __GFP_NOMEMALLOC);
+}
+
+__helper bool node_has_memory(int node)
+{
+	return (u32)node < shm.nr_nodes && shm.nodes[node].nr_thisnode;
+}
+
+/* nearest node with memory, for this CPU */
+__helper u32 numa_mem_id(void)
+{
+	return shm.zones[shm.nodes[this_cpu()->node].zonelist[0]].node;
+}
+
+struct partial_context {
+	gfp_t gfp;
+	u64 object;   /* out: debug caches get one object instead of a slab */
+};
+
+/* slub_lists.c */
+bool slab_update_freelist(const struct kmem_cache *s, struct page *slab, u64 freelist_old, u64 counters_old,
+			  u64 freelist_new, u64 counters_new);
+u64 get_freelist(const struct kmem_cache *s, struct page *slab);
+u64 freeze_slab(const struct kmem_cache *s, struct page *slab);
+void add_partial(struct kmem_cache_node *n, struct page *slab, bool tail);
+void remove_partial(struct kmem_cache_node *n, struct page *slab);
+void deactivate_slab(struct kmem_cache *s, struct page *slab, u64 freelist);
+void put_cpu_partial(struct kmem_cache *s, struct page *slab, bool drain);
+void put_partials(struct kmem_cache *s, u64 partial);
+struct page *get_partial(struct kmem_cache *s, int node, struct partial_context *pc);
+
+/* slub_slabs.c */
+struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node);
+void free_slab(struct kmem_cache *s, struct page *slab);
+void discard_slab(struct kmem_cache *s, struct page *slab);
+void inc_slabs_node(struct kmem_cache *s, const struct page *slab);
+void dec_slabs_node(struct kmem_cache *s, const struct page *slab);
+
+/* slub_debug.c */
+u64 alloc_single_from_partial(struct kmem_cache *s, struct kmem_cache_node *n, struct page *slab);
+u64 alloc_single_from_new_slab(struct kmem_cache *s, struct page *slab, gfp_t gfp);
+void free_to_partial_list(struct kmem_cache *s, struct page *slab, u64 object);
+
+/* slub.c */
+u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node);
+void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u64 tail, u32 count);
+u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node);
+void kmem_cache_free(struct kmem_cache *s, u64 object);
+
+/* slub_nolock.c */
+u64 kmalloc_nolock(u64 size, gfp_t gfp, int node);
+u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node);
+void kfree_nolock(u64 object);
+void defer_deactivate_slab(struct page *slab, u64 flush_freelist);
+void free_deferred_objects(void);
+
+/* slub_cache.c */
+void calculate_sizes(struct kmem_cache *s, const struct shm_geometry *geometry);
+int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align, u32 flags, u32 ctor);
+void flush_cpu_slab(struct kmem_cache *s, u32 cpu);
+void kmem_cache_shrink(struct kmem_cache *s);
+
+/* slab_common.c */
+struct kmem_cache *kmalloc_slab(u64 size, gfp_t gfp);
+u64 kmalloc_node(u64 size, gfp_t gfp, int node);
+void kfree(u64 object);
+u64 ksize(u64 object);
+u64 krealloc(u64 object, u64 size, gfp_t gfp);
+
+/* ctor.c */
+void ctor_run(u32 ctor, u64 object, u32 bytes);
+bool ctor_intact(u32 ctor, u64 object, u32 bytes);
+u32 nr_ctors(void);
+
+#endif

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * kmalloc: the size classes over the slab allocator, and large requests over the page allocator.
+ *
+ * Answers to: mm/slab_common.c (kmalloc_slab, create_kmalloc_caches, krealloc), mm/slub.c (kfree,
+ * ksize, large kmalloc).
+ * Left out: random kmalloc copies, per-call buckets.
+ * Context: task, softirq, irq; kmalloc_slab any.
+ */
+#include "slab_fast.h"
+
+/* bucket of (size - 1) / 8 for sizes up to 192; indices as in kmalloc_caches */
+static const u8 size_index[24] = {
+	3, 4, 5, 5, 6, 6, 6, 6, 1, 1, 1, 1, 7, 7, 7, 7, 2, 2, 2, 2, 2, 2, 2, 2,
+};
+
+static const char *const type_prefix[NR_KMALLOC_TYPES] = {
+	[KMALLOC_NORMAL] = "kmalloc-",
+	[KMALLOC_RECLAIM] = "kmalloc-rcl-",
+	[KMALLOC_CGROUP] = "kmalloc-cg-",
+	[KMALLOC_DMA] = "dma-kmalloc-",
+};
+
+static const u32 type_flags[NR_KMALLOC_TYPES] = {
+	[KMALLOC_RECLAIM] = SLAB_RECLAIM_ACCOUNT,
+	[KMALLOC_CGROUP] = SLAB_ACCOUNT,
+	[KMALLOC_DMA] = SLAB_CACHE_DMA,
+};
+
+__helper u32 kmalloc_type(gfp_t gfp)
+{
+	if (likely(!(gfp & (__GFP_DMA | __GFP_RECLAIMABLE | __GFP_ACCOUNT))))
+		return KMALLOC_NORMAL;
+	if (gfp & __GFP_DMA)
+		return KMALLOC_DMA;
+	return gfp & __GFP_RECLAIMABLE ? KMALLOC_RECLAIM : KMALLOC_CGROUP;
+}
+
+/* size: 1 .. KMALLOC_MAX_CACHE_SIZE */
+__fastpath struct kmem_cache *kmalloc_slab(u64 size, gfp_t gfp)
+{
+	u32 bucket = size <= 192 ? size_index[(size - 1) / 8] : fls64(size - 1);
+
+	return &shm.caches[shm.hdr->kmalloc_caches[kmalloc_type(gfp)][bucket]];
+}
+
+static u32 bucket_size(u32 bucket)
+{
+	return bucket == 1 ? 96 : bucket == 2 ? 192 : 1u << bucket;
+}
+
+static void cache_name(char *name, const char *prefix, u32 size)
+{
+	char digits[8];
+	u32 n = 0;
+
+	while (*prefix)
+		*name++ = *prefix++;
+	if (size >= 1024) {
+		for (size /= 1024; size; size /= 10)
+			digits[n++] = (char)('0' + size % 10);
+		while (n)
+			*name++ = digits[--n];
+		*name++ = 'k';
+	} else {
+		for (; size; size /= 10)
+			digits[n++] = (char)('0' + size % 10);
+		while (n)
+			*name++ = digits[--n];
+	}
+	*name = 0;
+}
+
+static int create_kmalloc_cache(u32 type, u32 bucket, const struct shm_geometry *g)
+{
+	u32 size = bucket_size(bucket), align = size & -size, index = shm.hdr->nr_caches;
+	char name[SHM_CACHE_NAME];
+	int error;
+
+	if (index >= g->max_caches)
+		return -ENOSPC;
+	cache_name(name, type_prefix[type], size);
+	error = kmem_cache_open(&shm.caches[index], name, size, align,
+				SLAB_KMALLOC | type_flags[type] | g->slab_debug, 0);
+	if (error)
+		return error;
+	shm.caches[index].kmalloc_type = type;
+	shm.hdr->kmalloc_caches[type][bucket] = index;
+	shm.hdr->nr_caches++;
+	return 0;
+}
+
+static bool any_dma_zone(void)
+{
+	for (u32 i = 0; i < shm.nr_zones; i++)
+		if (shm.zones[i].type == ZONE_DMA)
+			return true;
+	return false;
+}
+
+/* While the arena is formatted.  In order of size, as a reader of slabinfo expects. */
+int kmem_cache_init(void)
+{
+	static const u8 order[] = { 3, 4, 5, 6, 1, 7, 2, 8, 9, 10, 11, 12, 13 };
+	const struct shm_geometry *g = &shm.hdr->geometry;
+
+	for (u32 type = 0; type < NR_KMALLOC_TYPES; type++) {
+		if (type == KMALLOC_DMA && !any_dma_zone()) {
+			for (u32 i = 0; i < NR_KMALLOC_CACHES; i++)
+				shm.hdr->kmalloc_caches[type][i] = shm.hdr->kmalloc_caches[KMALLOC_NORMAL][i];
+			continue;
+		}
+		for (u32 i = 0; i < ARRAY_SIZE(order); i++) {
+			int error = create_kmalloc_cache(type, order[i], g);
+
+			if (error)
+				return error;
+		}
+	}
+	return 0;
+}
+
+__slowpath static u64 kmalloc_large(u64 size, gfp_t gfp, int node)
+{
+	u32 order = fls64((size - 1) >> SHM_PAGE_SHIFT);
+	struct page *page;
+
+	if (order > SHM_MAX_PAGE_ORDER) {
+		reason_shortage(REASON_SIZE_LIMIT);
+		return 0;
+	}
+	page = alloc_pages(gfp | __GFP_COMP, node, order);
+	if (!page)
+		return 0;
+	page->flags |= PG_large;
+	return page_to_off(page);
+}
+
+__fastpath u64 kmalloc_node(u64 size, gfp_t gfp, int node)
+{
+	if (unlikely(!size))
+		return SHM_ZERO_SIZE;
+	if (unlikely(size > KMALLOC_MAX_CACHE_SIZE))
+		return kmalloc_large(size, gfp, node);
+	return kmem_cache_alloc_node(kmalloc_slab(size, gfp), gfp, node);
+}
+
+__fastpath void kfree(u64 object)
+{
+	struct page *page;
+
+	if (unlikely(object <= SHM_ZERO_SIZE))
+		return;
+	page = virt_to_head_page(object);
+	if (likely(page->flags & PG_slab)) {
+		struct kmem_cache *s = slab_cache(page);
+
+		if (unlikely(!slab_free_fast(s, page, object, true)))
+			__slab_free(s, page, object, object, 1);
+	} else if (page->flags & PG_large) {
+		free_pages(page, page->order);
+	} else {
+		warn_once();
+	}
+}
+
+u64 ksize(u64 object)
+{
+	struct page *page;
+
+	if (object <= SHM_ZERO_SIZE || !off_in_memory(object))
+		return 0;
+	page = virt_to_head_page(object);
+	if (page->flags & PG_slab)
+		return slab_cache(page)->object_size;
+	return page->flags & PG_large ? (u64)SHM_PAGE_SIZE << page->order : 0;
+}
+
+u64 krealloc(u64 object, u64 size, gfp_t gfp)
+{
+	u64 old = ksize(object), new;
+
+	if (!size) {
+		kfree(object);
+		return SHM_ZERO_SIZE;
+	}
+	if (object > SHM_ZERO_SIZE && old >= size)
+		return object;
+	new = kmalloc_node(size, gfp, NO_NODE);
+	if (!new || object <= SHM_ZERO_SIZE)
+		return new;
+	for (u64 i = 0; i < old; i += 8) /* object sizes are multiples of 8 */
+		*(u64 *)ptr_of(new + i) = *(const u64 *)ptr_of(object + i);
+	kfree(object);
+	return new;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The fast paths: one unlocked cmpxchg16b on {freelist, tid} of this CPU.
+ *
+ * Answers to: mm/slub.c (__slab_alloc_node, do_slab_free).
+ * The tid is read first: whatever changes the pair later bumps it, and the exchange then fails.  The
+ * link read from the object may be garbage if an interrupt has taken the object meanwhile; it is
+ * never followed, because then the tid has moved.  No lock, no irqs off.  Any context, except that
+ * in NMI the caller must have found the cpu slab unlocked.
+ */
+#ifndef SHM_SLAB_FAST_H
+#define SHM_SLAB_FAST_H
+
+#include "slab.h"
+
+__helper bool cpu_slab_cmpxchg(struct kmem_cache_cpu *c, u64 freelist, u64 tid, u64 next)
+{
+	if (broken(no_tid)) {
+		bool ok;
+
+		__asm__ volatile("cmpxchgq %3, %1"
+				 : "=@ccz"(ok), "+m"(c->freelist), "+a"(freelist)
+				 : "r"(next)
+				 : "memory");
+		return ok;
+	}
+	return this_cpu_cmpxchg_double(&c->freelist, freelist, tid, next, next_tid(tid));
+}
+
+__helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	struct kmem_cache_cpu *c = cpu_slab(s);
+
+	for (;;) {
+		u64 tid = READ_ONCE(c->tid), object, slab, next;
+
+		barrier();
+		object = READ_ONCE(c->freelist);
+		slab = READ_ONCE(c->slab);
+		if (unlikely(!object || !slab || !node_match(slab, node)))
+			return __slab_alloc(s, gfp, node);
+		next = get_freepointer(s, object);
+		probe(alloc_fastpath);
+		if (likely(cpu_slab_cmpxchg(c, object, tid, next))) {
+			stat(s, alloc_fastpath);
+			return object;
+		}
+		stat(s, cmpxchg_double_cpu_fail);
+	}
+}
+
+__helper bool cpu_slab_locked_in_nmi(const struct kmem_cache *s)
+{
+	return in_nmi() && local_lock_is_locked(&cpu_slab(s)->lock) && !broken(k42);
+}
+
+/* Push on the cpu slab's freelist.  False: the slab is not (any more) this CPU's cpu slab. */
+__helper bool slab_free_fast(struct kmem_cache *s, const struct page *slab, u64 object, bool allow_spin)
+{
+	struct kmem_cache_cpu *c = cpu_slab(s);
+
+	for (;;) {
+		u64 tid = READ_ONCE(c->tid), freelist;
+
+		barrier();
+		if (unlikely(off_of(slab) != READ_ONCE(c->slab)))
+			return false;
+		if (!allow_spin && unlikely(cpu_slab_locked_in_nmi(s)))
+			return false;
+		freelist = READ_ONCE(c->freelist);
+		set_freepointer(s, object, freelist);
+		probe(free_fastpath);
+		if (likely(cpu_slab_cmpxchg(c, freelist, tid, object))) {
+			stat(s, free_fastpath);
+			return true;
+		}
+		stat(s, cmpxchg_double_cpu_fail);
+	}
+}
+
+#endif

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Caches: how large their slabs are, creating them, emptying them.
+ *
+ * Answers to: mm/slub.c (calculate_sizes, calculate_order, set_cpu_partial, flush_cpu_slab,
+ * __kmem_cache_do_shrink), mm/slab_common.c (kmem_cache_create, kmem_cache_destroy).
+ * Changed: a cache that still has objects is not destroyed, but refused.  Left out: merging, aliases,
+ * sysfs.
+ * Context: task.
+ */
+#include "list.h"
+#include "slab.h"
+#include "smp.h"
+
+#define TRACK_BYTES 32
+#define CACHE_LINE 64
+#define MIN_PARTIAL 5
+#define MAX_PARTIAL 10
+
+static u32 get_order(u64 bytes)
+{
+	return bytes <= SHM_PAGE_SIZE ? 0 : fls64((bytes - 1) >> SHM_PAGE_SHIFT);
+}
+
+static u32 order_objects(u32 order, u32 size)
+{
+	return (SHM_PAGE_SIZE << order) / size;
+}
+
+/* The smallest order that wastes little; more objects per slab the more CPUs there are. */
+static u32 calculate_order(u32 size, const struct shm_geometry *g)
+{
+	u32 min_objects = g->slab_min_objects ? g->slab_min_objects : 4 * (fls64(g->nr_cpus) + 1);
+	u32 min_order;
+
+	min_objects = min_of(min_objects, max_of(order_objects(g->slab_max_order, size), 1u));
+	min_order = max_of(g->slab_min_order, get_order((u64)min_objects * size));
+	for (u32 fraction = 16; fraction > 1; fraction /= 2)
+		for (u32 order = min_order; order <= g->slab_max_order; order++)
+			if ((SHM_PAGE_SIZE << order) % size <= (SHM_PAGE_SIZE << order) / fraction)
+				return order;
+	return get_order(size);
+}
+
+/* Where the metadata of a free or allocated object lies, and how large a slot becomes. */
+static void calculate_layout(struct kmem_cache *s)
+{
+	u32 size = (u32)round_up(s->object_size, 8);
+	bool kmalloc = s->flags & SLAB_KMALLOC;
+	bool orig_size = s->flags & SLAB_STORE_USER && kmalloc;
+
+	if (s->flags & SLAB_RED_ZONE && size == s->object_size)
+		size += 8;
+	s->inuse = size;
+	s->offset = s->object_size / 2 & ~7u;
+	if (s->flags & (SLAB_TYPESAFE_BY_RCU | SLAB_POISON) || s->ctor ||
+	    (s->flags & SLAB_RED_ZONE && (s->object_size < 8 || orig_size))) {
+		s->offset = size; /* the content of a free object matters: keep the link out of it */
+		size += 8;
+	}
+	if (s->flags & SLAB_STORE_USER)
+		size += 2 * TRACK_BYTES + (kmalloc ? 4 : 0);
+	s->red_left_pad = 0;
+	if (s->flags & SLAB_RED_ZONE) {
+		s->red_left_pad = (u32)round_up(8, s->align);
+		size += 8 + s->red_left_pad;
+	}
+	s->size = (u32)round_up(size, s->align);
+}
+
+static u32 cpu_partial_objects(const struct kmem_cache *s)
+{
+	if (cache_debug(s))
+		return 0;
+	if (s->size >= SHM_PAGE_SIZE)
+		return 6;
+	if (s->size >= 1024)
+		return 24;
+	return s->size >= 256 ? 52 : 120;
+}
+
+/* s->object_size, align, flags and ctor are given. */
+void calculate_sizes(struct kmem_cache *s, const struct shm_geometry *g)
+{
+	u32 order, objects;
+
+	calculate_layout(s);
+	order = calculate_order(s->size, g);
+	objects = order_objects(order, s->size);
+	s->oo = order << 16 | objects;
+	s->min = get_order(s->size) << 16 | order_objects(get_order(s->size), s->size);
+	s->min_partial = (u32)clamp_of(ilog2(s->size) / 2, (u32)MIN_PARTIAL, (u32)MAX_PARTIAL);
+	s->cpu_partial = cpu_partial_objects(s);
+	s->cpu_partial_slabs = (u32)((2ull * s->cpu_partial + objects - 1) / (objects ? objects : 1));
+	s->reciprocal = (u32)(((1ull << 32) + s->size - 1) / s->size);
+	s->allocflags = (order ? __GFP_COMP : 0) | (s->flags & SLAB_CACHE_DMA ? __GFP_DMA : 0) |
+			(s->flags & SLAB_CACHE_DMA32 ? __GFP_DMA32 : 0) |
+			(s->flags & SLAB_RECLAIM_ACCOUNT ? __GFP_RECLAIMABLE : 0);
+	if (!(shm.geo_flags & SHM_GEO_NO_CMPXCHG_DOUBLE) &&
+	    !(s->flags & (SLAB_CONSISTENCY_CHECKS | SLAB_STORE_USER | SLAB_TRACE)))
+		s->flags |= SLAB_CMPXCHG_DOUBLE;
+}
+
+static void init_random_seq(struct kmem_cache *s, u64 *seed)
+{
+	u32 objects = oo_objects(s->oo);
+
+	if (objects > SHM_RANDOM_SEQ)
+		return;
+	for (u32 i = 0; i < objects; i++)
+		s->random_seq[i] = (u16)i;
+	for (u32 i = objects; i > 1; i--) {
+		u32 j = (u32)((random_next(seed) >> 32) * i >> 32);
+		u16 swap = s->random_seq[i - 1];
+
+		s->random_seq[i - 1] = s->random_seq[j];
+		s->random_seq[j] = swap;
+	}
+}
+
+static void init_cache_nodes(const struct kmem_cache *s)
+{
+	for (u32 node = 0; node < shm.nr_nodes; node++) {
+		struct kmem_cache_node *n = cache_node(s, node);
+
+		n->list_lock = (struct spinlock){ 0, LOCK_LIST };
+		n->nr_partial = n->nr_slabs = n->total_objects = 0;
+		list_init(&n->partial);
+		list_init(&n->full);
+	}
+}
+
+static struct kmem_cache_cpu *cache_cpu_of(const struct kmem_cache *s, u32 cpu)
+{
+	return (struct kmem_cache_cpu *)((char *)ptr_of(shm.hdr->regions[REGION_CACHE_CPUS].offset) +
+					 (u64)cpu * shm.hdr->cache_cpus_stride) + s->index;
+}
+
+static void init_cache_cpus(const struct kmem_cache *s)
+{
+	for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++) {
+		struct kmem_cache_cpu *c = cache_cpu_of(s, cpu);
+
+		c->freelist = c->slab = c->partial = 0;
+		if (!c->tid)
+			c->tid = cpu; /* init_tid; a reused entry goes on counting */
+		c->lock = (struct spinlock){ 0, LOCK_CPU_SLAB };
+	}
+}
+
+static u32 calculate_alignment(u32 flags, u32 align, u32 size)
+{
+	if (flags & SLAB_HWCACHE_ALIGN) {
+		u32 line = CACHE_LINE;
+
+		while (size <= line / 2)
+			line /= 2;
+		align = max_of(align, line);
+	}
+	return (u32)round_up(max_of(align, 8u), 8);
+}
+
+static bool name_ok(const char *name)
+{
+	u32 length = 0;
+
+	while (name[length])
+		if ((u8)name[length] <= ' ' || ++length >= SHM_CACHE_NAME)
+			return false;
+	return length;
+}
+
+static bool same_name(const char *a, const char *b)
+{
+	for (; *a == *b; a++, b++)
+		if (!*a)
+			return true;
+	return false;
+}
+
+static int check_request(const char *name, u32 size, u32 align, u32 flags, u32 ctor)
+{
+	const u32 known = SLAB_DEBUG_FLAGS | SLAB_KMALLOC | SLAB_HWCACHE_ALIGN | SLAB_CACHE_DMA | SLAB_CACHE_DMA32 |
+			  SLAB_TYPESAFE_BY_RCU | SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT | SLAB_PANIC;
+
+	if (!name_ok(name) || !size || size > SHM_PAGE_SIZE << SHM_MAX_PAGE_ORDER || flags & ~known)
+		return -EINVAL;
+	if (align & (align - 1) || align > SHM_PAGE_SIZE || ctor >= nr_ctors())
+		return -EINVAL;
+	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
+		if (shm.caches[i].state != CACHE_UNUSED && same_name(shm.caches[i].name, name))
+			return -EEXIST;
+	return 0;
+}
+
+/* Initialise a free entry of the cache table; slab_mutex held, or nobody else there yet. */
+int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align, u32 flags, u32 ctor)
+{
+	u64 seed = shm.hdr->geometry.seed ^ (s - shm.caches + 1) * 0x9e3779b97f4a7c15ull;
+	u32 i = 0;
+
+	zero_bytes(s, sizeof(*s));
+	s->index = (u32)(s - shm.caches);
+	s->object_size = size;
+	s->flags = flags;
+	s->ctor = ctor;
+	s->align = calculate_alignment(flags, align, size);
+	s->remote_node_defrag_ratio = 1000;
+	s->refcount = 1;
+	for (; name[i]; i++)
+		s->name[i] = name[i];
+	calculate_sizes(s, &shm.hdr->geometry);
+	if (!oo_objects(s->oo) || oo_order(s->oo) > SHM_MAX_PAGE_ORDER)
+		return -EINVAL;
+	seed = seed ? seed : 1;
+	if (shm.geo_flags & SHM_GEO_FREELIST_HARDENED)
+		s->random = random_next(&seed) | 1;
+	if (shm.geo_flags & SHM_GEO_FREELIST_RANDOM)
+		init_random_seq(s, &seed);
+	init_cache_nodes(s);
+	init_cache_cpus(s);
+	WRITE_ONCE(s->state, CACHE_LIVE);
+	return 0;
+}
+
+static int create(const char *name, u32 size, u32 align, u32 flags, u32 ctor)
+{
+	int error = check_request(name, size, align, flags, ctor);
+	u32 index = 0;
+
+	if (error)
+		return error;
+	while (index < shm.hdr->nr_caches && shm.caches[index].state != CACHE_UNUSED)
+		index++;
+	if (index >= shm.hdr->geometry.max_caches)
+		return -ENOSPC;
+	error = kmem_cache_open(&shm.caches[index], name, size, align, flags, ctor);
+	if (error)
+		return error;
+	if (index == shm.hdr->nr_caches)
+		WRITE_ONCE(shm.hdr->nr_caches, index + 1);
+	return (int)index;
+}
+
+static int create_locked(const char *name, u32 size, u32 align, u32 flags, u32 ctor)
+{
+	int result;
+
+	spin_lock(&shm.hdr->slab_mutex);
+	result = create(name, size, align, flags, ctor);
+	spin_unlock(&shm.hdr->slab_mutex);
+	return result;
+}
+
+__export int shm_kmem_cache_create(const char *name, uint32_t size, uint32_t align, uint32_t flags, uint32_t ctor)
+{
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, create_locked(name, size, align, flags, ctor));
+}
+
+/* On the owner CPU, or for a CPU that nobody is. */
+void flush_cpu_slab(struct kmem_cache *s, u32 cpu)
+{
+	struct kmem_cache_cpu *c = cache_cpu_of(s, cpu);
+	u32 flags = local_lock_irqsave(&c->lock);
+	u64 slab = c->slab, freelist = c->freelist, partial = c->partial;
+
+	WRITE_ONCE(c->slab, 0);
+	WRITE_ONCE(c->freelist, 0);
+	WRITE_ONCE(c->partial, 0);
+	tid_bump(c);
+	local_unlock_irqrestore(&c->lock, flags);
+	if (slab) {
+		stat(s, cpuslab_flush);
+		deactivate_slab(s, ptr_of(slab), freelist);
+	}
+	if (partial)
+		put_partials(s, partial);
+}
+
+/* Give the empty slabs of the partial lists back; the fullest go first from now on. */
+void kmem_cache_shrink(struct kmem_cache *s)
+{
+	for (u32 node = 0; node < shm.nr_nodes; node++) {
+		struct kmem_cache_node *n = cache_node(s, node);
+		u32 flags = spin_lock_irqsave(&n->list_lock);
+		u64 empty = 0;
+
+		for (u64 at = n->partial.next, next; at != off_of(&n->partial); at = next) {
+			struct page *slab = list_page(at);
+
+			next = slab->lru.next;
+			if (counters_inuse(slab->counters))
+				continue;
+			remove_partial(n, slab);
+			slab->lru.next = empty;
+			empty = off_of(slab);
+			dec_slabs_node(s, slab);
+		}
+		spin_unlock_irqrestore(&n->list_lock, flags);
+		while (empty) {
+			struct page *slab = ptr_of(empty);
+
+			empty = slab->lru.next;
+			stat(s, free_slab);
+			free_slab(s, slab);
+		}
+	}
+}
+
+static struct kmem_cache *live_cache(u32 index)
+{
+	if (index >= shm.hdr->nr_caches || shm.caches[index].state != CACHE_LIVE)
+		return NULL;
+	return &shm.caches[index];
+}
+
+static int shrink(u32 index)
+{
+	struct kmem_cache *s = live_cache(index);
+	int error;
+
+	if (!s)
+		return -EINVAL;
+	error = flush_all(index);
+	kmem_cache_shrink(s);
+	return error;
+}
+
+__export int shm_kmem_cache_shrink(unsigned int cache)
+{
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, shrink(cache));
+}
+
+static int destroy(u32 index)
+{
+	struct kmem_cache *s = live_cache(index);
+	int error;
+
+	if (!s || s->flags & SLAB_KMALLOC)
+		return -EINVAL;
+	WRITE_ONCE(s->state, CACHE_DYING);
+	error = flush_all(index);
+	kmem_cache_shrink(s);
+	for (u32 node = 0; node < shm.nr_nodes; node++)
+		if (cache_node(s, node)->nr_slabs)
+			error = -EBUSY;
+	WRITE_ONCE(s->state, error ? CACHE_LIVE : CACHE_UNUSED);
+	return error;
+}
+
+__export int shm_kmem_cache_destroy(unsigned int cache)
+{
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, destroy(cache));
+}
+
+__export int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out)
+{
+	struct kmem_cache s = { .object_size = size, .flags = flags, .align = 8 };
+
+	if (!size || size > SHM_PAGE_SIZE << SHM_MAX_PAGE_ORDER || !geometry->nr_cpus)
+		return -EINVAL;
+	if (flags & SLAB_KMALLOC)
+		s.align = max_of(8u, size & -size);
+	calculate_sizes(&s, geometry);
+	out[0] = oo_order(s.oo);
+	out[1] = oo_objects(s.oo);
+	out[2] = s.cpu_partial_slabs;
+	out[3] = s.min_partial;
+	return 0;
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * kmalloc_nolock and kfree_nolock: allocation and free from any context.
+ *
+ * Answers to: mm/slub.c (kmalloc_nolock_noprof, kfree_nolock, defer_free, defer_deactivate_slab,
+ * free_deferred_objects) of 6.18, !RT, SMP.
+ * Changed: every failure has its reason.  kmem_cache_alloc_nolock is ours: a bucket retry makes no
+ * sense for a named cache, so it fails at the first busy cpu slab.
+ * Left out: the hooks (memcg, kmemleak, KASAN); with no hooks to skip, kfree_nolock may be given an
+ * object that kmalloc returned, which the kernel allows from 7.0 on.
+ * Context: any; free_deferred_objects is irq_work.
+ */
+#include "list.h"
+#include "slab_fast.h"
+
+__helper u64 alloc_or_busy(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	/*
+	 * In NMI the pair may be half written if the lock is held.  Elsewhere the lock's holder cannot
+	 * have been interrupted in between: irqs are off, and probes fire at whole steps only.
+	 */
+	if (unlikely(cpu_slab_locked_in_nmi(s))) {
+		stat(s, cpu_slab_busy);
+		return SLAB_EBUSY;
+	}
+	return slab_alloc_node_fast(s, gfp, node);
+}
+
+__helper u64 finish_alloc(const struct kmem_cache *s, u64 object, gfp_t gfp)
+{
+	if (unlikely(gfp & __GFP_ZERO) && object && !s->ctor)
+		zero_bytes(ptr_of(object), s->object_size);
+	return object;
+}
+
+/* Both buckets, the wanted one and the next larger, are being edited by what was interrupted. */
+__slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, gfp_t gfp, int node)
+{
+	u64 size = (u64)busy->object_size + 1, object;
+	struct kmem_cache *s;
+
+	reason_contention(REASON_CPU_SLAB_BUSY);
+	if (size > KMALLOC_MAX_CACHE_SIZE)
+		return 0;
+	s = kmalloc_slab(size, gfp);
+	stat(s, bucket_retry);
+	object = alloc_or_busy(s, gfp, node);
+	return object == SLAB_EBUSY ? 0 : finish_alloc(s, object, gfp);
+}
+
+static bool cache_usable(const struct kmem_cache *s)
+{
+	/* without the 16-byte exchange a slab is guarded by a bit spinlock, which NMI must not try */
+	return s->flags & SLAB_CMPXCHG_DOUBLE || cache_debug(s);
+}
+
+static u64 spin_instead(u64 size, int node)
+{
+	return kmalloc_node(size, GFP_ATOMIC, node);
+}
+
+__fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
+{
+	gfp_t alloc_gfp = gfp | __GFP_NOWARN | __GFP_NOMEMALLOC;
+	struct kmem_cache *s;
+	u64 object;
+
+	if (broken(spin_in_nmi) && in_nmi())
+		return spin_instead(size, node);
+	if (unlikely(gfp & ~(__GFP_ACCOUNT | __GFP_ZERO)))
+		warn_once();
+	if (unlikely(!size))
+		return SHM_ZERO_SIZE;
+	if (unlikely(size > KMALLOC_MAX_CACHE_SIZE)) {
+		reason_shortage(REASON_SIZE_LIMIT);
+		return 0;
+	}
+	s = kmalloc_slab(size, alloc_gfp);
+	if (unlikely(!cache_usable(s))) {
+		reason_shortage(REASON_CONTEXT_REFUSED);
+		return 0;
+	}
+	object = alloc_or_busy(s, alloc_gfp, node);
+	if (unlikely(object == SLAB_EBUSY))
+		return retry_next_bucket(s, alloc_gfp, node);
+	return finish_alloc(s, object, alloc_gfp);
+}
+
+__fastpath u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	gfp_t alloc_gfp = (gfp & ~__GFP_RECLAIM) | __GFP_NOWARN | __GFP_NOMEMALLOC;
+	u64 object;
+
+	if (unlikely(!cache_usable(s))) {
+		reason_shortage(REASON_CONTEXT_REFUSED);
+		return 0;
+	}
+	object = alloc_or_busy(s, alloc_gfp, node);
+	if (unlikely(object == SLAB_EBUSY)) {
+		reason_contention(REASON_CPU_SLAB_BUSY);
+		return 0;
+	}
+	return finish_alloc(s, object, alloc_gfp);
+}
+
+/* The word of a free object that the deferred list is chained through: not offset 0 (K-09). */
+__helper u64 defer_link_offset(const struct kmem_cache *s)
+{
+	return broken(k09) ? 0 : s->offset;
+}
+
+__slowpath static void defer_free(struct kmem_cache *s, u64 object)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	stat(s, defer_free);
+	if (llist_add(ptr_of(object + defer_link_offset(s)), &cpu->defer_objects) && !broken(k06))
+		irq_work_queue(&cpu->defer_work);
+}
+
+__slowpath void defer_deactivate_slab(struct page *slab, u64 flush_freelist)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	stat(slab_cache(slab), defer_deactivate);
+	slab->lru.prev = flush_freelist;
+	if (llist_add(&slab->lru.next, &cpu->defer_slabs))
+		irq_work_queue(&cpu->defer_work);
+}
+
+static void free_deferred(u64 at)
+{
+	while (at) {
+		u64 object = at, next = *(u64 *)ptr_of(at);
+		struct page *slab = virt_to_head_page(object);
+		struct kmem_cache *s = slab_cache(slab);
+
+		object -= defer_link_offset(s);
+		/* the link is no free pointer: do not let hardening take it for one (K-10) */
+		set_freepointer(s, object, 0);
+		__slab_free(s, slab, object, object, 1);
+		at = next;
+	}
+}
+
+static void deactivate_deferred(u64 at)
+{
+	while (at) {
+		struct page *slab = list_page(at);
+		struct kmem_cache *s = slab_cache(slab);
+		u64 flush = slab->lru.prev;
+
+		at = slab->lru.next;
+		slab->lru.next = slab->lru.prev = 0;
+		if (counters_frozen(slab->counters))
+			deactivate_slab(s, slab, flush);
+		else
+			free_slab(s, slab); /* never counted, so not counted out */
+	}
+}
+
+__slowpath void free_deferred_objects(void)
+{
+	u64 objects = llist_del_all(&this_cpu()->defer_objects);
+	u64 slabs = llist_del_all(&this_cpu()->defer_slabs);
+
+	probe(irq_work_detached);
+	free_deferred(objects);
+	deactivate_deferred(slabs);
+}
+
+__fastpath void kfree_nolock(u64 object)
+{
+	struct page *slab;
+	struct kmem_cache *s;
+
+	if (unlikely(object <= SHM_ZERO_SIZE))
+		return;
+	if (broken(spin_in_nmi) && in_nmi()) {
+		kfree(object);
+		return;
+	}
+	slab = virt_to_head_page(object);
+	if (unlikely(!(slab->flags & PG_slab))) {
+		warn_once(); /* and leak: a large kmalloc cannot be freed without locks */
+		return;
+	}
+	s = slab_cache(slab);
+	if (unlikely(!slab_free_fast(s, slab, object, false)))
+		defer_free(s, object);
+}

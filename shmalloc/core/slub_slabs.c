@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making a slab out of pages, and giving it back.
+ *
+ * Answers to: mm/slub.c (allocate_slab, shuffle_freelist, setup_object, __free_slab, discard_slab).
+ * Changed: a SLAB_TYPESAFE_BY_RCU slab is freed at once: grace periods do not exist here yet.
+ * Left out: memcg object extensions, poisoning of fresh pages.
+ * Context: new_slab any (trylocks and the nolock page allocator if it may not spin); freeing a slab
+ * task, softirq and irq.
+ */
+#include "slab.h"
+
+void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
+{
+	struct kmem_cache_node *n = slab_node(s, slab);
+
+	atomic_add(&n->nr_slabs, 1);
+	atomic_add(&n->total_objects, counters_objects(slab->counters));
+}
+
+void dec_slabs_node(struct kmem_cache *s, const struct page *slab)
+{
+	struct kmem_cache_node *n = slab_node(s, slab);
+
+	atomic_sub(&n->nr_slabs, 1);
+	atomic_sub(&n->total_objects, counters_objects(slab->counters));
+}
+
+static void account_slab(const struct page *slab, bool add)
+{
+	u64 *pages = &shm.nodes[page_node(slab)].nr_slab_pages;
+
+	if (add)
+		atomic_add(pages, 1ull << slab->order);
+	else
+		atomic_sub(pages, 1ull << slab->order);
+}
+
+/* i-th object in the order in which a fresh slab hands them out */
+static u32 object_index(const struct kmem_cache *s, u32 i, u32 start, u32 objects, u32 *at)
+{
+	u32 seq_len = oo_objects(s->oo), index;
+
+	if (!(shm.geo_flags & SHM_GEO_FREELIST_RANDOM) || seq_len > SHM_RANDOM_SEQ || seq_len < 2)
+		return i;
+	/* a fallback slab is smaller than the permutation: skip what lies beyond it */
+	do {
+		index = s->random_seq[(start + *at) % seq_len];
+		++*at;
+	} while (index >= objects);
+	return index;
+}
+
+static void setup_object(const struct kmem_cache *s, u64 object)
+{
+	if (s->ctor)
+		ctor_run(s->ctor, object, s->object_size);
+}
+
+__slowpath static void build_freelist(const struct kmem_cache *s, struct page *slab, u32 objects)
+{
+	u64 first = page_to_off(slab) + s->red_left_pad, head = 0, tail = 0;
+	u32 start = (u32)(random_next(&this_cpu()->random) >> 33), at = 0;
+
+	for (u32 i = 0; i < objects; i++) {
+		u64 object = first + (u64)object_index(s, i, start, objects, &at) * s->size;
+
+		setup_object(s, object);
+		if (tail)
+			set_freepointer(s, tail, object);
+		else
+			head = object;
+		tail = object;
+	}
+	set_freepointer(s, tail, 0);
+	slab->freelist = head;
+}
+
+/* The usual order without trying hard, then the smallest order with all that the caller allows. */
+static struct page *alloc_slab_pages(struct kmem_cache *s, gfp_t gfp, int node, u32 *oo)
+{
+	bool allow_spin = gfpflags_allow_spinning(gfp); /* before the flags are changed */
+	gfp_t first = (gfp | s->allocflags | __GFP_NOWARN | __GFP_NORETRY) & ~__GFP_NOFAIL;
+	struct page *page;
+
+	if (gfpflags_allow_blocking(first) && oo_order(s->oo) > oo_order(s->min))
+		first = (first | __GFP_NOMEMALLOC) & ~__GFP_RECLAIM;
+	*oo = s->oo;
+	page = allow_spin ? alloc_frozen_pages(first, node, oo_order(s->oo)) :
+			    alloc_frozen_pages_nolock(0, node, oo_order(s->oo));
+	if (page || oo_order(s->oo) == oo_order(s->min))
+		return page;
+	*oo = s->min;
+	page = allow_spin ? alloc_frozen_pages(gfp | s->allocflags, node, oo_order(s->min)) :
+			    alloc_frozen_pages_nolock(0, node, oo_order(s->min));
+	if (page)
+		stat(s, order_fallback);
+	return page;
+}
+
+__slowpath struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	u32 oo, pfmemalloc;
+	struct page *slab = alloc_slab_pages(s, gfp & ~__GFP_ZERO, node, &oo);
+
+	if (!slab)
+		return NULL;
+	pfmemalloc = slab->flags & PG_pfmemalloc;
+	slab->refcount = 0;
+	slab->slab_cache = s->index + 1;
+	slab->counters = counters_make(0, oo_objects(oo), false);
+	slab->order = oo_order(oo);
+	build_freelist(s, slab, oo_objects(oo));
+	slab->flags = PG_slab | (slab->flags & PG_head) | pfmemalloc;
+	account_slab(slab, true);
+	return slab;
+}
+
+/* Pages back, not counted among the node's slabs (any more). */
+__slowpath void free_slab(struct kmem_cache *s, struct page *slab)
+{
+	u32 order = slab->order;
+
+	(void)s;
+	account_slab(slab, false);
+	free_frozen_pages(slab, order, FPI_NONE);
+}
+
+__slowpath void discard_slab(struct kmem_cache *s, struct page *slab)
+{
+	dec_slabs_node(s, slab);
+	free_slab(s, slab);
+}

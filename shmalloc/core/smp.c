@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Work that only the owning CPU may do, asked for by another: a mailbox, an interrupt, a deadline.
+ *
+ * Answers to: kernel/smp.c (on_each_cpu), mm/slub.c (flush_all and its work items).
+ * A CPU slot that nobody is bound to, or that this same thread is bound to as well, is served by
+ * the caller, as the kernel does for a CPU that has gone offline.
+ * Context: task; ipi_run irq.
+ */
+#include "lock.h"
+#include "slab.h"
+#include "smp.h"
+#include "sys.h"
+
+#define IPI_DEADLINE_S 2
+
+typedef void (*ipi_fn)(u32 cpu, u64 arg);
+
+static void flush_one(u32 cpu, u64 arg)
+{
+	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
+		if ((arg == ~0u || arg == i) && shm.caches[i].state != CACHE_UNUSED)
+			flush_cpu_slab(&shm.caches[i], cpu);
+}
+
+/* indices are in shm_cpu.ipi_func */
+static const ipi_fn ipi_table[] = { flush_one };
+
+void ipi_run(void)
+{
+	struct shm_cpu *cpu = this_cpu();
+	u32 request = load_acquire(&cpu->ipi_request);
+
+	if (request == cpu->ipi_done)
+		return;
+	this_cpu_inc64(&shm.tele->ipi_runs);
+	if (cpu->ipi_func < ARRAY_SIZE(ipi_table))
+		ipi_table[cpu->ipi_func](cpu->id, cpu->ipi_arg);
+	store_release(&cpu->ipi_done, request);
+}
+
+static bool served_by_caller(const struct shm_cpu *cpu)
+{
+	if (cpu->state != CPU_ONLINE || (cpu->pid == this_cpu()->pid && cpu->tid == this_cpu()->tid))
+		return true;
+	return !shm_owner_alive(cpu->pid, cpu->start_time);
+}
+
+static int wait_for(struct shm_cpu *cpu, u32 request)
+{
+	u64 deadline = read_tsc() + IPI_DEADLINE_S * shm.hdr->tsc_hz;
+
+	while (load_acquire(&cpu->ipi_done) != request) {
+		if (read_tsc() > deadline)
+			return -ETIMEDOUT;
+		yield_core();
+	}
+	return 0;
+}
+
+static int call_on(struct shm_cpu *cpu, u32 func, u64 arg)
+{
+	u32 request;
+
+	if (served_by_caller(cpu)) {
+		/* locked by what its owner was doing when it died: the audit names it */
+		if (cpu != this_cpu() && cpu->nr_held)
+			return -EOWNERDEAD;
+		ipi_table[func](cpu->id, arg);
+		return 0;
+	}
+	cpu->ipi_func = func;
+	cpu->ipi_arg = arg;
+	request = cpu->ipi_request + 1;
+	store_release(&cpu->ipi_request, request);
+	atomic_or(&cpu->irq_pending, IRQ_PENDING_IPI);
+	if (sys_tgkill(cpu->pid, cpu->tid, shm_signal_of(KIND_IRQ)))
+		return -ESRCH;
+	return wait_for(cpu, request);
+}
+
+static int on_each_cpu(u32 func, u64 arg)
+{
+	int error = 0;
+
+	spin_lock(&shm.hdr->ipi_lock);
+	for (u32 i = 0; i < shm.nr_cpus; i++) {
+		int result = call_on(&shm.cpus[i], func, arg);
+
+		error = error ? error : result;
+	}
+	spin_unlock(&shm.hdr->ipi_lock);
+	return error;
+}
+
+int flush_all(u32 cache)
+{
+	return on_each_cpu(0, cache);
+}
+
+__export int shm_flush_all(unsigned int cache)
+{
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, flush_all(cache));
+}

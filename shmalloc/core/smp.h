@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SHM_SMP_H
+#define SHM_SMP_H
+
+#include "core.h"
+
+/* flush every CPU's cpu slabs of one cache, or of all (~0u); -ETIMEDOUT if a CPU does not answer */
+int flush_all(u32 cache);
+
+#endif

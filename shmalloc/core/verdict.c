@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one sink for violations, and the way out of a wait that can never end.
+ *
+ * A violation is written into the arena with both call stacks: the frames of this level, then those
+ * of every level it interrupted, by frame pointers and the registers saved at each interrupt.  The
+ * first verdict stops the whole run; what follows from it is no further verdict.  Any context.
+ */
+#include "lock.h"
+#include "signals.h"
+#include "sys.h"
+
+static const char *const verdict_names[NR_VERDICTS] = {
+	"ok", "vacuous", "broken_rule", "stall", "dead_owner", "lost_memory", "deadlock", "corruption",
+};
+
+static const char *const reason_names[NR_REASONS] = {
+	"none", "cpu_slab_busy", "list_lock_busy", "pcp_busy", "zone_busy", "below_watermark", "order_limit",
+	"size_limit", "memcg_limit", "pfmemalloc", "freelist_empty", "refill_lag", "context_refused", "injected",
+};
+
+static const char *const checker_names[NR_CHECKERS] = {
+	"none", "oracle", "deadlock", "lock_rules", "retry_bound", "owner", "slab", "ctor", "pattern",
+	"hardening", "api",
+};
+
+static const char *const lock_class_names[NR_LOCK_CLASSES] = {
+	"none", "slab_mutex", "list_lock", "cpu_slab", "slab_lock", "pcp", "zone", "user",
+};
+
+#define NAME_FUNCTION(function, names) \
+	__export const char *function(unsigned int index) \
+	{ \
+		return index < ARRAY_SIZE(names) ? names[index] : NULL; \
+	}
+
+NAME_FUNCTION(shm_verdict_name, verdict_names)
+NAME_FUNCTION(shm_reason_name, reason_names)
+NAME_FUNCTION(shm_checker_name, checker_names)
+NAME_FUNCTION(shm_lock_class_name, lock_class_names)
+
+/* the core's text: its three sections lie in one module; the linker gives their bounds */
+extern char __start_shm_fast[], __stop_shm_fast[], __start_shm_slow[], __stop_shm_slow[];
+extern char __ehdr_start[] __attribute__((visibility("hidden")));
+extern char etext[] __attribute__((weak));
+
+__export uint64_t shm_text_base(void)
+{
+	return (u64)__ehdr_start;
+}
+
+bool rip_in_allocator(u64 rip)
+{
+	return (rip >= (u64)__start_shm_fast && rip < (u64)__stop_shm_fast) ||
+	       (rip >= (u64)__start_shm_slow && rip < (u64)__stop_shm_slow);
+}
+
+bool rip_in_slow_path(u64 rip)
+{
+	return rip >= (u64)__start_shm_slow && rip < (u64)__stop_shm_slow;
+}
+
+/*
+ * Frames outside this module have no frame pointers to follow; 1 MiB is far beyond its text.  A
+ * frame is followed only upwards and within a stack's usual size.
+ */
+static bool rip_in_core(u64 rip)
+{
+	return rip >= (u64)__ehdr_start && rip < (u64)__ehdr_start + (1u << 20);
+}
+
+static void push_frame(struct shm_violation *v, u64 rip, u32 level)
+{
+	if (v->nr_stack >= SHM_STACK_DEPTH)
+		return;
+	v->level_of[v->nr_stack] = level;
+	v->stack[v->nr_stack++] = rip - (u64)__ehdr_start;
+}
+
+static void walk_level(struct shm_violation *v, u64 rbp, u32 level)
+{
+	for (;;) {
+		const u64 *frame = (const u64 *)rbp;
+		u64 next, ret;
+
+		if (!rbp || rbp & 7)
+			return;
+		next = frame[0];
+		ret = frame[1];
+		if (!rip_in_core(ret))
+			return;
+		push_frame(v, ret, level);
+		if (next <= rbp || next - rbp > 1u << 20)
+			return;
+		rbp = next;
+	}
+}
+
+static void walk_stacks(struct shm_violation *v)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	walk_level(v, (u64)__builtin_frame_address(0), cpu->level);
+	for (u32 level = cpu->level; level > 0; level--) {
+		u64 rip = cpu->levels[level].rip;
+
+		if (!rip || !rip_in_core(rip))
+			continue;
+		push_frame(v, rip, level - 1);
+		walk_level(v, cpu->levels[level].rbp, level - 1);
+	}
+}
+
+static void copy_text(char *to, const char *from, u32 bytes)
+{
+	u32 i = 0;
+
+	for (; i + 1 < bytes && from[i]; i++)
+		to[i] = from[i];
+	to[i] = 0;
+}
+
+bool stopped_by_verdict(void)
+{
+	return shm.hdr && READ_ONCE(shm.hdr->stop) > 1;
+}
+
+static struct shm_violation *claim_violation(enum shm_verdict verdict)
+{
+	u32 at;
+
+	if (verdict != VERDICT_BROKEN_RULE && xchg(&shm.hdr->stop, 2) == 2)
+		return NULL;
+	at = atomic_fetch_add(&shm.hdr->nr_violations, 1);
+	return at < SHM_MAX_VIOLATIONS ? &shm.hdr->violations[at] : NULL;
+}
+
+void violation(enum shm_verdict verdict, enum shm_checker checker, const u32 *lock_word, u32 lock_class, u32 owner,
+	       u64 object, const char *text)
+{
+	struct shm_violation *v = claim_violation(verdict);
+
+	if (!v)
+		return;
+	v->verdict = verdict;
+	v->checker = checker;
+	v->cpu = this_cpu() ? this_cpu()->id : 0xffffffff;
+	v->lock = lock_word ? off_of(lock_word) : 0;
+	v->lock_class = lock_class;
+	v->owner = owner;
+	v->object = object;
+	copy_text(v->text, text, sizeof(v->text));
+	if (this_cpu()) {
+		v->level = this_cpu()->level;
+		v->ctx = this_ctx();
+		v->op_index = this_cpu()->op_index;
+		walk_stacks(v);
+	}
+	store_release(&v->ready, 1);
+}
+
+void fatal(enum shm_verdict verdict, enum shm_checker checker, const u32 *lock_word, u32 lock_class, u32 owner,
+	   u64 object, const char *text)
+{
+	violation(verdict, checker, lock_word, lock_class, owner, object, text);
+	unwind();
+}
+
+/* Give up what this level is doing.  Without a guard there is nobody to go back to. */
+void unwind(void)
+{
+	if (shm.guard)
+		__builtin_longjmp(shm.guard->buf, 1);
+	sys_exit_group(70); /* EX_SOFTWARE */
+	__builtin_unreachable();
+}
+
+void warn_once(void)
+{
+	this_cpu_inc64(&shm.tele->warnings);
+}
+
+__export int shm_report(unsigned int verdict, unsigned int checker, const char *text)
+{
+	if (!shm.hdr)
+		return -ENOTCONN;
+	if (verdict >= NR_VERDICTS || checker >= NR_CHECKERS)
+		return -EINVAL;
+	violation(verdict, checker, NULL, LOCK_NONE, 0, 0, text);
+	return 0;
+}
+
+__export void shm_stop(uint32_t why)
+{
+	if (shm.hdr && READ_ONCE(shm.hdr->stop) < why)
+		WRITE_ONCE(shm.hdr->stop, why);
+}

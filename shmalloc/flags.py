@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Flags that callers may give as numbers or by their kernel names."""
+
+from functools import cache
+
+from shmalloc._binding import core as load_core
+
+
+def gfp_flags(gfp: int | str) -> int:
+    """Return allocation flags, given as bits or as ``"GFP_KERNEL|__GFP_ZERO"``."""
+    return _parsed(gfp) if isinstance(gfp, str) else gfp
+
+
+@cache
+def _parsed(text: str) -> int:
+    from shmalloc.gfp import parse
+
+    return parse(text)
+
+
+@cache
+def _slab_flags() -> dict[str, int]:
+    lib = load_core().lib
+    names = (name for name in dir(lib) if name.startswith("SLAB_") and isinstance(getattr(lib, name), int))
+    return {name: int(getattr(lib, name)) for name in names}
+
+
+def slab_flags(flags: int | str) -> int:
+    """Return flags of a slab cache, given as bits or as ``"SLAB_POISON|SLAB_RED_ZONE"``.
+
+    Raises:
+        ValueError: naming those that are unknown.
+    """
+    if not isinstance(flags, str):
+        return flags
+    names = [part.strip() for part in flags.split("|") if part.strip()]
+    unknown = [name for name in names if name not in _slab_flags()]
+    if unknown:
+        raise ValueError(
+            f"flags = {flags!r}: unknown {', '.join(unknown)}; allowed are {', '.join(_slab_flags())}"
+        )
+    total = 0
+    for name in names:
+        total |= _slab_flags()[name]
+    return total

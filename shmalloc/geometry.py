@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""What an arena is made of: its size, CPUs, nodes, zones, distances and switches.
+
+`Geometry` mirrors ``struct shm_geometry``.  Its limits are the header's constants, read from the
+core, so that nothing is declared twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from shmalloc.units import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from shmalloc._binding import Core
+
+PERMILLE = 1000
+LOCAL_DISTANCE = 10
+REMOTE_DISTANCE = 20
+MAX_DISTANCE = 254  # a SLIT byte; 255 means unreachable
+MAX_WATERMARK_SCALE = 3000  # vm.watermark_scale_factor: at most 30 % of a zone
+MAX_OBJECTS = 32767  # fifteen bits of a slab's counters
+MAX_SIZE_BYTES = 1 << 46  # slots keep an offset and 18 bits of other things in one word
+_SWITCHES = ("freelist_random", "freelist_hardened", "oracle", "cmpxchg_double")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The parameters of an arena.
+
+    Attributes:
+        size_bytes: of the whole segment; a multiple of the page size.
+        nr_cpus: possible CPUs; they decide the slab orders, as in the kernel.
+        nr_nodes: NUMA nodes.
+        max_caches: entries of the slab cache table, the kmalloc caches included.
+        pageblock_order: pages of a pageblock, as a power of two.
+        min_free_kbytes: 0 = by the kernel's formula.
+        watermark_scale_factor: distance of the watermarks, in 1/10000 of a zone.
+        freelist_random: CONFIG_SLAB_FREELIST_RANDOM.
+        freelist_hardened: CONFIG_SLAB_FREELIST_HARDENED.
+        oracle: keep the ownership bitmap; without it a double free is not always noticed.
+        cmpxchg_double: False = as on a machine without a 16-byte compare-and-exchange.
+        slab_min_order: slab_min_order=.
+        slab_max_order: slab_max_order=.
+        slab_min_objects: 0 = by the number of CPUs.
+        nr_slots: slots that CPUs and handlers of a workload share.
+        slab_debug: SLAB_* debug flags of the kmalloc caches.
+        zone_permille: a row per node, a column per zone type (DMA, DMA32, NORMAL, MOVABLE): share of all
+            pages, together 1000.  None = all NORMAL, nodes alike.
+        distance: a row per node; 10 = local.  None = 10 and 20.
+        cpu_node: the node of each CPU.  None = CPUs spread blockwise.
+        seed: of everything random in the arena.
+    """
+
+    size_bytes: int
+    nr_cpus: int = 4
+    nr_nodes: int = 1
+    max_caches: int = 64
+    pageblock_order: int = 9
+    min_free_kbytes: int = 0
+    watermark_scale_factor: int = 10
+    freelist_random: bool = False
+    freelist_hardened: bool = False
+    oracle: bool = True
+    cmpxchg_double: bool = True
+    slab_min_order: int = 0
+    slab_max_order: int = 3
+    slab_min_objects: int = 0
+    nr_slots: int = 0
+    slab_debug: int = 0
+    zone_permille: Sequence[Sequence[int]] | None = None
+    distance: Sequence[Sequence[int]] | None = None
+    cpu_node: Sequence[int] | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, size: int | str, **keys: Any) -> Geometry:
+        """Make a geometry from a size such as ``"64MiB"`` and the attributes above as keywords.
+
+        Args:
+            size: of the whole segment.
+            **keys: any attribute but size_bytes.
+
+        Returns:
+            The geometry; `check` says whether it can be built.
+
+        Raises:
+            GeometryError: unknown keys, or a size that is none: all of them at once.
+        """
+        from shmalloc.errors import GeometryError
+
+        known = [field.name for field in fields(cls) if field.name != "size_bytes"]
+        problems = [
+            f"{key} = {value!r}: unknown key; allowed: size, {', '.join(known)}"
+            for key, value in keys.items()
+            if key not in known
+        ]
+        size_bytes = 0
+        try:
+            size_bytes = parse_bytes(size)
+        except ValueError as error:
+            problems.insert(0, f"size = {size!r}: {error}")
+        if problems:
+            raise GeometryError(problems)
+        return cls(size_bytes=size_bytes, **keys)
+
+    def check(self, core: Core | None = None) -> list[str]:
+        """List everything that is wrong, each as ``key = value: what is allowed``.
+
+        Args:
+            core: whose limits count; None = the release flavour.
+
+        Returns:
+            The problems; empty if an arena can be made.
+        """
+        if core is None:
+            from shmalloc._binding import core as load
+
+            core = load()
+        problems = _scalar_problems(self, core.lib)
+        if not problems:
+            problems = _table_problems(self, core.lib)
+        if not problems:
+            problems = _size_problems(self, core)
+        return problems
+
+    def to_c(self, core: Core) -> Any:
+        """Fill a ``struct shm_geometry``.
+
+        Args:
+            core: whose structure.
+
+        Returns:
+            A cffi pointer that owns the structure.
+        """
+        lib, geometry = core.lib, core.ffi.new("struct shm_geometry *")
+        for field in fields(self):
+            if hasattr(geometry, field.name) and field.name not in ("zone_permille", "distance", "cpu_node"):
+                setattr(geometry, field.name, getattr(self, field.name))
+        geometry.flags = (
+            (lib.SHM_GEO_FREELIST_RANDOM if self.freelist_random else 0)
+            | (lib.SHM_GEO_FREELIST_HARDENED if self.freelist_hardened else 0)
+            | (lib.SHM_GEO_ORACLE if self.oracle else 0)
+            | (0 if self.cmpxchg_double else lib.SHM_GEO_NO_CMPXCHG_DOUBLE)
+        )
+        for node, row in enumerate(self.zones(lib)):
+            for zone, share in enumerate(row):
+                geometry.zone_permille[node][zone] = share
+        for node, row in enumerate(self.distances()):
+            for other, distance in enumerate(row):
+                geometry.distance[node][other] = distance
+        for cpu, node in enumerate(self.nodes_of_cpus()):
+            geometry.cpu_node[cpu] = node
+        return geometry
+
+    def zones(self, lib: Any) -> list[list[int]]:
+        """Return the share of each zone type on each node, in 1/1000 of all pages, defaults filled in."""
+        if self.zone_permille is not None:
+            return [list(row) for row in self.zone_permille]
+        share, rest = divmod(PERMILLE, self.nr_nodes)
+        rows = [[0] * lib.NR_ZONE_TYPES for _ in range(self.nr_nodes)]
+        for node, row in enumerate(rows):
+            row[lib.ZONE_NORMAL] = share + (node < rest)
+        return rows
+
+    def distances(self) -> list[list[int]]:
+        """Return the distance table, defaults filled in."""
+        if self.distance is not None:
+            return [list(row) for row in self.distance]
+        nodes = range(self.nr_nodes)
+        return [[LOCAL_DISTANCE if a == b else REMOTE_DISTANCE for b in nodes] for a in nodes]
+
+    def nodes_of_cpus(self) -> list[int]:
+        """Return the node of each CPU, defaults filled in."""
+        if self.cpu_node is not None:
+            return list(self.cpu_node)
+        return [cpu * self.nr_nodes // self.nr_cpus for cpu in range(self.nr_cpus)]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _int_problem(key: str, value: object, low: int, high: int) -> list[str]:
+    if _is_int(value) and low <= value <= high:  # type: ignore[operator]
+        return []
+    return [f"{key} = {value!r}: allowed is an integer from {low} to {high}"]
+
+
+def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
+    ranges = {
+        "nr_cpus": (1, lib.SHM_MAX_CPUS),
+        "nr_nodes": (1, lib.SHM_MAX_NODES),
+        "max_caches": (1, 0xFFFF),
+        "pageblock_order": (1, lib.SHM_MAX_PAGE_ORDER),
+        "min_free_kbytes": (0, 0xFFFFFFFF),
+        "watermark_scale_factor": (1, MAX_WATERMARK_SCALE),
+        "slab_min_order": (0, lib.SHM_MAX_PAGE_ORDER),
+        "slab_max_order": (0, lib.SHM_MAX_PAGE_ORDER),
+        "slab_min_objects": (0, MAX_OBJECTS),
+        "nr_slots": (0, 0xFFFFFFFF),
+        "slab_debug": (0, lib.SLAB_DEBUG_FLAGS),
+        "seed": (0, 2**64 - 1),
+    }
+    problems = _size_form_problems(geometry.size_bytes, lib.SHM_PAGE_SIZE)
+    for key, (low, high) in ranges.items():
+        problems += _int_problem(key, getattr(geometry, key), low, high)
+    problems += [
+        f"{key} = {getattr(geometry, key)!r}: allowed is True or False"
+        for key in _SWITCHES
+        if not isinstance(getattr(geometry, key), bool)
+    ]
+    low_order, high_order = geometry.slab_min_order, geometry.slab_max_order
+    if _is_int(low_order) and _is_int(high_order) and low_order > high_order:
+        problems.append(f"slab_min_order = {low_order}: allowed is at most slab_max_order = {high_order}")
+    return problems
+
+
+def _size_form_problems(size_bytes: object, page_size: int) -> list[str]:
+    if not _is_int(size_bytes) or size_bytes <= 0:  # type: ignore[operator]
+        return [f"size_bytes = {size_bytes!r}: allowed is a positive number of bytes"]
+    if size_bytes % page_size:  # type: ignore[operator]
+        return [f"size_bytes = {size_bytes}: allowed is a multiple of the page size, {page_size}"]
+    return []
+
+
+def _table_problems(geometry: Geometry, lib: Any) -> list[str]:
+    problems = []
+    nodes = geometry.nr_nodes
+    if geometry.zone_permille is not None:
+        problems += _matrix_problems(
+            "zone_permille", geometry.zone_permille, nodes, lib.NR_ZONE_TYPES, (0, PERMILLE)
+        )
+        if not problems and (total := sum(map(sum, geometry.zone_permille))) != PERMILLE:
+            problems.append(f"zone_permille = shares of {total}/1000 in all: allowed is exactly {PERMILLE}")
+    if geometry.distance is not None:
+        found = _matrix_problems("distance", geometry.distance, nodes, nodes, (LOCAL_DISTANCE, MAX_DISTANCE))
+        problems += found or _distance_problems(geometry.distance)
+    if geometry.cpu_node is not None:
+        problems += _row_problems("cpu_node", geometry.cpu_node, geometry.nr_cpus, (0, nodes - 1))
+    return problems
+
+
+def _matrix_problems(key: str, table: Any, rows: int, columns: int, allowed: tuple[int, int]) -> list[str]:
+    if isinstance(table, str) or not isinstance(table, Sequence) or len(table) != rows:
+        return [f"{key} = {table!r}: allowed is one row for each of {rows} nodes"]
+    return [
+        problem
+        for number, row in enumerate(table)
+        for problem in _row_problems(f"{key}[{number}]", row, columns, allowed)
+    ]
+
+
+def _row_problems(key: str, row: Any, columns: int, allowed: tuple[int, int]) -> list[str]:
+    if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != columns:
+        return [f"{key} = {row!r}: allowed are {columns} integers"]
+    return [
+        problem
+        for column, value in enumerate(row)
+        for problem in _int_problem(f"{key}[{column}]", value, *allowed)
+    ]
+
+
+def _distance_problems(table: Sequence[Sequence[int]]) -> list[str]:
+    return [
+        f"distance[{a}][{b}] = {value}: allowed is {LOCAL_DISTANCE} on the diagonal and more elsewhere"
+        for a, row in enumerate(table)
+        for b, value in enumerate(row)
+        if (a == b) != (value == LOCAL_DISTANCE)
+    ]
+
+
+def _size_problems(geometry: Geometry, core: Core) -> list[str]:
+    least = int(core.lib.shm_arena_min_bytes(geometry.to_c(core)))
+    problems = []
+    if not least:
+        return [f"size_bytes = {geometry.size_bytes}: allowed is less than {MAX_SIZE_BYTES} (64 TiB)"]
+    if geometry.size_bytes < least:
+        problems.append(
+            f"size_bytes = {geometry.size_bytes} ({format_bytes(geometry.size_bytes)}): allowed is at least "
+            f"{least} ({format_bytes(least)}) with these CPUs, nodes and caches"
+        )
+    if geometry.min_free_kbytes * 1024 >= geometry.size_bytes:
+        problems.append(
+            f"min_free_kbytes = {geometry.min_free_kbytes}: allowed is less than the arena, "
+            f"{geometry.size_bytes // 1024} KiB"
+        )
+    return problems

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""One shared-memory segment, mapped into this process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import posix_ipc
+
+from shmalloc.errors import NotAnArena, ShmallocError, TruncatedArena
+
+if TYPE_CHECKING:
+    from shmalloc._binding import Core
+
+MAX_NAME_CHARS = 255
+PREFIX = "/shmalloc-"
+
+
+def fresh_name() -> str:
+    """Return a name that nobody uses: it says which process made the segment."""
+    return f"{PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def full_name(name: str) -> str:
+    """Return the name as POSIX wants it, with one leading slash.
+
+    Raises:
+        ValueError: the name cannot be a segment's.
+    """
+    bare = name.removeprefix("/")
+    if not bare or "/" in bare or "\0" in bare or bare in (".", "..") or len(bare) >= MAX_NAME_CHARS:
+        raise ValueError(
+            f"name = {name!r}: allowed are 1 to {MAX_NAME_CHARS - 1} characters, and no slash but the first"
+        )
+    return "/" + bare
+
+
+class Mapping:
+    """The mapping of one segment, and the only places that keep it exported.
+
+    Attributes:
+        buffer: all of the segment, writable.
+        header: the segment as a ``struct shm_header *``; nothing says that it is one.
+        base: the address of the mapping.
+    """
+
+    def __init__(self, mapped: mmap.mmap, ffi: Any) -> None:
+        self._mmap = mapped
+        self._ffi = ffi
+        self._export()
+
+    @classmethod
+    def of_descriptor(cls, descriptor: int, size_bytes: int, core: Core) -> Mapping:
+        """Map a whole segment for reading and writing; the descriptor may be closed afterwards."""
+        return cls(mmap.mmap(descriptor, size_bytes), core.ffi)
+
+    @classmethod
+    def of_name(cls, name: str, core: Core) -> Mapping:
+        """Open a segment by name and map all of it.
+
+        Raises:
+            NotAnArena: there is none, or it is no plain segment.
+            TruncatedArena: it is too small for a header.
+            ShmallocError: this user may not open it.
+        """
+        try:
+            segment = posix_ipc.SharedMemory(name)
+        except posix_ipc.ExistentialError:
+            raise NotAnArena(f"{name}: there is no such segment in shared memory") from None
+        except (posix_ipc.PermissionsError, PermissionError):
+            raise ShmallocError(f"{name}: this user may not open the segment; its mode is 0600") from None
+        except OSError as error:
+            raise NotAnArena(f"{name}: not a segment of shared memory: {error.strerror}") from None
+        try:
+            status = os.fstat(segment.fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotAnArena(f"{name}: not a segment of shared memory but a special file")
+            if status.st_size < core.ffi.sizeof("struct shm_header"):
+                raise _too_small(name, segment.fd, status.st_size, core)
+            return cls.of_descriptor(segment.fd, status.st_size, core)
+        finally:
+            segment.close_fd()
+
+    def _export(self) -> None:
+        self.buffer: memoryview[int] = memoryview(self._mmap)
+        self.header: Any = self._ffi.from_buffer("struct shm_header *", self.buffer, require_writable=True)
+        self.base = int(self._ffi.cast("uintptr_t", self.header))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that are mapped."""
+        return len(self._mmap)
+
+    def close(self) -> bool:
+        """Unmap the segment if nobody looks at it any more.
+
+        Returns:
+            False, and the mapping stays, if a view of it is still in use.
+        """
+        if self._mmap.closed:
+            return True
+        # Dropping, not releasing: somebody else may hold the very same object.
+        del self.buffer, self.header
+        try:
+            self._mmap.close()
+        except BufferError:
+            self._export()
+            return False
+        self.base = 0
+        return True
+
+    def let_go(self) -> None:
+        """Unmap the segment as soon as the last view of it is gone."""
+        if not self.close():
+            del self.buffer, self.header
+
+
+def _too_small(name: str, descriptor: int, size_bytes: int, core: Core) -> ShmallocError:
+    least = core.ffi.sizeof("struct shm_header")
+    if size_bytes == 0:
+        return TruncatedArena(f"{name}: 0 bytes: its creator died early, or is still at work")
+    if os.pread(descriptor, 8, 0) != int(core.lib.SHM_MAGIC).to_bytes(8, "little"):
+        return NotAnArena(f"{name}: {size_bytes} bytes that do not begin as an arena does")
+    return TruncatedArena(f"{name}: {size_bytes} bytes, less than the header of an arena: {least}")

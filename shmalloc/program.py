@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""Op arrays for handlers and small replays, made without numpy.
+
+    nmi = ops(("alloc", {"size": 64, "slot": 0}), ("free", {"slot": 0}))
+
+An op array is a run of ``struct shm_op``: bytes, a memoryview, or a numpy array of that dtype will do.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from shmalloc._binding import core as load_core
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Buffer
+
+    from shmalloc._binding import Core
+    from shmalloc.arena import Arena
+
+    BufferLike: TypeAlias = Buffer | np.ndarray[Any, Any]
+
+    Line: TypeAlias = str | tuple[str, Mapping[str, int | str]]
+
+_FIELDS = ("flags", "node", "order", "slot", "size", "gfp", "cache")
+_WORD_BYTES = 8
+
+
+def kind_index(core: Core, kind: str) -> int:
+    """Return the number of an interrupt kind, ``"nmi"`` or ``"irq"``."""
+    kinds = {"nmi": int(core.lib.KIND_NMI), "irq": int(core.lib.KIND_IRQ)}
+    if kind not in kinds:
+        raise ValueError(f"kind = {kind!r}: allowed are {', '.join(kinds)}")
+    return kinds[kind]
+
+
+def op_codes(core: Core) -> dict[str, int]:
+    """Map the name of each op, such as ``"cache_alloc"``, to its code."""
+    constants = core.ffi.typeof("enum shm_op_code").relements
+    return {
+        name.removeprefix("OP_").lower(): code for name, code in constants.items() if name.startswith("OP_")
+    }
+
+
+def ops(*lines: Line) -> bytes:
+    """Make an op array.
+
+    Args:
+        *lines: each an op's name (``nop alloc cache_alloc pages_alloc free irq_off irq_on bh_off bh_on nmi
+            irq delay realloc shrink``), or that and a dict of its fields: ``size slot gfp node order
+            cache flags``.  gfp may be a text such as ``"GFP_ATOMIC|__GFP_ZERO"``, flags one such as
+            ``"shared|same"``.
+
+    Returns:
+        The array, for `Cpu.set_program` or `Cpu.replay`.
+
+    Raises:
+        ValueError: with every mistake in every line.
+    """
+    core = load_core()
+    made = core.ffi.new("struct shm_op[]", len(lines))
+    problems: list[str] = []
+    for number, line in enumerate(lines):
+        name, given = (line, {}) if isinstance(line, str) else line
+        problems += (f"op {number}: {problem}" for problem in _fill(core, made[number], name, given))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return bytes(core.ffi.buffer(made))
+
+
+def _fill(core: Core, op: Any, name: str, given: Mapping[str, int | str]) -> list[str]:
+    codes, problems = op_codes(core), []
+    if name in codes:
+        op.code = codes[name]
+    else:
+        problems.append(f"code = {name!r}: allowed are {', '.join(codes)}")
+    op.node = core.lib.SHM_NO_NODE
+    for key, value in given.items():
+        if key not in _FIELDS:
+            problems.append(f"{key} = {value!r}: unknown field; allowed are {', '.join(_FIELDS)}")
+            continue
+        try:
+            setattr(op, key, _field_value(core, key, value))
+        except (ValueError, OverflowError, TypeError) as error:
+            problems.append(f"{key} = {value!r}: {error}")
+    return problems
+
+
+def _field_value(core: Core, key: str, value: int | str) -> int:
+    if not isinstance(value, str):
+        return value
+    if key == "gfp":
+        from shmalloc.gfp import parse
+
+        return parse(value)
+    if key != "flags":
+        raise ValueError("allowed is an integer")
+    flags = {"shared": core.lib.OPF_SHARED, "same": core.lib.OPF_SAME, "nofree": core.lib.OPF_NOFREE}
+    total = 0
+    for part in filter(None, value.split("|")):
+        if part not in flags:
+            raise ValueError(f"no such flag {part!r}; allowed are {', '.join(flags)}")
+        total |= int(flags[part])
+    return total
+
+
+class OpArray:
+    """An op array and its private slots, pinned for the core to use.
+
+    Attributes:
+        ops: ``struct shm_op *``.
+        nr_ops: length.
+        slots: private slots: 64-bit words, 0 = empty, offset of what they hold in bits 0-47.
+        slots_pointer: the same for C.
+    """
+
+    def __init__(self, core: Core, source: BufferLike, slots: int | BufferLike | None) -> None:
+        ffi = core.ffi
+        raw = memoryview(cast("Buffer", source)).cast("B")
+        size = ffi.sizeof("struct shm_op")
+        if not raw.nbytes or raw.nbytes % size:
+            raise ValueError(
+                f"ops = {raw.nbytes} bytes: allowed is a whole number, at least one, of ops of {size} bytes"
+            )
+        self.ops = ffi.from_buffer("struct shm_op[]", raw)
+        self.nr_ops = raw.nbytes // size
+        if slots is None:
+            slots = 1 + max((op.slot for op in self.ops if not op.flags & core.lib.OPF_SHARED), default=0)
+        self.slots = _slot_words(slots)
+        self.slots_pointer = ffi.from_buffer("uint64_t[]", self.slots, require_writable=True)
+
+    def check(self, arena: Arena) -> None:
+        """Compare every op with what the arena has.
+
+        Raises:
+            ValueError: with every mistake in every op.
+        """
+        lib, header = arena.core.lib, arena.header
+        problems = []
+        for number, op in enumerate(self.ops):
+            shared = op.flags & lib.OPF_SHARED
+            limits = {
+                "code": lib.NR_OP_CODES,
+                "order": lib.SHM_MAX_PAGE_ORDER + 1,
+                "slot": header.geometry.nr_slots if shared else len(self.slots),
+                "cache": header.nr_caches if op.code in (lib.OP_CACHE_ALLOC, lib.OP_SHRINK) else 1 << 16,
+                "node": header.geometry.nr_nodes,
+            }
+            if op.code not in (
+                lib.OP_ALLOC,
+                lib.OP_CACHE_ALLOC,
+                lib.OP_PAGES_ALLOC,
+                lib.OP_FREE,
+                lib.OP_REALLOC,
+            ):
+                del limits["slot"]
+            problems += [
+                f"op {number}: {key} = {getattr(op, key)}: allowed is less than {limit}"
+                for key, limit in limits.items()
+                if getattr(op, key) >= limit
+            ]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def held(self) -> list[int]:
+        """Return the offsets that the private slots hold."""
+        return [word & ((1 << 48) - 1) for word in self.slots if word]
+
+
+def _slot_words(slots: int | BufferLike) -> memoryview[int]:
+    if isinstance(slots, int):
+        if slots < 0:
+            raise ValueError(
+                f"slots = {slots}: allowed is a number of slots or a writable buffer of 64-bit words"
+            )
+        return memoryview(array("Q", bytes(_WORD_BYTES * max(1, slots))))
+    view = memoryview(cast("Buffer", slots)).cast("B")
+    if view.readonly or not view.nbytes or view.nbytes % _WORD_BYTES:
+        raise ValueError(f"slots = {view.nbytes} bytes: allowed is a writable buffer of 64-bit words")
+    return view.cast("Q")
+
+
+class Program(OpArray):
+    """What a handler does: an op array, run at each interrupt.
+
+    Attributes:
+        c: the ``struct shm_program``; valid as long as this object lives.
+        design: name of the design that serves the ops.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        source: BufferLike,
+        *,
+        design: str = "kmalloc_nolock",
+        slots: int | BufferLike | None = None,
+        per_interrupt: int = 0,
+    ) -> None:
+        from shmalloc import designs
+
+        super().__init__(core, source, slots)
+        if per_interrupt < 0:
+            raise ValueError(f"per_interrupt = {per_interrupt}: allowed is 0 (all ops) or more")
+        self.design = design
+        self.c = core.ffi.new(
+            "struct shm_program *",
+            {
+                "ops": self.ops,
+                "nr_ops": self.nr_ops,
+                "per_interrupt": per_interrupt,
+                "slots": self.slots_pointer,
+                "nr_slots": len(self.slots),
+                "design": designs.index(design),
+            },
+        )

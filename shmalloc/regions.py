@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""The arena's regions as numpy arrays.
+
+Imports numpy: not for CPU processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shmalloc.layout import constants, dtype
+
+if TYPE_CHECKING:
+    from shmalloc.arena import Arena
+
+Array = np.ndarray[Any, Any]
+_Strides = tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a region holds: the structure (or scalar) of an item, and its axes.
+
+    Attributes:
+        item: structure without the word struct, or a numpy scalar type.
+        axes: the lengths of the axes, from the header; -1 on the first = as many as the region has room for.
+        first_stride: bytes from one item of the first axis to the next, if the header says so.
+    """
+
+    item: str
+    axes: Callable[[Any], tuple[int, ...]]
+    first_stride: Callable[[Any], int] | None = None
+
+
+def _per_cpu(region: str) -> Callable[[Any], int]:
+    """Return what finds the stride of a region whose items begin on a cache line of their own."""
+    return lambda h: int(h.regions[constants()[region]].bytes) // int(h.geometry.nr_cpus)
+
+
+_REGIONS = {
+    "cpus": _Shape("shm_cpu", lambda h: (h.geometry.nr_cpus,), _per_cpu("REGION_CPUS")),
+    "nodes": _Shape("node", lambda h: (h.geometry.nr_nodes,)),
+    "zones": _Shape("zone", lambda h: (h.nr_zones,)),
+    "pagesets": _Shape("per_cpu_pages", lambda h: (h.nr_zones, h.geometry.nr_cpus)),
+    "caches": _Shape("kmem_cache", lambda h: (h.geometry.max_caches,)),
+    "cache_nodes": _Shape("kmem_cache_node", lambda h: (h.geometry.max_caches, h.geometry.nr_nodes)),
+    "cache_cpus": _Shape(
+        "kmem_cache_cpu",
+        lambda h: (h.geometry.nr_cpus, h.geometry.max_caches),
+        lambda h: int(h.cache_cpus_stride),
+    ),
+    "cache_stats": _Shape(
+        "kmem_cache_stat",
+        lambda h: (h.geometry.nr_cpus, h.geometry.max_caches),
+        lambda h: int(h.cache_stats_stride),
+    ),
+    "pageblocks": _Shape("pageblock", lambda h: (-1,)),
+    "pages": _Shape("page", lambda h: (h.nr_pages,)),
+    "telemetry": _Shape("shm_telemetry", lambda h: (h.geometry.nr_cpus,), _per_cpu("REGION_TELEMETRY")),
+    "slots": _Shape("u8", lambda h: (h.geometry.nr_slots,)),
+    "oracle_owned": _Shape("u8", lambda h: (-1,)),
+    "oracle_start": _Shape("u8", lambda h: (-1,)),
+    "oracle_end": _Shape("u8", lambda h: (-1,)),
+    "memory": _Shape("u1", lambda h: (h.nr_pages, constants()["SHM_PAGE_SIZE"])),
+}
+
+
+def region_array(arena: Arena, name: str) -> Array:
+    """Return one region of the arena as an array over the arena itself; see `Arena.region`."""
+    if name not in _REGIONS:
+        raise ValueError(f"region = {name!r}: allowed are {', '.join(_REGIONS)}")
+    shape, header = _REGIONS[name], arena.header
+    region = header.regions[getattr(arena.core.lib, f"REGION_{name.upper()}")]
+    window = arena.buffer[region.offset : region.offset + region.bytes]
+    item = np.dtype(shape.item) if shape.item in ("u1", "u8") else dtype(shape.item)
+    axes = tuple(int(length) for length in shape.axes(header))
+    if axes[0] < 0:
+        axes = (len(window) // item.itemsize,)
+    strides: _Strides = None
+    if shape.first_stride is not None:
+        strides = (shape.first_stride(header), item.itemsize)[: len(axes)]
+    if 0 in axes:
+        return np.empty(axes, item)
+    return np.ndarray(axes, item, buffer=window, strides=strides)

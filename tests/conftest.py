@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of the whole suite, and the check that no test leaves anything behind."""
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import leaks
+import leases
+import pytest
+
+try:
+    from shmalloc import _binding
+except ImportError as error:
+    raise pytest.UsageError(f"install the project first (pip install '.[test]'): {error}") from error
+
+# The same examples in every run, and no deadline: the cores are shared with the other workers.
+# pytest --hypothesis-profile=explore looks further.
+_QUIET = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, database=None, print_blob=True, suppress_health_check=_QUIET
+)
+hypothesis.settings.register_profile(
+    "explore", deadline=None, max_examples=1000, print_blob=True, suppress_health_check=_QUIET
+)
+hypothesis.settings.load_profile("steady")
+
+_FOUND_BEFORE = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    leaks.watch_spawns()
+    config.stash[_FOUND_BEFORE] = set(leaks.ownerless_segments())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the whole run if a segment is left whose maker no test could be held to account for."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    left = set(leaks.ownerless_segments()) - session.config.stash[_FOUND_BEFORE]
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\nsegments left in {leaks.SHM_DIR}: {', '.join(sorted(left))}", red=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a segment, a process or a descriptor."""
+    before = leaks.Snapshot.take()
+    yield
+    found = before.leaks()
+    if found:
+        pytest.fail("left behind: " + "; ".join(found), pytrace=False)
+
+
+@pytest.fixture(params=_binding.FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    """Name a flavour of the core: the test runs once with each."""
+    return str(request.param)
+
+
+@pytest.fixture
+def core(flavour: str) -> _binding.Core:
+    """Load the core, in one flavour after the other."""
+    return _binding.core(flavour)
+
+
+@pytest.fixture(name="lease")
+def lease_fixture() -> object:
+    """Hand out `leases.lease`: `with lease(2) as cores: ...`."""
+    return leases.lease
