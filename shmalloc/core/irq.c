@@ -61,7 +61,7 @@ void guard_unwound(struct guard *guard)
 	shm.guard = guard->outer;
 	cpu->level = guard->level;
 	cpu->irqs_disabled = guard->irqs_disabled;
-	cpu->nr_held = guard->nr_held;
+	lock_rules_forget(guard->nr_held);
 	cpu->waiting_for = guard->waiting_for;
 }
 

@@ -37,13 +37,14 @@ __helper u32 lock_word_mine(void)
 
 void lock_wait(u32 *word, u32 class, u32 mine);
 void lock_rules_level_end(u32 nr_held);
+void lock_rules_forget(u32 nr_held);
 #if SHM_CHECKED
 void lock_rules_wait(u32 *word, u32 class);
-void lock_rules_acquired(u32 *word, u32 class, bool waited);
+void lock_rules_acquired(u32 *word, u32 class);
 void lock_rules_released(u32 *word);
 #else
 #define lock_rules_wait(word, class) ((void)0)
-#define lock_rules_acquired(word, class, waited) ((void)0)
+#define lock_rules_acquired(word, class) ((void)0)
 #define lock_rules_released(word) ((void)0)
 #endif
 
@@ -54,7 +55,7 @@ __helper void lock_acquire(u32 *word, u32 class)
 	lock_rules_wait(word, class);
 	if (unlikely(cmpxchg(word, 0, mine) != 0))
 		lock_wait(word, class, mine);
-	lock_rules_acquired(word, class, true);
+	lock_rules_acquired(word, class);
 }
 
 __helper bool lock_try(u32 *word, u32 class)
@@ -62,7 +63,7 @@ __helper bool lock_try(u32 *word, u32 class)
 	(void)class;
 	if (READ_ONCE(*word) || cmpxchg(word, 0, lock_word_mine()) != 0)
 		return false;
-	lock_rules_acquired(word, class, false);
+	lock_rules_acquired(word, class);
 	return true;
 }
 
@@ -132,7 +133,7 @@ __helper u32 local_lock_irqsave(struct spinlock *lock)
 		local_lock_reentered(lock);
 	WRITE_ONCE(lock->word, lock_word_mine());
 	barrier();
-	lock_rules_acquired(&lock->word, lock->class, false);
+	lock_rules_acquired(&lock->word, lock->class);
 	return flags;
 }
 

@@ -66,8 +66,10 @@ void lock_rules_wait(u32 *word, u32 class)
 	if (this_ctx() == CTX_IRQ)
 		note_usage(class, USED_WAITING_IN_IRQ, HELD_WITH_IRQS_ON, word);
 	for (u32 i = 0; i < cpu->nr_held && i < SHM_MAX_HELD; i++) {
-		u32 held = cpu->held[i].class;
+		u32 held = READ_ONCE(cpu->held[i].class);
 
+		if (held == LOCK_NONE) /* an entry that was interrupted while it was written */
+			continue;
 		if (held == class) {
 			report(class, RULE_RECURSION, word, "waited for while a lock of its class is held");
 			continue;
@@ -80,14 +82,36 @@ void lock_rules_wait(u32 *word, u32 class)
 	}
 }
 
-void lock_rules_acquired(u32 *word, u32 class, bool waited)
+/*
+ * An entry beyond nr_held is LOCK_NONE, and an entry is counted before it is filled and until after
+ * it is cleared: whoever interrupts in between sees a lock of no class, never a stale one.
+ */
+static void push_held(struct shm_cpu *cpu, const u32 *word, u32 class)
 {
-	struct shm_cpu *cpu = this_cpu();
-	u32 at = cpu->nr_held++;
+	u32 at = cpu->nr_held;
 
-	(void)waited;
-	if (at < SHM_MAX_HELD)
-		cpu->held[at] = (struct held_lock){ off_of(word), class, cpu->level };
+	WRITE_ONCE(cpu->nr_held, at + 1);
+	barrier();
+	if (at >= SHM_MAX_HELD)
+		return;
+	cpu->held[at].lock = off_of(word);
+	cpu->held[at].level = cpu->level;
+	barrier();
+	WRITE_ONCE(cpu->held[at].class, class);
+}
+
+static void pop_held(struct shm_cpu *cpu, u32 at, u32 last)
+{
+	for (; at + 1 < last; at++)
+		cpu->held[at] = cpu->held[at + 1];
+	WRITE_ONCE(cpu->held[at].class, LOCK_NONE);
+	barrier();
+	WRITE_ONCE(cpu->nr_held, cpu->nr_held - 1);
+}
+
+void lock_rules_acquired(u32 *word, u32 class)
+{
+	push_held(this_cpu(), word, class);
 	if (in_nmi() && (class == LOCK_SLAB_BIT || class == LOCK_SLAB_MUTEX))
 		report(class, RULE_NEVER_IN_NMI, word, "of a class that may not be used in NMI, not even by trylock");
 	if (!irqs_disabled() && this_ctx() == CTX_TASK)
@@ -101,14 +125,16 @@ void lock_rules_released(u32 *word)
 	u32 last = min_of(cpu->nr_held, (u32)SHM_MAX_HELD);
 
 	for (u32 i = last; i-- > 0;) {
-		if (cpu->held[i].lock != lock)
-			continue;
-		for (u32 j = i; j + 1 < last; j++)
-			cpu->held[j] = cpu->held[j + 1];
-		cpu->nr_held--;
-		return;
+		if (cpu->held[i].lock == lock && cpu->held[i].class != LOCK_NONE) {
+			pop_held(cpu, i, last);
+			return;
+		}
 	}
-	violation(VERDICT_BROKEN_RULE, CHECKER_LOCK_RULES, word, LOCK_NONE, 0, 0, "released, but not held by this CPU");
+	if (cpu->nr_held > SHM_MAX_HELD)
+		cpu->nr_held--;
+	else
+		violation(VERDICT_BROKEN_RULE, CHECKER_LOCK_RULES, word, LOCK_NONE, 0, 0,
+			  "released, but not held by this CPU");
 }
 
 /* At the end of a handler or of a call from outside: what this level took must be given back. */
@@ -117,10 +143,14 @@ void lock_rules_level_end(u32 nr_held)
 	struct shm_cpu *cpu = this_cpu();
 
 	while (cpu->nr_held > nr_held) {
-		u32 at = --cpu->nr_held;
+		u32 at = cpu->nr_held - 1;
+		struct held_lock held = cpu->held[min_of(at, (u32)SHM_MAX_HELD - 1)];
 
 		if (at < SHM_MAX_HELD)
-			report(cpu->held[at].class, RULE_NOT_RELEASED, ptr_of(cpu->held[at].lock),
+			WRITE_ONCE(cpu->held[at].class, LOCK_NONE);
+		WRITE_ONCE(cpu->nr_held, at);
+		if (at < SHM_MAX_HELD)
+			report(held.class, RULE_NOT_RELEASED, ptr_of(held.lock),
 			       "still held at the end of the call or handler that took it");
 	}
 }
@@ -131,3 +161,13 @@ void lock_rules_level_end(u32 nr_held)
 	(void)nr_held;
 }
 #endif
+
+/* What was unwound gave nothing back; the words stay locked, and the audit names them. */
+void lock_rules_forget(u32 nr_held)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	for (u32 i = nr_held; i < SHM_MAX_HELD; i++)
+		cpu->held[i].class = LOCK_NONE;
+	cpu->nr_held = nr_held;
+}

@@ -101,7 +101,7 @@ static void pcp_unlock(struct per_cpu_pages *pcp, bool nolock)
 {
 	if (broken(trylock_leak) && nolock) {
 		lock_rules_released(&pcp->lock.word);
-		lock_rules_acquired(&pcp->lock.word, LOCK_PCP, false);
+		lock_rules_acquired(&pcp->lock.word, LOCK_PCP);
 		return;
 	}
 	spin_unlock(&pcp->lock);
