@@ -7,6 +7,7 @@
 #include "lock.h"
 #include "oracle.h"
 #include "page_alloc.h"
+#include "slab_fast.h"
 #include "sys.h"
 
 #define REFUSED (thread_is_cpu() ? -EDEADLK : -EPERM)

@@ -80,35 +80,16 @@ static struct page *find_buddy(const struct zone *zone, u64 pfn, u32 order)
 	return buddy;
 }
 
-/* From a pageblock upwards blocks of different types are not merged. */
-static bool types_mergeable(const struct page *page, const struct page *buddy, u32 order)
+/* From a pageblock upwards two types may meet; those that fall back on each other merge. */
+static bool types_mergeable(const struct page *buddy, u32 order, u32 migratetype)
 {
-	return order < shm.pageblock_order || pageblock_migratetype(page) == pageblock_migratetype(buddy);
+	return order < shm.pageblock_order ||
+	       (migratetype < MIGRATE_PCPTYPES && pageblock_migratetype(buddy) < MIGRATE_PCPTYPES);
 }
 
 static bool buddy_merge_likely(const struct zone *zone, u64 pfn, u32 order)
 {
 	return order < SHM_MAX_PAGE_ORDER - 1 && find_buddy(zone, pfn & ~(1ull << order), order + 1);
-}
-
-__slowpath void __free_one_page(struct zone *zone, struct page *page, u32 order, u32 migratetype, u32 fpi)
-{
-	u64 pfn = page_to_pfn(page);
-
-	while (order < SHM_MAX_PAGE_ORDER && !broken(no_merge)) {
-		struct page *buddy = find_buddy(zone, pfn, order);
-
-		if (!buddy || !types_mergeable(page, buddy, order))
-			break;
-		del_from_free_list(zone, buddy, order);
-		pfn &= ~(1ull << order);
-		page = &shm.pages[pfn];
-		order++;
-	}
-	if (order >= shm.pageblock_order)
-		migratetype = pageblock_migratetype(page);
-	add_to_free_list(zone, page, order, migratetype,
-			 fpi & FPI_TO_TAIL || buddy_merge_likely(zone, pfn, order));
 }
 
 static void set_block_types(struct page *page, u32 order, u32 migratetype)
@@ -118,6 +99,26 @@ static void set_block_types(struct page *page, u32 order, u32 migratetype)
 
 	for (u64 i = 0; i < nr; i++)
 		shm.pageblocks[block + i].migratetype = (u8)migratetype;
+}
+
+__slowpath void __free_one_page(struct zone *zone, struct page *page, u32 order, u32 migratetype, u32 fpi)
+{
+	u64 pfn = page_to_pfn(page);
+
+	while (order < SHM_MAX_PAGE_ORDER && !broken(no_merge)) {
+		struct page *buddy = find_buddy(zone, pfn, order);
+
+		if (!buddy || !types_mergeable(buddy, order, migratetype))
+			break;
+		del_from_free_list(zone, buddy, order);
+		if (order >= shm.pageblock_order)
+			set_block_types(buddy, order, migratetype);
+		pfn &= ~(1ull << order);
+		page = &shm.pages[pfn];
+		order++;
+	}
+	add_to_free_list(zone, page, order, migratetype,
+			 fpi & FPI_TO_TAIL || buddy_merge_likely(zone, pfn, order));
 }
 
 /* Reserve against fragmentation: raise the watermarks until kswapd has made room. */

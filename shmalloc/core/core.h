@@ -14,6 +14,9 @@
 #include "gfp.h"
 #include "api.h"
 
+/* from here on: what is declared without a definition is this module's own, and called directly */
+#pragma GCC visibility push(hidden)
+
 #ifndef SHM_CHECKED
 #define SHM_CHECKED 0
 #endif
@@ -84,7 +87,7 @@ struct shm_env {
 	u32 timer_jitter[NR_KINDS];  /* per mille */
 };
 
-extern struct shm_env shm __attribute__((visibility("hidden")));
+extern struct shm_env shm;
 
 __helper struct shm_cpu *this_cpu(void)
 {

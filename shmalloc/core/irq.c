@@ -96,21 +96,27 @@ static void run_guarded(enum shm_irq_kind kind, u32 pending)
 	}
 }
 
-static void irq_once(u32 pending, u64 rip, u64 rbp)
+/* False: no level is left; what was pending stays so. */
+static bool irq_once(u32 pending, u64 rip, u64 rbp)
 {
 	struct shm_cpu *cpu = this_cpu();
+	bool taken;
 
 	WRITE_ONCE(cpu->irqs_disabled, 1);
 	barrier();
-	if (level_enter(CTX_IRQ, rip, rbp)) {
+	taken = level_enter(CTX_IRQ, rip, rbp);
+	if (taken) {
 		if (pending & IRQ_PENDING_PROGRAM)
 			count_landing(&shm.tele->interrupts[KIND_IRQ], rip, cpu->level);
 		run_guarded(KIND_IRQ, pending);
 		level_exit();
+	} else {
+		atomic_or(&cpu->irq_pending, pending);
 	}
 	barrier();
 	WRITE_ONCE(cpu->irqs_disabled, 0);
 	barrier();
+	return taken;
 }
 
 /* Take what is pending until nothing is; irqs are enabled on entry and on return. */
@@ -121,8 +127,8 @@ void irq_take(u64 rip, u64 rbp)
 	while (!cpu->irqs_disabled && READ_ONCE(cpu->irq_pending)) {
 		u32 pending = xchg(&cpu->irq_pending, 0);
 
-		if (pending)
-			irq_once(pending, rip, rbp);
+		if (pending && !irq_once(pending, rip, rbp))
+			return;
 	}
 }
 

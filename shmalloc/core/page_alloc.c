@@ -144,7 +144,10 @@ static void prep_new_page(struct page *page, u32 order, gfp_t gfp, u32 migratety
 		zero_bytes(ptr_of(page_to_off(page)), (u64)SHM_PAGE_SIZE << order);
 }
 
-/* Does the zone have enough free pages for this request?  Remembers when it is below high. */
+/*
+ * Does the zone have enough free pages for this request?  The first who finds it below high says
+ * so, for the pagesets to shrink; the flag goes when pages come back (pcp.c).
+ */
 static bool zone_usable(struct zone *zone, const struct alloc_context *ac, u32 order, u32 alloc_flags)
 {
 	u64 boost = READ_ONCE(zone->wmark_boost);
@@ -155,9 +158,6 @@ static bool zone_usable(struct zone *zone, const struct alloc_context *ac, u32 o
 		if (zone_watermark_ok(zone, order, zone->wmark[2] + boost, ac->highest_zone, alloc_flags))
 			return true;
 		atomic_or(&zone->flags, ZONE_BELOW_HIGH);
-	} else if (zone_watermark_ok(zone, order, zone->wmark[2] + boost, ac->highest_zone, alloc_flags)) {
-		atomic_and(&zone->flags, ~ZONE_BELOW_HIGH);
-		return true;
 	}
 	return zone_watermark_ok(zone, order, zone->wmark[alloc_flags & ALLOC_WMARK_MASK] + boost,
 				 ac->highest_zone, alloc_flags);

@@ -12,6 +12,7 @@
 #include "page_alloc.h"
 
 #define PCP_BATCH_SCALE_MAX 5
+#define PCPF_PREV_FREE_HIGH_ORDER 0x1u
 
 bool pcp_allowed_order(u32 order)
 {
@@ -30,23 +31,28 @@ static u32 list_order(u32 index)
 	return index >= 12 ? PCP_THP_ORDER : index / MIGRATE_PCPTYPES;
 }
 
-/* How many blocks a refill asks for: more with each refill in a row, within the room below high. */
+/*
+ * How many blocks a refill asks for.  Order 0 doubles with each refill in a row, within the room
+ * below high; high itself follows what is asked for, unless the zone is short.
+ */
 static u32 nr_pcp_alloc(struct per_cpu_pages *pcp, const struct zone *zone, u32 order)
 {
-	s32 high = clamp_of(pcp->high, pcp->high_min, pcp->high_max);
-	s32 batch = pcp->batch, nr, room;
+	s32 base = pcp->batch, high = clamp_of(pcp->high, pcp->high_min, pcp->high_max);
+	s32 nr = order ? base : base << pcp->alloc_factor;
 
-	if (high < batch)
+	pcp->high = high;
+	if (high < base)
 		return 1;
-	if (order) /* only the largest of the two bounds is kept for costly blocks */
-		return (u32)max_of(batch >> order, 2);
 	if (pcp->high_min != pcp->high_max && !(zone->flags & ZONE_BELOW_HIGH))
-		pcp->high = min_of(high + batch, pcp->high_max);
-	room = max_of(high - pcp->count - batch, batch);
-	nr = batch << pcp->alloc_factor;
-	if (nr <= room && pcp->alloc_factor < PCP_BATCH_SCALE_MAX)
-		pcp->alloc_factor++;
-	return (u32)min_of(nr, room);
+		pcp->high = min_of(high + nr, pcp->high_max);
+	if (!order) {
+		s32 room = max_of(high - pcp->count - base, base);
+
+		if (nr <= room && pcp->alloc_factor < PCP_BATCH_SCALE_MAX)
+			pcp->alloc_factor++;
+		nr = min_of(nr, room);
+	}
+	return (u32)(nr > 1 ? max_of(nr >> order, 2) : nr);
 }
 
 __helper bool zone_lock_irqsave(struct zone *zone, bool try, u32 *flags)
@@ -180,6 +186,7 @@ static s32 nr_pcp_high(struct per_cpu_pages *pcp, const struct zone *zone, bool 
 {
 	s32 high = clamp_of(pcp->high, pcp->high_min, pcp->high_max);
 
+	pcp->high = high;
 	if (free_high) {
 		pcp->high = max_of(high - (pcp->batch << PCP_BATCH_SCALE_MAX), pcp->high_min);
 		return 0;
@@ -190,17 +197,41 @@ static s32 nr_pcp_high(struct per_cpu_pages *pcp, const struct zone *zone, bool 
 		pcp->high = max_of(high - pcp->free_count, pcp->high_min);
 		return max_of(pcp->count, pcp->high_min);
 	}
-	if (pcp->count >= high)
+	if (pcp->count >= high && high < pcp->free_count + pcp->batch)
 		pcp->high = clamp_of(pcp->free_count + pcp->batch, pcp->high_min, pcp->high_max);
 	return high;
+}
+
+/* Blocks of order 1 to 3 freed one after the other: they are not worth keeping. */
+static bool should_free_high(struct per_cpu_pages *pcp, u32 order)
+{
+	bool high;
+
+	if (!order || order > PCP_COSTLY_ORDER) {
+		pcp->flags &= ~PCPF_PREV_FREE_HIGH_ORDER;
+		return false;
+	}
+	high = pcp->flags & PCPF_PREV_FREE_HIGH_ORDER && pcp->free_count >= pcp->batch + pcp->high_min / 2;
+	pcp->flags |= PCPF_PREV_FREE_HIGH_ORDER;
+	return high;
+}
+
+static void trim_pcp(struct zone *zone, struct per_cpu_pages *pcp, bool free_high)
+{
+	s32 high = nr_pcp_high(pcp, zone, free_high);
+
+	if (pcp->count < high)
+		return;
+	free_pcppages_bulk(zone, pcp, nr_pcp_free(pcp, high, free_high));
+	if (zone->flags & ZONE_BELOW_HIGH && zone_watermark_ok(zone, 0, zone->wmark[2] + zone->wmark_boost, 0, 0))
+		atomic_and(&zone->flags, ~ZONE_BELOW_HIGH);
 }
 
 /* Put a freed block on its list; pcp lock held.  A nolock free stops there: nothing is flushed. */
 __slowpath void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct page *page, u32 order, u32 fpi)
 {
 	u32 migratetype = pageblock_migratetype(page);
-	bool free_high = false;
-	s32 high;
+	bool free_high;
 
 	if (migratetype >= MIGRATE_PCPTYPES)
 		migratetype = MIGRATE_MOVABLE;
@@ -210,15 +241,11 @@ __slowpath void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct
 	page->migratetype = migratetype;
 	list_add(&page->lru, &pcp->lists[pcp_list_index(order, migratetype)]);
 	pcp->count += 1 << order;
-	if (order && order <= PCP_COSTLY_ORDER)
-		free_high = pcp->free_count >= pcp->batch && pcp->count >= pcp->high;
+	free_high = should_free_high(pcp, order);
 	if (pcp->free_count < pcp->batch << PCP_BATCH_SCALE_MAX)
 		pcp->free_count += 1 << order;
-	if (fpi & FPI_TRYLOCK)
-		return;
-	high = nr_pcp_high(pcp, zone, free_high);
-	if (pcp->count >= high)
-		free_pcppages_bulk(zone, pcp, nr_pcp_free(pcp, high, free_high));
+	if (!(fpi & FPI_TRYLOCK))
+		trim_pcp(zone, pcp, free_high);
 }
 
 /* Everything in a CPU's pagesets goes back to the buddy.  Task context; waits for the pageset's lock. */

@@ -183,7 +183,8 @@ void flush_cpu_slab(struct kmem_cache *s, u32 cpu);
 void kmem_cache_shrink(struct kmem_cache *s);
 
 /* slab_common.c */
-struct kmem_cache *kmalloc_slab(u64 size, gfp_t gfp);
+/* bucket of (size - 1) / 8 for sizes up to 192; indices as in header.kmalloc_caches */
+extern const u8 kmalloc_size_index[24];
 u64 kmalloc_node(u64 size, gfp_t gfp, int node);
 void kfree(u64 object);
 u64 ksize(u64 object);

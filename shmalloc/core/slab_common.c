@@ -5,12 +5,11 @@
  * Answers to: mm/slab_common.c (kmalloc_slab, create_kmalloc_caches, krealloc), mm/slub.c (kfree,
  * ksize, large kmalloc).
  * Left out: random kmalloc copies, per-call buckets.
- * Context: task, softirq, irq; kmalloc_slab any.
+ * Context: task, softirq, irq.
  */
 #include "slab_fast.h"
 
-/* bucket of (size - 1) / 8 for sizes up to 192; indices as in kmalloc_caches */
-static const u8 size_index[24] = {
+const u8 kmalloc_size_index[24] = {
 	3, 4, 5, 5, 6, 6, 6, 6, 1, 1, 1, 1, 7, 7, 7, 7, 2, 2, 2, 2, 2, 2, 2, 2,
 };
 
@@ -26,23 +25,6 @@ static const u32 type_flags[NR_KMALLOC_TYPES] = {
 	[KMALLOC_CGROUP] = SLAB_ACCOUNT,
 	[KMALLOC_DMA] = SLAB_CACHE_DMA,
 };
-
-__helper u32 kmalloc_type(gfp_t gfp)
-{
-	if (likely(!(gfp & (__GFP_DMA | __GFP_RECLAIMABLE | __GFP_ACCOUNT))))
-		return KMALLOC_NORMAL;
-	if (gfp & __GFP_DMA)
-		return KMALLOC_DMA;
-	return gfp & __GFP_RECLAIMABLE ? KMALLOC_RECLAIM : KMALLOC_CGROUP;
-}
-
-/* size: 1 .. KMALLOC_MAX_CACHE_SIZE */
-__fastpath struct kmem_cache *kmalloc_slab(u64 size, gfp_t gfp)
-{
-	u32 bucket = size <= 192 ? size_index[(size - 1) / 8] : fls64(size - 1);
-
-	return &shm.caches[shm.hdr->kmalloc_caches[kmalloc_type(gfp)][bucket]];
-}
 
 static u32 bucket_size(u32 bucket)
 {

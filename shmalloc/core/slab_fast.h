@@ -13,6 +13,23 @@
 
 #include "slab.h"
 
+__helper u32 kmalloc_type(gfp_t gfp)
+{
+	if (likely(!(gfp & (__GFP_DMA | __GFP_RECLAIMABLE | __GFP_ACCOUNT))))
+		return KMALLOC_NORMAL;
+	if (gfp & __GFP_DMA)
+		return KMALLOC_DMA;
+	return gfp & __GFP_RECLAIMABLE ? KMALLOC_RECLAIM : KMALLOC_CGROUP;
+}
+
+/* size: 1 .. KMALLOC_MAX_CACHE_SIZE */
+__helper struct kmem_cache *kmalloc_slab(u64 size, gfp_t gfp)
+{
+	u32 bucket = size <= 192 ? kmalloc_size_index[(size - 1) / 8] : fls64(size - 1);
+
+	return &shm.caches[shm.hdr->kmalloc_caches[kmalloc_type(gfp)][bucket]];
+}
+
 __helper bool cpu_slab_cmpxchg(struct kmem_cache_cpu *c, u64 freelist, u64 tid, u64 next)
 {
 	if (broken(no_tid)) {

@@ -41,8 +41,7 @@ NAME_FUNCTION(shm_lock_class_name, lock_class_names)
 
 /* the core's text: its three sections lie in one module; the linker gives their bounds */
 extern char __start_shm_fast[], __stop_shm_fast[], __start_shm_slow[], __stop_shm_slow[];
-extern char __ehdr_start[] __attribute__((visibility("hidden")));
-extern char etext[] __attribute__((weak));
+extern char __ehdr_start[];
 
 __export uint64_t shm_text_base(void)
 {
