@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from harness import expect
 from harness.config import SLAB_DEBUG, ZONES, ArenaSpec, Config
@@ -156,7 +156,7 @@ def zone_permille(arena: ArenaSpec) -> list[list[int]] | None:
     """Turn shares into 1/1000 of all memory that add up to 1000, by largest remainders."""
     if arena.zones is None:
         return None
-    shares = [node.get(zone, 0.0) for node in arena.zones for zone in ZONES]
+    shares = [_share(node, zone) for node in arena.zones for zone in ZONES]
     total = sum(shares)
     exact = [share * _PERMILLE / total for share in shares]
     parts = [int(part) for part in exact]
@@ -164,3 +164,7 @@ def zone_permille(arena: ArenaSpec) -> list[list[int]] | None:
     for at in by_remainder[: _PERMILLE - sum(parts)]:
         parts[at] += 1
     return [parts[row : row + len(ZONES)] for row in range(0, len(parts), len(ZONES))]
+
+
+def _share(node: Mapping[Any, float], zone: str) -> float:
+    return node.get(zone, 0.0)

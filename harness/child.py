@@ -6,11 +6,13 @@ Imports the standard library and shmalloc only: no numpy, which starts threads.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,6 +23,7 @@ VERDICT = 4  # a verdict ended the replay
 ORPHANED = 5  # the parent is gone
 
 _PR_SET_PDEATHSIG = 1
+_DYING_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,12 @@ class Child:
         """Whether the parent has gone."""
         return os.getppid() != self.parent
 
-    def end(self, code: int, **report: Any) -> NoReturn:
-        """Report and exit; an orphan removes the segment's name, whoever of them is first."""
-        if self.is_orphan:
+    def end(self, code: int, *, told: bool = False, **report: Any) -> NoReturn:
+        """Report and exit; an orphan removes the segment's name, whoever of them is first.
+
+        Args: code: exit status.  told: SIGTERM has come, which may mean that the parent is dying.
+        """
+        if self.is_orphan or (told and orphaned_soon(self.parent)):
             unlink(self.segment)
             code = ORPHANED
         sys.stdout.write(json.dumps(report) + "\n")
@@ -51,11 +57,11 @@ class Child:
 
 
 def begin() -> Child:
-    """Tie this process to its parent and read what to do: argv is the segment and the parent, stdin is JSON."""
+    """Tie this process to its parent and read what to do: argv is segment and parent, stdin is JSON."""
     segment, parent = sys.argv[1], int(sys.argv[2])
 
     def ended(_number: int, _frame: object) -> None:
-        if os.getppid() != parent:
+        if orphaned_soon(parent):
             unlink(segment)
         os._exit(ORPHANED)
 
@@ -69,11 +75,23 @@ def begin() -> Child:
     return Child(segment, parent, json.load(sys.stdin))
 
 
+def orphaned_soon(parent: int) -> bool:
+    """Whether the parent goes within a second.
+
+    The signal comes when the thread that started us dies; while other threads of the parent are still
+    dying, getppid() goes on naming it.
+    """
+    deadline = time.monotonic() + _DYING_S
+    while os.getppid() == parent:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_DYING_S / 100)
+    return True
+
+
 def unlink(segment: str) -> None:
     """Remove the segment's name, if it is still there."""
     import posix_ipc
 
-    try:
+    with contextlib.suppress(posix_ipc.ExistentialError):
         posix_ipc.unlink_shared_memory(segment)
-    except posix_ipc.ExistentialError:
-        pass

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command `shmalloc`: one function per subcommand.
 
-Exit status: 0 all as expected; 1 otherwise; 2 bad usage or config; 3 this machine cannot do it; 130 interrupted.
-For 2 and 3 stdout stays empty.
+Exit status: 0 all as expected; 1 otherwise; 2 bad usage or config; 3 this machine cannot do it;
+130 interrupted. For 2 and 3 stdout stays empty.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class CpuProcess:
     def _check(self, what: str, result: int) -> int:
         """Pass on a result; end where the run was stopped, raise where the call failed."""
         if result in (-errno.ECANCELED, -errno.EOWNERDEAD):
-            self.child.end(child.STOPPED, stopped=what)
+            self.child.end(child.STOPPED, told=bool(self.lib.shm_terminated()), stopped=what)
         if result == -errno.EDEADLK:
             self.child.end(child.VERDICT, stopped=what)
         if result < 0:

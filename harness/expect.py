@@ -69,7 +69,7 @@ def selector_problems(selector: Mapping[str, Any], vocabulary: Vocabulary) -> li
             if key not in schema.keys(models):
                 found.append(f"{path}: " + unknown("key", key, schema.keys(models)))
                 break
-            models = schema.tables(schema.annotations(models, key))
+            models = schema.tables(schema.type_of(models, key))
         if path in _NAMED and value not in (allowed := _NAMED[path](vocabulary)):
             found.append(f"{path} = {value!r}: {one_of(allowed)}")
     return found

@@ -187,9 +187,9 @@ def _value(node: ast.expr, cell: Mapping[str, Any], other: Lookup | None) -> Any
         return _resolve(path, cell, other)
     match node:
         case ast.BoolOp(op=ast.And(), values=parts):
-            return all([_truth(inner(part)) for part in parts])
+            return all(_truth(value) for value in [*map(inner, parts)])
         case ast.BoolOp(values=parts):
-            return any([_truth(inner(part)) for part in parts])
+            return any(_truth(value) for value in [*map(inner, parts)])
         case ast.UnaryOp(op=ast.Not(), operand=part):
             return not _truth(inner(part))
         case ast.UnaryOp(operand=part):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,11 @@ def _first(path: str, key: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
 
 
-def build(flavours: list[str]) -> dict[str, Any]:
-    """Describe the builds of the core that a run uses. Args: flavours: at least one; the first is the run's."""
+def build(flavours: Sequence[str]) -> dict[str, Any]:
+    """Describe the builds of the core that a run uses.
+
+    Args: flavours: at least one; the first is the run's.
+    """
     from shmalloc import _binding
 
     cores = {flavour: _binding.core(flavour) for flavour in flavours}

@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness import overrides, schema
@@ -87,38 +88,41 @@ def expand(source: str, raw: Mapping[str, Any], vocabulary: Vocabulary) -> tuple
     Raises: ConfigError, with the mistakes of all of them.
     """
     axes = list(schema.axes([Config], raw))
-    problems = [
-        Problem(dotted(path), "[]", "allowed is a value, or a list of at least one")
-        for path, v in axes
-        if not v
-    ]
-    count = 1
-    for _, values in axes:
-        count *= len(values)
-    if count > MAX_CELLS:
-        problems.append(Problem("", None, f"{count} cells; allowed are at most {MAX_CELLS}"))
-    if problems:
-        raise ConfigError(source, problems)
-    cells, seen = [], set()
-    for values in itertools.product(*(values for _, values in axes)):
-        cell = dict(raw)
-        for (path, _), value in zip(axes, values, strict=True):
-            cell = overrides.put(cell, path, value)
-        config, found = validate(cell, vocabulary)
+    problems = _axis_problems(axes)
+    cells = []
+    for values in itertools.product(*(values for _, values in axes)) if not problems else ():
+        cell, found = _cell(raw, dict(zip((path for path, _ in axes), values, strict=True)), vocabulary)
         problems += found
-        if config is not None:
-            params = {dotted(path): value for (path, _), value in zip(axes, values, strict=True)}
-            cells.append(Cell(cell_id(params, config), params, config))
-    if not problems:
-        for made in cells:
-            if made.id in seen:
-                problems.append(
-                    Problem("", None, f"the cell {made.id} is there twice: a list has a value twice")
-                )
-            seen.add(made.id)
+        cells += [cell] if cell is not None else []
+    ids = [cell.id for cell in cells]
+    if len(set(ids)) < len(ids) and not problems:
+        problems.append(Problem("", None, "a list has a value twice: two cells would be the same"))
     if problems:
         raise ConfigError(source, problems)
     return tuple(cells)
+
+
+def _axis_problems(axes: list[tuple[tuple[str, ...], list[Any]]]) -> list[Problem]:
+    allowed = "allowed is a value, or a list of at least one"
+    problems = [Problem(dotted(path), "[]", allowed) for path, values in axes if not values]
+    count = math.prod(len(values) for _, values in axes)
+    if count > MAX_CELLS:
+        problems.append(Problem("", None, f"{count} cells; allowed are at most {MAX_CELLS}"))
+    return problems
+
+
+def _cell(
+    raw: Mapping[str, Any], values: Mapping[tuple[str, ...], Any], vocabulary: Vocabulary
+) -> tuple[Cell | None, list[Problem]]:
+    """Make one cell of one value from each axis."""
+    data = dict(raw)
+    for path, value in values.items():
+        data = overrides.put(data, path, value)
+    config, problems = validate(data, vocabulary)
+    if config is None:
+        return None, problems
+    params = {dotted(path): value for path, value in values.items()}
+    return Cell(cell_id(params, config), params, config), problems
 
 
 def cell_id(params: Mapping[str, Any], config: Config) -> str:
@@ -200,8 +204,8 @@ def _allowed(path: Sequence[str | int], detail: ErrorDetails) -> str:
 
 
 def _keys_at(path: Sequence[str | int]) -> list[str]:
-    models = [Config]
+    models: list[type[BaseModel]] = [Config]
     for key in path:
         if isinstance(key, str):
-            models = schema.tables(schema.element(schema.annotations(models, key)))
+            models = schema.tables(schema.element(schema.type_of(models, key)))
     return schema.keys(models)

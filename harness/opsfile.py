@@ -33,7 +33,7 @@ class OpsFile:
 
     def add(self, ops: OpArray) -> list[int]:
         """Append an array. Returns: [offset in bytes, number of ops]."""
-        view = memoryview(np.ascontiguousarray(ops)).cast("B")
+        view = np.ascontiguousarray(ops).view(np.uint8).data
         place = [self._bytes, len(ops)]
         while view:
             written = os.pwrite(self.fd, view, self._bytes)

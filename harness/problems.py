@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,9 @@ def unknown(what: str, name: str, names: Sequence[str]) -> str:
 def dig(data: Any, path: Sequence[str | int]) -> Any:
     """Return the value at a path, or None if there is none."""
     for key in path:
-        if isinstance(data, Mapping) and key in data:
+        try:
             data = data[key]
-        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
-            data = data[key]
-        else:
+        except (KeyError, IndexError, TypeError):
             return None
     return data
 

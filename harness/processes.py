@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,8 @@ class Process:
 
     def pin(self, core: int) -> None:
         """Keep the process on one core; one that has ended already does not mind."""
-        try:
+        with suppress(psutil.NoSuchProcess):
             psutil.Process(self.pid).cpu_affinity([core])
-        except psutil.NoSuchProcess:
-            pass
 
     def poll(self) -> int | None:
         """Return how it ended, a negative signal number if by a signal; None while it lives."""

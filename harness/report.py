@@ -20,6 +20,7 @@ from shmalloc.units import format_bytes
 
 PLAIN_WIDTH = 150
 _STACK_SHOWN = 12
+_LISTED = 3  # measured values that are written one by one
 _LATENCIES = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
 
 Run = Mapping[str, Any]
@@ -51,6 +52,7 @@ def parts(run: Run) -> Iterator[RenderableType]:
     yield _headline(run)
     yield _allocations(run["cells"])
     yield _cells(run["cells"])
+    yield from _interrupts(run["cells"])
     yield from _notes(run)
     for cell in run["cells"]:
         yield from _violations(cell)
@@ -76,7 +78,7 @@ def _headline(run: Run) -> Text:
 def _table(*columns: str, left: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for at, name in enumerate(columns):
-        table.add_column(name, justify="left" if at < left else "right", overflow="fold")
+        table.add_column(name, justify="left" if at < left else "right", overflow="fold", no_wrap=at == 0)
     return table
 
 
@@ -113,29 +115,35 @@ def why(failures: Mapping[str, int]) -> str:
 
 
 def _cells(cells: Sequence[Run]) -> Table:
-    table = _table("cell", "verdict", "ops", "ops/s", "time", "peak memory", left=2)
-    shown = [kind for kind in KINDS if any(cell["interrupts"][kind]["sent"] for cell in cells)]
-    for kind in shown:
-        table.add_column(f"{kind.upper()}s sent", justify="right")
-        table.add_column("handled", justify="right")
-        table.add_column("in allocator", justify="right")
-        table.add_column("in slow path", justify="right")
+    table = _table("cell", "verdict", "CPUs", "ops", "ops/s", "time", "peak memory", "of arena", left=2)
     for cell in cells:
-        interrupts = [
-            units.count(cell["interrupts"][kind][name])
-            for kind in shown
-            for name in ("sent", "handled", "in_allocator", "in_slow_path")
-        ]
+        memory = cell["memory"]
         table.add_row(
             cell["id"],
             _verdict(cell),
+            str(cell["cpus"]),
             units.count(cell["ops"]),
             units.count(cell["throughput_ops_s"]),
             units.seconds(cell["seconds"]),
-            f"{format_bytes(cell['memory']['peak_bytes'])} of {format_bytes(cell['memory']['arena_bytes'])}",
-            *interrupts,
+            format_bytes(memory["peak_bytes"]),
+            format_bytes(memory["arena_bytes"]),
         )
     return table
+
+
+def _interrupts(cells: Sequence[Run]) -> Iterator[Table]:
+    """Tabulate where interrupts landed, if there were any."""
+    table = _table("cell", "interrupt", "sent", "handled", "in allocator", "in slow path", left=2)
+    for cell in cells:
+        label = cell["id"]
+        for kind in KINDS:
+            row = cell["interrupts"][kind]
+            if row["sent"] or row["handled"]:
+                columns = ("sent", "handled", "in_allocator", "in_slow_path")
+                table.add_row(label, kind.upper(), *(units.count(row[name]) for name in columns))
+                label = ""
+    if table.row_count:
+        yield table
 
 
 def _verdict(cell: Run) -> Text:
@@ -186,8 +194,8 @@ def _violations(cell: Run) -> Iterator[Text]:
 def _unmet(cell: Run) -> Iterator[Text]:
     for entry in cell.get("must_happen", []):
         if not entry["holds"]:
-            measured = f"(measured {entry['measured']})"
-            yield Text(f"{cell['id']}: did not happen: {entry['condition']} {measured}", style="yellow")
+            text = f"{cell['id']}: did not happen: {entry['condition']} ({measured(entry['measured'])})"
+            yield Text(text, style="yellow")
 
 
 def _expectations(expectations: Sequence[Run]) -> Iterator[Text]:
@@ -196,7 +204,21 @@ def _expectations(expectations: Sequence[Run]) -> Iterator[Text]:
         style = {True: "green", False: "red" if entry["kind"] == "test" else "yellow", None: "dim"}[
             entry["holds"]
         ]
-        yield Text(f"{entry['kind']}: {entry['text']}: {holds} (measured {entry['measured']})", style=style)
+        yield Text(f"{entry['kind']}: {entry['text']}: {holds} ({measured(entry['measured'])})", style=style)
+
+
+def measured(value: Any) -> str:
+    """Write what an expectation measured: one value, or the range over many cells."""
+    if isinstance(value, Mapping):
+        numbers = [each for each in value.values() if isinstance(each, int | float)]
+        if len(numbers) == len(value) > _LISTED:
+            return f"measured {min(numbers):g} to {max(numbers):g} in {len(numbers)} cells"
+        return "measured " + ", ".join(f"{key}: {_number(each)}" for key, each in value.items())
+    return f"measured {_number(value)}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _replays(run: Run) -> Iterator[Text]:

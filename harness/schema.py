@@ -43,7 +43,7 @@ def element(annotation: Any) -> Any:
     return annotation
 
 
-def annotations(models: list[type[BaseModel]], key: str) -> Any:
+def type_of(models: list[type[BaseModel]], key: str) -> Any:
     """Return the type of a key that some of the tables have, or None."""
     resolved = [model.model_fields[key].annotation for model in models if key in model.model_fields]
     if not resolved:
@@ -61,7 +61,7 @@ def axes(
 ) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
     """Yield the path and the values of each key that has a list where a single value belongs."""
     for key, value in data.items():
-        annotation = annotations(models, key)
+        annotation = type_of(models, key)
         if annotation is None:
             continue
         if isinstance(value, list) and not is_list(annotation):

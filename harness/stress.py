@@ -124,6 +124,8 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
             _live_through(crew, job, arena, found)
         except Ended as ended:
             crew.stop()
+            if found.sampler is not None and found.snapshot is None:
+                found.sampler.last()
             if ended.incident is not None:
                 found.violations.append(verdicts.of_incident(ended.incident))
         found.violations[:0] = verdicts.of_core(arena)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +120,10 @@ def _stack(found: Violation, core: Core) -> list[dict[str, Any]]:
 
 def symbolise(addresses: Sequence[int], core: Core) -> list[str]:
     """Name return addresses; one that has no name is its number."""
-    from shmalloc.symbols import symbols
-
+    try:
+        from shmalloc.symbols import symbols
+    except ImportError:
+        return [f"{address:#x}" for address in addresses]
     table = symbols(core.path)
     return [str(table.name(address - 1)) for address in addresses]
 

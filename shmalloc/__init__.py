@@ -30,6 +30,7 @@ from shmalloc.errors import (
 )
 from shmalloc.geometry import Geometry
 from shmalloc.program import Program, ops
+from shmalloc.replay import ReplayResult
 from shmalloc.units import format_bytes, parse_bytes
 from shmalloc.violations import Violation
 
@@ -51,6 +52,7 @@ __all__ = [
     "NotAnArena",
     "NotBound",
     "Program",
+    "ReplayResult",
     "SegmentInfo",
     "ShmallocError",
     "StaleBuildError",

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from shmalloc.errors import BadFree, ShmallocError
+from shmalloc.errors import AllocationFailed, BadFree, ShmallocError
 from shmalloc.flags import gfp_flags
 from shmalloc.objects import cache_at, cache_name, cache_of
 
@@ -112,13 +113,19 @@ class KmemCache:
         Raises:
             AllocationFailed: with its reason.
         """
-        return self._calls.allocate(self._calls.lib.shm_kmem_cache_alloc, self.index, gfp_flags(gfp), node)
+        return self._alloc(self._calls.lib.shm_kmem_cache_alloc, gfp, node)
 
     def alloc_nolock(self, gfp: int | str = 0, node: int = -1) -> int:
         """Allocate an object without waiting for any lock; otherwise as `alloc`."""
-        return self._calls.allocate(
-            self._calls.lib.shm_kmem_cache_alloc_nolock, self.index, gfp_flags(gfp), node
-        )
+        return self._alloc(self._calls.lib.shm_kmem_cache_alloc_nolock, gfp, node)
+
+    def _alloc(self, function: Callable[..., int], gfp: int | str, node: int) -> int:
+        try:
+            return self._calls.allocate(function, self.index, gfp_flags(gfp), self._calls.node(node))
+        except AllocationFailed as error:
+            if error.reason == "none":
+                self.info()  # says that the cache is gone
+            raise
 
     def free(self, offset: int) -> None:
         """Give an object of this cache back.

@@ -37,10 +37,14 @@ class Bindings:
     Attributes:
         cpus: the CPUs that its thread is, in order of their binding.
         programs: what its handlers do, by interrupt kind: the core uses their memory.
+        probes: what is armed at probe sites: the same.
+        handlers: whether its signal handlers are installed.
     """
 
     cpus: list[Calls] = field(default_factory=list)
     programs: dict[int, Program] = field(default_factory=dict)
+    probes: dict[str, Program] = field(default_factory=dict)
+    handlers: bool = False
 
 
 class Calls:
@@ -59,6 +63,8 @@ class Calls:
         self._tid = threading.get_native_id()
         self._pid = os.getpid()
         self._seen = count_violations(arena)
+        self._nr_nodes = int(arena.header.geometry.nr_nodes)
+        self._reasons = arena.core.names("reason")
         self.has_oracle = bool(arena.header.geometry.flags & self.lib.SHM_GEO_ORACLE)
 
     @property
@@ -85,25 +91,39 @@ class Calls:
         except OverflowError as error:
             raise ValueError(f"{_name_of(function)}{arguments}: {error}") from None
 
+    def node(self, node: int) -> int:
+        """Return a node that the core may look up.
+
+        Raises:
+            ValueError: there is no such node.
+        """
+        if -1 <= node < self._nr_nodes:
+            return node
+        raise ValueError(f"node = {node}: allowed are -1 (any) to {self._nr_nodes - 1}")
+
     def allocate(self, function: Callable[..., int], *arguments: Any) -> int:
         """Call an allocation function.
 
         Raises:
             AllocationFailed: it returned NULL.
         """
-        offset = self.call(function, *arguments)
+        offset: int = self.call(function, *arguments)
         if offset:
-            return int(offset)
+            return offset
         self.refuse_caller()
         self.raise_verdict()
-        reasons = self.arena.core.names("reason")
-        raise AllocationFailed(reasons[self.lib.shm_last_reason()], _text(function, arguments))
+        raise AllocationFailed(self._reasons[self.lib.shm_last_reason()], _text(function, arguments))
 
-    def run(self, function: Callable[..., int], *arguments: Any) -> int:
+    def run(self, function: Callable[..., int], *arguments: Any, allowed: tuple[int, ...] = ()) -> int:
         """Call a function that returns a negative errno when it fails.
 
+        Args:
+            function: of the core.
+            *arguments: of the function.
+            allowed: negative results that are no failure.
+
         Returns:
-            What the core returned, 0 or more.
+            What the core returned.
 
         Raises:
             DeadlockProved: it would have waited for ever.
@@ -111,10 +131,22 @@ class Calls:
         """
         self.refuse_caller()  # not every such function asks for itself
         result = int(self.call(function, *arguments))
-        if result < 0:
+        if result < 0 and result not in allowed:
             self.raise_verdict()
             raise ShmallocError(f"{_text(function, arguments)}: {os.strerror(-result)}")
         return result
+
+    def why_dead(self, offset: int) -> str | None:
+        """Say why an offset is not the start of a live object; None if it is one.
+
+        Without the oracle an object that was freed passes too.
+        """
+        self.refuse_caller()
+        if not self.has_oracle:
+            return why_no_object(self.arena, offset)
+        if 0 <= offset < self.arena.size_bytes and self.lib.shm_oracle_is_live(offset):
+            return None
+        return why_not_live(self.arena, offset)
 
     def free(self, offset: int, function: Callable[..., int], *arguments: Any) -> None:
         """Call a function that frees an object.
@@ -126,15 +158,21 @@ class Calls:
             self._refuse(offset, why_no_object(self.arena, offset))
         self._free(offset, function, arguments)
 
-    def free_pages(self, offset: int, order: int, function: Callable[..., int]) -> None:
+    def free_pages(self, offset: int, order: int, function: Callable[..., int], *before: Any) -> None:
         """Call a function that frees a block of pages.
+
+        Args:
+            offset: of the block.
+            order: of the block.
+            function: of the core.
+            *before: its arguments before the offset and the order.
 
         Raises:
             BadFree: it is no live block of this order; nothing was changed.
         """
         if offset:
             self._refuse(offset, why_no_pages(self.arena, offset, order))
-        self._free(offset, function, (offset, order))
+        self._free(offset, function, (*before, offset, order))
 
     def _free(self, offset: int, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
         try:

@@ -238,6 +238,8 @@ def _table_problems(geometry: Geometry, lib: Any) -> list[str]:
     if geometry.distance is not None:
         found = _matrix_problems("distance", geometry.distance, nodes, nodes, (LOCAL_DISTANCE, MAX_DISTANCE))
         problems += found or _distance_problems(geometry.distance)
+    if not problems:
+        problems += _cache_problems(geometry, lib)
     if geometry.cpu_node is not None:
         problems += _row_problems("cpu_node", geometry.cpu_node, geometry.nr_cpus, (0, nodes - 1))
     return problems
@@ -269,6 +271,18 @@ def _distance_problems(table: Sequence[Sequence[int]]) -> list[str]:
         for a, row in enumerate(table)
         for b, value in enumerate(row)
         if (a == b) != (value == LOCAL_DISTANCE)
+    ]
+
+
+def _cache_problems(geometry: Geometry, lib: Any) -> list[str]:
+    """Check that the kmalloc caches fit the table; those for DMA are made only if there is such a zone."""
+    dma = any(row[lib.ZONE_DMA] for row in geometry.zones(lib))
+    least = (lib.NR_KMALLOC_CACHES - 1) * (lib.NR_KMALLOC_TYPES - (not dma))
+    if geometry.max_caches >= least:
+        return []
+    return [
+        f"max_caches = {geometry.max_caches}: allowed is at least {least}, the number of kmalloc caches"
+        f"{' with a DMA zone' if dma else ''}"
     ]
 
 

@@ -13,7 +13,7 @@ from shmalloc import _binding
 
 __all__ = ["constants", "dtype", "enumeration"]
 
-_FLOATS = {"float": np.dtype(np.float32), "double": np.dtype(np.float64)}
+_FLOATS: dict[str, np.dtype[Any]] = {"float": np.dtype(np.float32), "double": np.dtype(np.float64)}
 
 
 @cache

@@ -72,8 +72,8 @@ class Mapping:
             raise NotAnArena(f"{name}: there is no such segment in shared memory") from None
         except (posix_ipc.PermissionsError, PermissionError):
             raise ShmallocError(f"{name}: this user may not open the segment; its mode is 0600") from None
-        except OSError as error:
-            raise NotAnArena(f"{name}: not a segment of shared memory: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise NotAnArena(f"{name}: not a segment of shared memory: {error}") from None
         try:
             status = os.fstat(segment.fd)
             if not stat.S_ISREG(status.st_mode):

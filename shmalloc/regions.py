@@ -85,4 +85,5 @@ def region_array(arena: Arena, name: str) -> Array:
         strides = (shape.first_stride(header), item.itemsize)[: len(axes)]
     if 0 in axes:
         return np.empty(axes, item)
-    return np.ndarray(axes, item, buffer=window, strides=strides)
+    # Not over the window itself: np.ndarray would keep only the map alive, and not keep it from being closed.
+    return np.ndarray(axes, item, buffer=np.frombuffer(window, np.uint8), strides=strides)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from shmalloc._binding import Core
     from shmalloc.arena import Arena
 
+NO_CPU = 0xFFFFFFFF  # reported by a process that is none
 CONTEXTS = ("task", "softirq", "irq", "nmi")
 
 
@@ -34,7 +35,7 @@ class Violation:
         verdict: for example ``"deadlock"``.
         checker: who found it, for example ``"oracle"``.
         text: what happened.
-        cpu: number of the CPU that found it.
+        cpu: number of the CPU that found it, or NO_CPU.
         context: ``task softirq irq nmi``.
         level: execution level that it was found on.
         lock_class: of the lock in question, or ``"none"``.
@@ -59,7 +60,8 @@ class Violation:
     stack: tuple[Frame, ...]
 
     def __str__(self) -> str:
-        parts = [f"{self.verdict}: {self.text} (CPU {self.cpu}, {self.context} context, level {self.level}"]
+        where = f"CPU {self.cpu}, {self.context} context, level {self.level}"
+        parts = [f"{self.verdict}: {self.text} ({where if self.cpu != NO_CPU else 'by no CPU'}"]
         if self.lock:
             holder = "" if self.owner_cpu is None else f" held by CPU {self.owner_cpu}"
             parts.append(f"{self.lock_class} at {self.lock:#x}{holder}")

@@ -2,7 +2,7 @@
 """Fixtures of the whole suite, and the check that no test leaves anything behind."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import leaks
@@ -26,6 +26,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 _FOUND_BEFORE = pytest.StashKey[set[str]]()
+_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,11 +46,25 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             reporter.write_line(f"\nsegments left in {leaks.SHM_DIR}: {', '.join(sorted(left))}", red=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Fail a test that leaves a segment, a process or a descriptor."""
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a segment, a process or a descriptor.
+
+    A test that failed anyway is left alone: its frames, and all that they hold, live on in the report.
+    """
     before = leaks.Snapshot.take()
     yield
+    if request.node.stash.get(_FAILED, False):
+        return
     found = before.leaks()
     if found:
         pytest.fail("left behind: " + "; ".join(found), pytrace=False)

@@ -132,6 +132,7 @@ class FakeArena:
             "slots": 0,
             "oracle_owned": nr_pages * 64,
             "oracle_start": nr_pages * 64,
+            "oracle_end": nr_pages * 64,
             "memory": nr_pages * PAGE,
         }
         for name, size in sizes.items():
@@ -261,10 +262,12 @@ class FakeArena:
         if not self.oracle:
             return
         first = (offset - self.spans["memory"][0]) // GRANULE
-        bits = np.unpackbits(self.region("oracle_owned").view(np.uint8), bitorder="little")
-        bits[first : first + -(-size // GRANULE)] = 1
-        self.region("oracle_owned")[:] = np.packbits(bits, bitorder="little").view(np.uint64)
+        last = first + -(-size // GRANULE)
+        for word in range(first // 64, -(-last // 64)):
+            below, above = max(first - word * 64, 0), min(last - word * 64, 64)
+            self.region("oracle_owned")[word] |= np.uint64((1 << above) - (1 << below))
         self.region("oracle_start")[first // 64] |= np.uint64(1 << first % 64)
+        self.region("oracle_end")[(last - 1) // 64] |= np.uint64(1 << (last - 1) % 64)
 
     # --- building ---------------------------------------------------------------------------------
 

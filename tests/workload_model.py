@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Replays op arrays in plain Python, op by op: the simple thing that the vectorised generators are held to."""
+"""Replays op arrays in plain Python, op by op: the simple thing that the generators are held to."""
 
+from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from shmalloc import gfp, layout
 
+Op = namedtuple("Op", layout.dtype("shm_op").names)  # type: ignore[misc]
 _CODES = {value: name for name, value in layout.enumeration("shm_op_code").items() if name != "NR_OP_CODES"}
 _SHARED = layout.constants()["OPF_SHARED"]
 _NOFREE = layout.constants()["OPF_NOFREE"]
+_KNOWN_GFP = layout.constants()["__GFP_ALL"]
 _SAME = layout.constants()["OPF_SAME"]
 ALLOCS = ("OP_ALLOC", "OP_CACHE_ALLOC", "OP_PAGES_ALLOC")
 
@@ -45,12 +48,12 @@ class Machine:
     def step(self, cpu: int, op: Any) -> None:
         """Do one op of one CPU.
 
-        Args: cpu: whose.  op: one element of an op array.
+        Args: cpu: whose.  op: one of ops_of(an array).
         """
-        name = _CODES[int(op["code"])]
-        assert -1 <= op["node"] < 8
-        assert op["pad"] == 0
-        assert op["pad1"] == 0
+        name = _CODES[op.code]
+        assert -1 <= op.node < 8
+        assert op.pad == 0
+        assert op.pad1 == 0
         if name in ALLOCS:
             self._alloc(cpu, name, op)
         elif name == "OP_FREE":
@@ -58,7 +61,7 @@ class Machine:
         elif name == "OP_REALLOC":
             self._realloc(cpu, op)
         elif name == "OP_SHRINK":
-            assert op["cache"] < len(self.caches)
+            assert op.cache < len(self.caches)
             assert not self.irqs_off.get(cpu)
             assert not self.bhs_off.get(cpu)
         else:
@@ -81,8 +84,8 @@ class Machine:
             assert name in ("OP_NMI", "OP_IRQ", "OP_DELAY", "OP_NOP")
 
     def _place(self, cpu: int, op: Any) -> tuple[dict[Any, Object], Any]:
-        slot = int(op["slot"])
-        if op["flags"] & _SHARED:
+        slot = op.slot
+        if op.flags & _SHARED:
             assert slot < self.shared_slots
             return self.shared, slot
         assert slot < self.private_slots[cpu]
@@ -90,20 +93,20 @@ class Machine:
 
     def _alloc(self, cpu: int, name: str, op: Any) -> None:
         slots, key = self._place(cpu, op)
-        assert int(op["gfp"]) & ~layout.constants()["__GFP_ALL"] == 0
-        if op["flags"] & _SAME:
+        assert op.gfp & ~_KNOWN_GFP == 0
+        if op.flags & _SAME:
             assert self.handler
-        if key in slots and op["flags"] & _NOFREE:
+        if key in slots and op.flags & _NOFREE:
             self.skipped += 1
             return
         if name == "OP_CACHE_ALLOC":
-            assert op["cache"] < len(self.caches)
-            assert op["size"] == self.caches[op["cache"]].size
+            assert op.cache < len(self.caches)
+            assert op.size == self.caches[op.cache].size
         if name == "OP_PAGES_ALLOC":
-            assert op["order"] <= 10
+            assert op.order <= 10
         if key in slots:
             self.freed.append((cpu, slots.pop(key)))
-        slots[key] = Object(name, int(op["order"] if name == "OP_PAGES_ALLOC" else op["size"]), cpu)
+        slots[key] = Object(name, op.order if name == "OP_PAGES_ALLOC" else op.size, cpu)
 
     def _free(self, cpu: int, op: Any) -> None:
         slots, key = self._place(cpu, op)
@@ -116,7 +119,7 @@ class Machine:
         slots, key = self._place(cpu, op)
         assert slots is self.private
         assert slots[key].sort == "OP_ALLOC"  # krealloc is for kmalloc's objects
-        slots[key] = Object("OP_ALLOC", int(op["size"]), cpu)
+        slots[key] = Object("OP_ALLOC", op.size, cpu)
 
 
 def machine_of(workload: Any) -> Machine:
@@ -128,16 +131,26 @@ def replay_in_turn(workload: Any, rounds: int = 2) -> Machine:
     """Replay all arrays, a CPU doing one op when it is its turn, each array *rounds* times."""
     machine = machine_of(workload)
     for _ in range(rounds):
-        for cpu, op in _in_turn(workload.ops):
+        for cpu, op in _in_turn([ops_of(array) for array in workload.ops]):
             machine.step(cpu, op)
         machine.assert_balanced()
     return machine
 
 
-def _in_turn(arrays: tuple[Any, ...]) -> Iterator[tuple[int, Any]]:
-    for index in range(max(array.size for array in arrays)):
+def ops_of(array: Any) -> list[Any]:
+    """Take an op array apart into named tuples."""
+    return [Op(*row) for row in array.tolist()]
+
+
+def name_of(op: Any) -> str:
+    """Name an op."""
+    return _CODES[op.code]
+
+
+def _in_turn(arrays: list[list[Any]]) -> Iterator[tuple[int, Any]]:
+    for index in range(max(len(array) for array in arrays)):
         for cpu, array in enumerate(arrays):
-            if index < array.size:
+            if index < len(array):
                 yield cpu, array[index]
 
 

@@ -61,11 +61,12 @@ def share_remotely(part: Part, spec: LocalSpec, place: Place, rng: np.random.Gen
     ops = part.ops.copy()
     lives = lifetimes(ops)
     chosen = lives.plain & (rng.random(lives.plain.size) < spec.remote)
-    number = np.cumsum(chosen) - 1
     where = np.flatnonzero(lives.of_op >= 0)
     where = where[chosen[lives.of_op[where]]]
-    slot = number[lives.of_op[where]] % spec.remote_slots
     is_free = ops["code"][where] == code_of("OP_FREE")
+    number = np.zeros(chosen.size, dtype=np.int64)  # by the time of the allocation, as on the other CPUs
+    number[lives.of_op[where[~is_free]]] = np.arange(np.count_nonzero(~is_free))
+    slot = number[lives.of_op[where]] % spec.remote_slots
     ops["slot"][where] = slot + np.where(is_free, place.previous_base, place.shared_base)
     ops["flags"][where] |= code_of("OPF_SHARED")
     return replace(part, ops=ops, notes={**part.notes, "remote_objects": int(chosen.sum())})

@@ -31,7 +31,14 @@ from harness.workload.model import CacheSpec, Notes, Part
 from harness.workload.ops import IntArray, OpArray, code_of, insert_windows, make_ops
 from harness.workload.spec import TraceSpec
 from harness.workload.strict import MAX_SIZE_BYTES
-from harness.workload.tracefile import KIND_CACHE, KIND_KMALLOC, KIND_PAGES, Trace, read_trace
+from harness.workload.tracefile import (
+    KIND_CACHE,
+    KIND_KMALLOC,
+    KIND_PAGES,
+    PAGE_SIZE_BYTES,
+    Trace,
+    read_trace,
+)
 
 __all__ = ["TraceWorkload", "generate_trace"]
 
@@ -80,7 +87,7 @@ def generate_trace(spec: TraceSpec, cpus: int, base_dir: Path) -> TraceWorkload:
     trace = read_trace(base_dir / spec.file, spec.events)
     notes: Notes = {}
     caches, cache_index = _caches(trace, notes)
-    events = _select(trace, _make_ops(trace, cache_index, notes), notes)
+    events = _select(trace, _make_ops(trace, caches, cache_index, notes), notes)
     parts: list[Part] = []
     shared_slots = cross_cpu = 0
     for first in range(0, cpus, events.cpus):
@@ -127,23 +134,23 @@ def _cache_name(recorded: str, taken: list[CacheSpec]) -> str:
     return name
 
 
-def _make_ops(trace: Trace, cache_index: IntArray, notes: Notes) -> OpArray:
+def _make_ops(trace: Trace, caches: tuple[CacheSpec, ...], cache_index: IntArray, notes: Notes) -> OpArray:
     """Make one op for each event; slots are filled in later."""
     is_alloc = trace.op == 0
     kmalloc, pages = trace.kind == KIND_KMALLOC, trace.kind == KIND_PAGES
     cache = np.where(pages | kmalloc, -1, cache_index[np.where(pages, 0, trace.cache)])
     from_cache = is_alloc & (cache >= 0)
-    nameless = is_alloc & (trace.kind == KIND_CACHE) & (cache < 0)
     ops = make_ops(trace.op.size, np.where(is_alloc, code_of("OP_ALLOC"), code_of("OP_FREE")))
+    ops["size"][is_alloc] = np.where(kmalloc, trace.size_req, np.maximum(trace.size_alloc, trace.size_req))[
+        is_alloc
+    ]
     ops["code"][from_cache] = code_of("OP_CACHE_ALLOC")
     ops["cache"][from_cache] = cache[from_cache]
+    ops["size"][from_cache] = np.array([c.size for c in caches] or [0])[cache[from_cache]]
     blocks = is_alloc & pages
     ops["code"][blocks] = code_of("OP_PAGES_ALLOC")
-    ops["order"][blocks] = np.log2(trace.size_req[blocks] // 4096).astype(np.uint8)
-    sized = is_alloc & ~blocks
-    ops["size"][sized] = np.where(nameless, np.maximum(trace.size_alloc, trace.size_req), trace.size_req)[
-        sized
-    ]
+    ops["order"][blocks] = np.log2(trace.size_req[blocks] // PAGE_SIZE_BYTES).astype(np.uint8)
+    ops["size"][blocks] = 0
     known = code_of("__GFP_ALL")
     ops["gfp"][is_alloc] = trace.gfp_flags[is_alloc] & known
     ops["node"][is_alloc] = np.where(trace.node < 0, -1, trace.node % code_of("SHM_MAX_NODES"))[is_alloc]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harness.workload.ops import IntArray
 from harness.workload.spec import WorkloadError
 
-__all__ = ["KIND_CACHE", "KIND_KMALLOC", "KIND_PAGES", "Trace", "TraceError", "read_trace"]
+__all__ = ["KIND_CACHE", "KIND_KMALLOC", "KIND_PAGES", "PAGE_SIZE_BYTES", "Trace", "TraceError", "read_trace"]
 
 KIND_KMALLOC, KIND_CACHE, KIND_PAGES = 0, 1, 2
 

@@ -54,6 +54,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
     free = objects.find_free_objects(view, table, held, findings)
     states.check_slab_states(view, table, held, free, findings)
     states.check_cache_counters(view, table, held, findings)
+    states.check_slab_pages(view, blocks, findings)
     states.check_tids(view, findings)
 
     zones.count_pages(view, blocks, pages.PLACES, findings)

@@ -193,6 +193,7 @@ def _claim_cpu_partial(claims: _Claims) -> None:
             findings.add(CORRUPTION, where, f"after {len(chain.links)} slabs the list {chain.fault}")
             findings.doubt("cache", cache)
         links = list(dict.fromkeys(chain.links))
+        miscounted = bool(chain.fault)
         for position, link in enumerate(links):
             slab = claims.find(link, cache, where, f"entry {position}")
             if slab < 0:
@@ -200,10 +201,10 @@ def _claim_cpu_partial(claims: _Claims) -> None:
                 break
             claims.claim(slab, CPU_PARTIAL_LIST, cpu)
             said = words[(link + lru + 8) >> 3]
-            if said != len(links) - position and not chain.fault:
+            if said != len(links) - position and not miscounted:
                 text = f"counts {said} slabs from entry {position} on, there are {len(links) - position}"
                 findings.add(CORRUPTION, where, text)
-                break
+                miscounted = True
 
 
 def _claim_deferred(claims: _Claims) -> None:

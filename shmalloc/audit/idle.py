@@ -49,10 +49,12 @@ def check_locks(view: View, blocks: Blocks, findings: Findings) -> None:
         lambda cpu, cache: f"{view.cache_name(cache)} cpu slab of CPU {cpu}",
         findings,
     )
+    slabs = blocks.pfn[blocks.of("PG_slab")]
+    words = view.pages["refcount"][slabs]
     findings.add_each(
         BROKEN_RULE,
-        np.flatnonzero(blocks.page_flags & constant("PG_locked")),
-        lambda pfn: (f"page {pfn}", "lock never released: slab_lock (PG_locked)"),
+        np.flatnonzero(words),
+        lambda i: (f"slab at page {slabs[i]}", _held(int(words[i]), "slab_lock")),
         "slabs that are locked",
     )
 
@@ -63,11 +65,15 @@ def _check_words(locks: Records, name: str, describe: Callable[..., str], findin
 
 
 def _report_lock(word: int, name: str, where: str, findings: Findings) -> None:
-    if not word:
-        return
+    if word:
+        findings.add(BROKEN_RULE, where, _held(word, name))
+
+
+def _held(word: int, name: str) -> str:
+    """Say who has a lock, from its word: the CPU + 1 and the execution level."""
     cpu, level = (word & 0xFFFF) - 1, word >> 16 & 0xFF
     owner = f"CPU {cpu} took it at level {level}" if cpu >= 0 else f"its word {word:#x} names no CPU"
-    findings.add(BROKEN_RULE, where, f"lock never released: {name}, {owner}")
+    return f"lock never released: {name}, {owner}"
 
 
 def check_contexts(view: View, findings: Findings) -> None:

@@ -28,18 +28,25 @@ _TOP, _ONE = np.uint64(63), np.uint64(1)
 
 
 def check_bitmaps(view: View, findings: Findings) -> None:
-    """Check the bitmaps against each other: each owned range begins with a start bit."""
+    """Check the bitmaps against each other: an owned range has a first and a last bit, and no hole."""
     words = view.nr_pages * WORDS_PER_PAGE
-    owned, start = view.owned[:words], view.start[:words]
-    used = np.flatnonzero(owned | start)
-    mine, begin = owned[used], start[used]
-    # The bit before the lowest one of a word is the highest one of the word before.
+    owned, start, end = view.owned[:words], view.start[:words], view.end[:words]
+    used = np.flatnonzero(owned | start | end)
+    mine, begin, last = owned[used], start[used], end[used]
+    # The bit before the lowest one of a word is the highest one of the word before, and so on.
     before = mine << _ONE | np.where(used > 0, owned[used - 1], 0).astype(np.uint64) >> _TOP
+    after = np.minimum(used + 1, words - 1)
+    goes_on = mine & ~begin
+    next_goes_on = np.where(used + 1 < words, owned[after] & ~start[after], 0).astype(np.uint64)
+    expected = mine & ~(goes_on >> _ONE | next_goes_on << _TOP)
+    reported = np.zeros(len(used), bool)
     for bits, text in (
         (begin & ~mine, "begins an owned object, and is not owned"),
-        (mine & ~begin & ~before, "is owned, and no owned object reaches it"),
+        (mine & ~begin & ~before & ~(begin << _ONE), "is owned, and no owned object reaches it"),
+        (last ^ expected, "is marked as the last of an owned object, or should be"),
     ):
-        wrong = np.flatnonzero(bits)
+        wrong = np.flatnonzero((bits != 0) & ~reported)
+        reported[wrong] = True
         findings.add_each(
             CORRUPTION,
             wrong,

@@ -27,7 +27,7 @@ _BESIDE = {
     "PG_buddy": (),
     "PG_pcp": (),
     "PG_deferred": (),
-    "PG_slab": ("PG_head", "PG_locked", "PG_partial", "PG_pfmemalloc", "PG_disabled"),
+    "PG_slab": ("PG_head", "PG_partial", "PG_pfmemalloc", "PG_disabled"),
     "PG_allocated": ("PG_head", "PG_large", "PG_pfmemalloc"),
 }
 
@@ -149,7 +149,7 @@ def _check_nesting(findings: Findings, pfn: Ints, order: Ints, flags: Flags) -> 
 def _check_gaps(view: View, findings: Findings, pfn: Ints, order: Ints, bad: Mask) -> None:
     """Report page frames between the blocks; those after a bad head are its own."""
     begin = np.concatenate(([0], pfn + (np.int64(1) << order)))
-    end = np.concatenate((pfn, [view.nr_pages]))
+    end = np.concatenate((pfn, [view.nr_zone_pages]))
     missing = end > begin
     for zone in np.unique(view.zone_of(begin[missing])):
         findings.doubt("zone", zone)
@@ -231,9 +231,10 @@ def _check_stale(blocks: Blocks, findings: Findings) -> None:
 def _check_refcounts(view: View, blocks: Blocks, findings: Findings) -> None:
     count = view.pages["refcount"][blocks.pfn]
     used = blocks.kind == constant("PG_allocated")
+    counted = (blocks.kind != 0) & (blocks.kind != constant("PG_slab"))  # a slab has its lock there
     findings.add_each(
         CORRUPTION,
-        np.flatnonzero((count != used) & (blocks.kind != 0)),
+        np.flatnonzero((count != used) & counted),
         lambda i: (
             f"page {blocks.pfn[i]}",
             f"has refcount {count[i]}, a block that is {flag_names(int(blocks.kind[i]))} has {int(used[i])}",

@@ -87,8 +87,6 @@ def find_slabs(view: View, blocks: Blocks, findings: Findings) -> Slabs:
         ),
         "slabs of no cache",
     )
-    for zone in np.unique(blocks.zone[block[~live]]):
-        findings.doubt("node", int(view.zones["node"][zone]))
     keep = live.copy()
     keep[live] = sound_cache[cache[live]]
     block, page, cache = block[keep], page[keep], cache[keep]

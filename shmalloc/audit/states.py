@@ -18,11 +18,12 @@ from shmalloc.audit.holders import (
     Holders,
 )
 from shmalloc.audit.objects import ON_CPU, ON_DEFERRED, ON_FLUSH, ON_SLAB, FreeObjects
+from shmalloc.audit.pages import Blocks
 from shmalloc.audit.report import BROKEN_RULE, CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.slabs import Slabs
 from shmalloc.audit.view import Ints, Mask, View, constant
 
-__all__ = ["check_cache_counters", "check_slab_states", "check_tids", "count_slabs"]
+__all__ = ["check_cache_counters", "check_slab_pages", "check_slab_states", "check_tids", "count_slabs"]
 
 
 def check_slab_states(
@@ -99,7 +100,7 @@ def _having(holders: Holders, i: int) -> str:
 
 
 def check_cache_counters(view: View, slabs: Slabs, holders: Holders, findings: Findings) -> None:
-    """Compare nr_partial, nr_slabs, total_objects and nr_slab_pages with what is there."""
+    """Compare nr_partial, nr_slabs and total_objects with what is there."""
     shape = view.cache_nodes.shape
     cell = slabs.cache * shape[1] + slabs.node
     # A new debug slab that could not be added is deferred without ever having been counted.
@@ -123,14 +124,16 @@ def check_cache_counters(view: View, slabs: Slabs, holders: Holders, findings: F
                 where = f"{view.cache_name(cache)} node {node}"
                 number = int(said[name][cache, node].astype(np.int64))
                 findings.add(CORRUPTION, where, f"{name} is {number}, counted are {table[cache, node]}")
-    _check_slab_pages(view, slabs, findings)
 
 
-def _check_slab_pages(view: View, slabs: Slabs, findings: Findings) -> None:
-    pages = np.bincount(slabs.node, np.int64(1) << slabs.order, minlength=len(view.nodes)).astype(np.int64)
+def check_slab_pages(view: View, blocks: Blocks, findings: Findings) -> None:
+    """Compare nr_slab_pages of each node with the pages of all slabs there."""
+    slabs = blocks.of("PG_slab")
+    nodes = view.zones["node"][blocks.zone[slabs]]
+    pages = np.bincount(nodes, blocks.pages[slabs], minlength=len(view.nodes)).astype(np.int64)
     for node, said in enumerate(view.nodes["nr_slab_pages"].astype(np.int64)):
         trusted = findings.trusted("zone", len(view.zones))[view.zones["node"] == node].all()
-        if said != pages[node] and trusted and findings.trusts("node", node):
+        if said != pages[node] and trusted:
             findings.add(CORRUPTION, f"node {node}", f"nr_slab_pages is {said}, counted are {pages[node]}")
 
 

@@ -49,7 +49,7 @@ class View:
     Attributes: header: struct shm_header.  words: the whole segment as 64-bit words.  cpus (cpus,),
         nodes (nodes,), zones (zones,), pagesets (zones, cpus), caches (max_caches,), cache_nodes
         (max_caches, nodes), cache_cpus (cpus, max_caches), pageblocks, pages (nr_pages,): records.
-        owned, start: the oracle's bitmaps, uint64, a bit for each 8 bytes of page memory; empty if off.
+        owned, start, end: the oracle's bitmaps, uint64, a bit for each 8 bytes of page memory; empty if off.
         memory_offset, pages_offset: of page frame 0 and of its struct page, in bytes.
     """
 
@@ -66,6 +66,7 @@ class View:
     pages: Records
     owned: Words
     start: Words
+    end: Words
     address: int
     memory_offset: int
     pages_offset: int
@@ -84,14 +85,16 @@ class View:
             for name in ("cpus", "nodes", "zones", "pagesets", "caches", "cache_nodes", "cache_cpus")
         }
         pages, address = arena.region("pages"), _address(words)
+        block_order = int(header["geometry"]["pageblock_order"]) & 0x3F
         return cls(
             header=header,
             words=words,
             **regions,
-            pageblocks=arena.region("pageblocks"),
+            pageblocks=arena.region("pageblocks")[: -(-len(pages) >> block_order)],
             pages=pages,
             owned=arena.region("oracle_owned"),
             start=arena.region("oracle_start"),
+            end=arena.region("oracle_end"),
             address=address,
             memory_offset=_address(arena.region("memory")) - address,
             pages_offset=_address(pages) - address,
@@ -103,6 +106,11 @@ class View:
         return len(self.pages)
 
     @property
+    def nr_zone_pages(self) -> int:
+        """Page frames that lie in a zone; what is left over at the end is used by nobody."""
+        return int(self.zone_starts[-1]) + int(self.zones["spanned_pages"][-1])
+
+    @property
     def pageblock_order(self) -> int:
         """Pages of a pageblock, as a power of two."""
         return int(self.header["geometry"]["pageblock_order"])
@@ -111,7 +119,7 @@ class View:
     def has_oracle(self) -> bool:
         """Whether ownership is recorded."""
         on = int(self.header["geometry"]["flags"]) & constant("SHM_GEO_ORACLE")
-        return bool(on) and len(self.owned) >= self.nr_pages * 8
+        return bool(on) and min(map(len, (self.owned, self.start, self.end))) >= self.nr_pages * 8
 
     @property
     def hardened(self) -> bool:
@@ -202,7 +210,7 @@ def check_frame(view: View, findings: Findings) -> bool:
         len(view.zones) > 0
         and bool((view.zone_starts == expected).all())
         and bool((spans >= 0).all())
-        and int(ends[-1]) == view.nr_pages
+        and int(ends[-1]) <= view.nr_pages
         and bool((view.zones["node"] < len(view.nodes)).all())
         and bool((view.zones["type"] < len(ZONE_NAMES)).all())
     )
@@ -210,7 +218,7 @@ def check_frame(view: View, findings: Findings) -> bool:
         findings.add(
             CORRUPTION,
             "zone table",
-            f"the zones do not cover page frames 0..{view.nr_pages - 1} one after the other, on nodes "
+            f"the zones do not lie one after the other in page frames 0..{view.nr_pages - 1}, on nodes "
             f"0..{len(view.nodes) - 1}",
         )
         return False
@@ -221,7 +229,7 @@ def _check_pageblocks(view: View, findings: Findings) -> bool:
     first = np.arange(len(view.pageblocks), dtype=np.int64) << view.pageblock_order
     zone = view.pageblocks["zone"]
     lies_in = view.zone_of(first)
-    wrong = np.flatnonzero((first < view.nr_pages) & (zone != lies_in))
+    wrong = np.flatnonzero((first < view.nr_zone_pages) & (zone != lies_in))
     findings.add_each(
         CORRUPTION,
         wrong,

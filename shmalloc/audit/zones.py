@@ -167,12 +167,12 @@ def _compare(where: str, said: dict[str, int], counted: dict[str, int], findings
 def count_pages(view: View, blocks: Blocks, places: dict[str, str], findings: Findings) -> None:
     """Fill in the totals of pages by place, and name what is parked on deferred lists."""
     totals = findings.totals
-    totals["pages_total"] = view.nr_pages
+    totals["pages_total"] = view.nr_zone_pages
     for flag, name in places.items():
         totals[f"pages_{name}"] = int(blocks.pages[blocks.of(flag)].sum())
     large = (blocks.flags & constant("PG_large")) != 0
     totals["pages_large_kmalloc"] = int(blocks.pages[large].sum())
-    totals["pages_nowhere"] = view.nr_pages - sum(totals[f"pages_{name}"] for name in places.values())
+    totals["pages_nowhere"] = view.nr_zone_pages - sum(totals[f"pages_{name}"] for name in places.values())
     deferred = blocks.of("PG_deferred")
     for zone in np.unique(blocks.zone[deferred]):
         mine = deferred[blocks.zone[deferred] == zone]

@@ -10,6 +10,7 @@
 #include "list.h"
 #include "page_alloc.h"
 #include "slab.h"
+#include "sys.h"
 
 struct shm_env shm;
 
@@ -248,7 +249,7 @@ __export int shm_arena_format(void *base, const struct shm_geometry *geometry)
 	if (!geometry_ok(geometry))
 		return -EINVAL;
 	shm = (struct shm_env){ 0 };
-	shm.pid = saved.pid;
+	shm.pid = sys_getpid();
 	error = format(base, geometry);
 	shm = saved;
 	return error;

@@ -158,7 +158,7 @@ def test_program_gives_back_what_it_took_within_one_interrupt(kind: str) -> None
     step = made_program.per_interrupt or made_program.ops.size
     machine = workload_model.Machine([made_program.private_slots], 0, handler=True)
     for start in range(0, made_program.ops.size, step):
-        for op in made_program.ops[start : start + step]:
+        for op in workload_model.ops_of(made_program.ops[start : start + step]):
             machine.step(0, op)
         assert machine.live() == []
     assert machine.skipped == 0

@@ -10,6 +10,7 @@ from audit_sample import Sample, only_problem, problems
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shmalloc.audit import audit
 from shmalloc.audit.lists import walk_chain
 
 
@@ -143,11 +144,7 @@ def test_deferred_page_on_no_list_is_lost() -> None:
         sample.page_record(sample.deferred)["lru"]["next"] = 0
 
     problem = only_problem(corrupt)
-    assert problem.verdict == "lost_memory" and f"page {sample_of().deferred_2}" in problem.text
-
-
-def sample_of() -> Sample:
-    return Sample()
+    assert problem.verdict == "lost_memory" and f"page {Sample().deferred_2}" in problem.text
 
 
 @pytest.mark.parametrize("target", [24, 2**64 - 8])
@@ -176,23 +173,21 @@ def test_deferred_list_leads_to_another_page() -> None:
 
 
 def test_deferred_pages_are_named_and_no_error() -> None:
-    from shmalloc.audit import audit
-
     report = audit(Sample(), expect_live=True)
     assert report.totals["pages_deferred"] == 3
     assert any("3 pages in 2 blocks wait on trylock_free_pages" in note for note in report.notes)
 
 
-@given(st.integers(0, 40), st.data())
-def test_chain_ends_whatever_it_links_to(length: int, data: st.DataObject) -> None:
+@given(st.permutations(range(1, 64)), st.integers(1, 40), st.data())
+def test_chain_ends_whatever_it_links_to(places: list[int], length: int, data: st.DataObject) -> None:
+    links = [place * 8 for place in places[:length]]
     words = memoryview(np.zeros(64, np.uint64))
-    order = data.draw(st.permutations(range(1, 64)))[:length]
-    for one, other in pairwise(order):
-        words[one] = other * 8
-    back = data.draw(st.sampled_from([0, *order, 63 * 8 + 1, 64])) if order else 0
-    if order:
-        words[order[-1]] = back * 8 if back in order else back
-    chain = walk_chain(words, order[0] * 8 if order else 0, range(8, 512, 8))
-    assert chain.links[:length] == [word * 8 for word in order]
-    assert bool(chain.fault) == (back != 0)
-    assert len(chain.links) <= 3 * max(length, 1)
+    for one, other in pairwise(links):
+        words[one // 8] = other
+    last = data.draw(st.sampled_from([0, 7, 512, 2**64 - 8, *links]))
+    words[links[-1] // 8] = last
+    chain = walk_chain(words, links[0], range(8, 512, 8))
+    assert chain.links[:length] == links
+    assert bool(chain.fault) == (last != 0)
+    assert ("circular" in chain.fault) == (last in links)
+    assert len(chain.links) <= 3 * length

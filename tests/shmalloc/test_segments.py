@@ -119,7 +119,7 @@ def hostile_fields() -> list[tuple[str, int]]:
     fields += [("nr_pages", value) for value in (0, SIZE, 2**32, 2**63)]
     fields += [("nr_zones", value) for value in (0, 33, 2**31, 2**32 - 1)]
     fields += [("nr_caches", value) for value in (65, 2**32 - 1)]
-    fields += [("tid_step", value) for value in (0, 3, 2**31)]
+    fields += [("tid_step", value) for value in (0, 1, 3)]
     fields += [
         (name, value) for name in ("cache_cpus_stride", "cache_stats_stride") for value in (0, 1, 2**31)
     ]
@@ -206,7 +206,7 @@ os._exit(0)
 
 
 def test_what_a_dead_process_left_is_listed_and_removed() -> None:
-    done = subprocess.run([sys.executable, "-c", LEAVE_BEHIND], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", LEAVE_BEHIND], check=True, capture_output=True, text=True)
     name = done.stdout.strip()
     info = found(name)
     assert info is not None

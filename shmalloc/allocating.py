@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""What a CPU allocates and frees: objects, pages, caches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shmalloc import views
+from shmalloc.cache import KmemCache
+from shmalloc.design_calls import DesignCalls
+from shmalloc.errors import BadFree, ShmallocError
+from shmalloc.flags import gfp_flags, slab_flags
+from shmalloc.objects import cache_at, cache_name
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from shmalloc.arena import Arena
+    from shmalloc.calls import Calls
+
+
+class Allocating:
+    """The allocators' side of `shmalloc.Cpu`.
+
+    Attributes:
+        arena: that the CPU belongs to.
+    """
+
+    arena: Arena
+    _calls: Calls
+    _lib: Any
+
+    # --- objects ------------------------------------------------------------------------------
+
+    def kmalloc(self, size: int, gfp: int | str = "GFP_KERNEL", node: int = -1) -> int:
+        """Allocate *size* bytes; may spin, so not for NMI handlers.
+
+        Mirrors: mm/slub.c __kmalloc_node (6.18).
+
+        Args:
+            size: bytes; 0 gives ZERO_SIZE_PTR, which is 16.
+            gfp: flags or their names.
+            node: NUMA node, or -1 for any.
+
+        Returns:
+            Offset of the object, in bytes.
+
+        Raises:
+            AllocationFailed: with its reason.
+        """
+        return self._calls.allocate(self._lib.shm_kmalloc_node, size, gfp_flags(gfp), self._calls.node(node))
+
+    def kmalloc_nolock(self, size: int, gfp: int | str = 0, node: int = -1) -> int:
+        """Allocate *size* bytes without waiting for any lock.
+
+        Mirrors: mm/slub.c kmalloc_nolock (6.18).
+
+        Args:
+            size: bytes, 0 to 8192.
+            gfp: of __GFP_ZERO, __GFP_ACCOUNT and the like, or their names.
+            node: NUMA node, or -1 for any.
+
+        Returns:
+            Offset of the object, in bytes.
+
+        Raises:
+            AllocationFailed: with its reason.
+        """
+        return self._calls.allocate(
+            self._lib.shm_kmalloc_nolock, size, gfp_flags(gfp), self._calls.node(node)
+        )
+
+    def kfree(self, offset: int) -> None:
+        """Free an object, whoever allocated it.  NULL and ZERO_SIZE_PTR are no-ops.
+
+        Raises:
+            BadFree: it is no live object; nothing was changed.
+        """
+        self._calls.free(offset, self._lib.shm_kfree, offset)
+
+    def kfree_nolock(self, offset: int) -> None:
+        """Free an object without waiting for any lock; otherwise as `kfree`."""
+        self._calls.free(offset, self._lib.shm_kfree_nolock, offset)
+
+    def krealloc(self, offset: int, size: int, gfp: int | str = "GFP_KERNEL") -> int:
+        """Make an object larger or smaller, moving it if need be.
+
+        Args:
+            offset: of the object; NULL allocates a new one.
+            size: new size in bytes; 0 frees it.
+            gfp: flags or their names.
+
+        Returns:
+            Offset of the object now.
+
+        Raises:
+            AllocationFailed: with its reason; the old object is still there.
+            BadFree: it is no live object; nothing was changed.
+        """
+        if offset not in (0, self._lib.SHM_ZERO_SIZE):
+            why = self._calls.why_dead(offset)
+            if why is not None:
+                raise BadFree(offset, why)
+        return self._calls.allocate(self._lib.shm_krealloc, offset, size, gfp_flags(gfp))
+
+    def ksize(self, offset: int) -> int:
+        """Return how many bytes of an object its allocator keeps for it; at least what was asked for.
+
+        Raises:
+            ShmallocError: it is no live object.
+        """
+        if offset == self._lib.SHM_ZERO_SIZE:
+            return 0
+        why = self._calls.why_dead(offset)
+        if why is not None:
+            raise ShmallocError(f"ksize of offset {offset:#x}: {why}")
+        return int(self._calls.call(self._lib.shm_ksize, offset))
+
+    def view(self, offset: int, size: int | None = None) -> memoryview[int]:
+        """Look at an object: writable, no copy.  It is C memory: freed means somebody else's.
+
+        Args:
+            offset: of the object, or of somewhere within it if the size is given.
+            size: in bytes; None = all of the object (with the oracle: what was asked for, rounded up to 8).
+
+        Raises:
+            ShmallocError: these bytes are not all within a live object.
+        """
+        return views.object_view(self._calls, offset, size)
+
+    def array(self, offset: int, shape: int | tuple[int, ...], dtype: Any = "u1") -> np.ndarray[Any, Any]:
+        """Look at an object as a numpy array: writable, no copy; otherwise as `view`."""
+        return views.object_array(self._calls, offset, shape, dtype)
+
+    # --- pages --------------------------------------------------------------------------------
+
+    def alloc_pages(self, order: int = 0, gfp: int | str = "GFP_KERNEL", node: int = -1) -> int:
+        """Allocate 2**order pages in a row; may spin.
+
+        Args:
+            order: 0 to 10.
+            gfp: flags or their names.
+            node: NUMA node, or -1 for any.
+
+        Returns:
+            Offset of the first page's memory, in bytes.
+
+        Raises:
+            AllocationFailed: with its reason.
+        """
+        return self._calls.allocate(self._lib.shm_alloc_pages, gfp_flags(gfp), self._calls.node(node), order)
+
+    def alloc_pages_nolock(self, order: int = 0, gfp: int | str = 0, node: int = -1) -> int:
+        """Allocate pages without waiting for any lock; otherwise as `alloc_pages`."""
+        return self._calls.allocate(
+            self._lib.shm_alloc_pages_nolock, gfp_flags(gfp), self._calls.node(node), order
+        )
+
+    def free_pages(self, offset: int, order: int = 0) -> None:
+        """Give pages back.
+
+        Raises:
+            BadFree: no live block of this order begins there; nothing was changed.
+        """
+        self._calls.free_pages(offset, order, self._lib.shm_free_pages)
+
+    def free_pages_nolock(self, offset: int, order: int = 0) -> None:
+        """Give pages back without waiting for any lock; otherwise as `free_pages`."""
+        self._calls.free_pages(offset, order, self._lib.shm_free_pages_nolock)
+
+    def drain_pages(self) -> None:
+        """Give this CPU's page lists, and what waits on the zones' deferred lists, back to the buddy."""
+        self._calls.run(self._lib.shm_drain_pages)
+
+    # --- caches -------------------------------------------------------------------------------
+
+    def kmem_cache_create(
+        self, name: str, size: int, *, align: int = 0, flags: int | str = 0, ctor: int = 0
+    ) -> KmemCache:
+        """Make a slab cache.
+
+        Args:
+            name: at most 39 bytes.
+            size: of an object, in bytes.
+            align: in bytes; 0 = as the size wants it.
+            flags: SLAB_* bits or their names.
+            ctor: index of a constructor of the core; 0 = none.
+
+        Returns:
+            The cache.
+
+        Raises:
+            ShmallocError: the name is taken, a value is out of range, or the table is full.
+        """
+        index = self._calls.run(
+            self._lib.shm_kmem_cache_create, name.encode(), size, align, slab_flags(flags), ctor
+        )
+        return KmemCache(self._calls, index)
+
+    def cache(self, which: int | str) -> KmemCache:
+        """Find a cache by name, such as ``"kmalloc-128"``, or by its index.
+
+        Raises:
+            ShmallocError: there is no such cache.
+        """
+        rows = range(min(self.arena.header.nr_caches, self.arena.header.geometry.max_caches))
+        for index in rows:
+            row = cache_at(self.arena, index)
+            if row is None or row.state != self._lib.CACHE_LIVE:
+                continue
+            if which in (index, cache_name(self.arena, row)):
+                return KmemCache(self._calls, index)
+        raise ShmallocError(f"cache {which!r}: {self.arena.name} has no such cache")
+
+    def flush_all(self, cache: KmemCache | None = None) -> None:
+        """Make every CPU give up its slabs of one cache, or of all."""
+        self._calls.run(self._lib.shm_flush_all, 0xFFFFFFFF if cache is None else cache.index)
+
+    # --- designs ------------------------------------------------------------------------------
+
+    def design(self, name: str) -> DesignCalls:
+        """Return the operations of one design, such as ``"kmalloc_nolock"``, on this CPU.
+
+        Raises:
+            ValueError: naming the designs there are.
+        """
+        return DesignCalls(self._calls, name)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Running the command for real, in a process of its own, as a person would."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LIMIT_S = 120.0  # of waiting for anything; reached only if something is broken
+SMALL = """
+cpus = 2
+ops = 20_000
+[arena]
+size = "16MiB"
+[workload]
+kind = "mix"
+slots = 101
+array_ops = 2003
+"""
+ENDLESS = SMALL.replace("ops = 20_000", "duration_s = 600.0")
+
+
+def config(folder: Path, text: str = SMALL, name: str = "small") -> Path:
+    """Write a config."""
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the command line of `shmalloc`."""
+    return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+
+
+def results(path: Path, *arguments: object, status: int = 0) -> dict[str, Any]:
+    """Run one config, and return its result; its exit status must be the one given."""
+    done = run(
+        "run", path, "--json", "--no-progress", "--out", path.parent / "out", *arguments, cwd=path.parent
+    )
+    assert done.returncode == status, done.stderr + done.stdout
+    found: dict[str, Any] = json.loads(done.stdout)
+    (run_json,) = found["runs"]
+    return dict(run_json)
+
+
+def only_cell(run_json: dict[str, Any]) -> dict[str, Any]:
+    """Return the only cell of a run."""
+    (cell,) = run_json["cells"]
+    return dict(cell)
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition is true, and return what it returned."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {LIMIT_S} s for: {what}"
+        time.sleep(0.01)
+    return found
+
+
+class Running:
+    """A run in progress. Attributes: process: the parent.  segment: in /dev/shm.  children."""
+
+    def __init__(self, process: subprocess.Popen[str], count: int) -> None:
+        self.process = process
+        self.children = until(lambda: self._children(count), f"{count} children")
+        self.segment = until(self._segment, "the segment")
+
+    def _children(self, count: int) -> list[psutil.Process]:
+        assert self.process.poll() is None, self.process.communicate()
+        found = psutil.Process(self.process.pid).children()
+        return found if len(found) == count else []
+
+    def _segment(self) -> Path | None:
+        return next(iter(Path("/dev/shm").glob(f"shmalloc-{self.process.pid}-*")), None)
+
+    def until_busy(self) -> None:
+        """Wait until the CPUs have done some ops."""
+        from shmalloc.arena import Arena
+
+        with Arena.attach(self.segment.name) as arena:
+            done = arena.region("cpus")["ops_done"]
+            until(lambda: (done[: len(self.children)] > 0).all(), "ops")
+
+    def ended(self) -> tuple[int, str, str]:
+        """Wait for the parent, then for all children to be gone; return status, stdout, stderr."""
+        out, err = self.process.communicate(timeout=LIMIT_S)
+        until(self.is_gone, "the children's end")
+        return self.process.returncode, out, err
+
+    def is_gone(self) -> bool:
+        """Whether no child lives."""
+        return not any(_lives(child) for child in self.children)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def running(path: Path, *arguments: object, children: int = 2) -> Iterator[Running]:
+    """Start a run that does not end by itself, and wait until its processes are there."""
+    process = subprocess.Popen(
+        command("run", path, "--json", "--no-progress", "--out", path.parent / "out", *arguments),
+        cwd=path.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Running(process, children)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=LIMIT_S)
