@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,9 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(f"shmalloc: this machine cannot do it: {error}", CANNOT)
     except ShmallocError as error:
         return _say(f"shmalloc: {error}", FAILED)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader has enough; what is still buffered must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except KeyboardInterrupt:
+        return _say("shmalloc: interrupted", SIGNALLED + signal.SIGINT)
 
 
 def _say(text: str, status: int) -> int:
@@ -65,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     runs.check_configs(experiments)
     runs.check_machine(experiments)
     out = arguments.out or runs.default_out(experiments)
+    runs.make_folder(out)
     progress = choose(quiet=arguments.no_progress)
     finished = []
     with Interruption() as interruption:
@@ -75,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
                 runs.write(out if len(experiments) == 1 else out / experiment.name, made, samples)
         except Interrupted as why:
             progress.close()
+            runs.remove_if_empty(out)
             done = f"{len(finished)} of {len(experiments)} configs finished"
             text = f"shmalloc: interrupted by {why}: all processes ended, the arena removed, {done}"
             return _say(text, SIGNALLED + why.number)

@@ -98,6 +98,7 @@ class CpuProcess:
                     "slots": slots,
                     "nr_slots": program["slots"],
                     "design": program["design"],
+                    "flags": self.lib.SHM_REPLAY_PATTERN if self.spec["pattern"] else 0,
                 },
             )
             self._keep.append(made)

@@ -19,7 +19,7 @@ from harness.vocabulary import CONTEXTS, KINDS, OK
 from shmalloc.units import format_bytes
 
 PLAIN_WIDTH = 150
-_STACK_SHOWN = 12
+_STACK_SHOWN = 24
 _LISTED = 3  # measured values that are written one by one
 _LATENCIES = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
 

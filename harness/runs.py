@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import json
 import os
 import shlex
@@ -153,6 +155,26 @@ def default_out(experiments: Sequence[Experiment]) -> Path:
     while path.exists():
         path, number = RUNS_DIR / f"{base}-{number}", number + 1
     return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results, before anything runs.
+
+    Raises: ConfigError, if it cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        problem = Problem("--out", repr(str(folder)), f"no folder for results: {error.strerror}")
+        raise ConfigError("command line", [problem]) from None
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Leave no folder without results."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def write(folder: Path, run: Mapping[str, Any], samples: Samples) -> None:

@@ -283,7 +283,7 @@ def _audit_json(report: AuditReport) -> dict[str, Any]:
         "ok": report.ok,
         "problems": len(report.problems),
         "notes": list(report.notes),
-        "totals": {name: int(total) for name, total in report.totals.items()},
+        "totals": {n: int(total) for n, total in report.totals.items() if not n.startswith("cache.")},
         "seconds": round(report.seconds, 4),
     }
 

@@ -111,21 +111,13 @@ def _of_core(found: Violation, owner: int, core: Core) -> dict[str, Any]:
 
 
 def _stack(found: Violation, core: Core) -> list[dict[str, Any]]:
-    names = symbolise([frame.address for frame in found.stack], core)
+    from shmalloc.symbols import symbols
+
+    names = symbols(core.path).names([(frame.level, frame.address) for frame in found.stack])
     return [
         {"level": frame.level, "address": frame.address, "symbol": name}
         for frame, name in zip(found.stack, names, strict=True)
     ]
-
-
-def symbolise(addresses: Sequence[int], core: Core) -> list[str]:
-    """Name return addresses; one that has no name is its number."""
-    try:
-        from shmalloc.symbols import symbols
-    except ImportError:
-        return [f"{address:#x}" for address in addresses]
-    table = symbols(core.path)
-    return [str(table.name(address - 1)) for address in addresses]
 
 
 def of_audit(report: AuditReport, when: str) -> list[dict[str, Any]]:

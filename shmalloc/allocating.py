@@ -47,6 +47,8 @@ class Allocating:
 
         Raises:
             AllocationFailed: with its reason.
+
+        Context: task, softirq, irq.  Cost: O(1) on the fast path.
         """
         return self._calls.allocate(self._lib.shm_kmalloc_node, size, gfp_flags(gfp), self._calls.node(node))
 
@@ -65,6 +67,8 @@ class Allocating:
 
         Raises:
             AllocationFailed: with its reason.
+
+        Context: any.  Cost: O(1) on the fast path.
         """
         return self._calls.allocate(
             self._lib.shm_kmalloc_nolock, size, gfp_flags(gfp), self._calls.node(node)

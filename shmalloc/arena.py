@@ -286,13 +286,12 @@ class Arena:
         Raises:
             ShmallocError: it would not lie within the arena.
         """
-        mapping, ffi = self._mapped(), self.core.ffi
-        size = ffi.sizeof(struct)
-        if not 0 <= offset <= mapping.size_bytes - size:
+        mapping = self._mapped()
+        if not 0 <= offset <= mapping.size_bytes - self.core.ffi.sizeof(struct):
             raise ShmallocError(
                 f"{self.name}: a {struct} at offset {offset:#x} does not lie within the arena"
             )
-        return ffi.from_buffer(f"{struct} *", mapping.buffer[offset : offset + size])
+        return mapping.pointer(struct, offset)
 
     def item(self, struct: str, region: str, index: int) -> Any:
         """Look at one structure of a region that holds one for each CPU, cache or page.

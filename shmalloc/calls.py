@@ -63,6 +63,7 @@ class Calls:
         self._tid = threading.get_native_id()
         self._pid = os.getpid()
         self._seen = count_violations(arena)
+        self._current: Callable[[], int] = self.lib.shm_cpu_current
         self._nr_nodes = int(arena.header.geometry.nr_nodes)
         self._reasons = arena.core.names("reason")
         self.has_oracle = bool(arena.header.geometry.flags & self.lib.SHM_GEO_ORACLE)
@@ -84,12 +85,12 @@ class Calls:
             WrongThread: this is not its thread.
             ValueError: an argument that the core's types cannot hold.
         """
-        if self.lib.shm_cpu_current() != self._bound:
+        if self._current() != self._bound:
             self.become()
         try:
             return function(*arguments)
         except OverflowError as error:
-            raise ValueError(f"{_name_of(function)}{arguments}: {error}") from None
+            raise ValueError(f"{_text(function, arguments)}: {error}") from None
 
     def node(self, node: int) -> int:
         """Return a node that the core may look up.
@@ -97,7 +98,7 @@ class Calls:
         Raises:
             ValueError: there is no such node.
         """
-        if -1 <= node < self._nr_nodes:
+        if node == -1 or 0 <= node < self._nr_nodes:
             return node
         raise ValueError(f"node = {node}: allowed are -1 (any) to {self._nr_nodes - 1}")
 
@@ -107,7 +108,12 @@ class Calls:
         Raises:
             AllocationFailed: it returned NULL.
         """
-        offset: int = self.call(function, *arguments)
+        if self._current() != self._bound:
+            self.become()
+        try:
+            offset = function(*arguments)
+        except OverflowError as error:
+            raise ValueError(f"{_text(function, arguments)}: {error}") from None
         if offset:
             return offset
         self.refuse_caller()
@@ -154,9 +160,11 @@ class Calls:
         Raises:
             BadFree: it is no live object; nothing was changed.
         """
-        if not self.has_oracle and offset not in (0, self.lib.SHM_ZERO_SIZE):
-            self._refuse(offset, why_no_object(self.arena, offset))
-        self._free(offset, function, arguments)
+        result = self._free(offset, function, arguments)
+        if result:
+            raise self._free_error(result, function, arguments) or BadFree(
+                offset, why_not_live(self.arena, offset)
+            )
 
     def free_pages(self, offset: int, order: int, function: Callable[..., int], *before: Any) -> None:
         """Call a function that frees a block of pages.
@@ -170,26 +178,29 @@ class Calls:
         Raises:
             BadFree: it is no live block of this order; nothing was changed.
         """
-        if offset:
-            self._refuse(offset, why_no_pages(self.arena, offset, order))
-        self._free(offset, function, (*before, offset, order))
-
-    def _free(self, offset: int, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
-        try:
-            result = int(self.call(function, *arguments))
-        except ValueError:
-            raise BadFree(offset, why_not_live(self.arena, offset)) from None
-        if result == -errno.EINVAL:
-            raise BadFree(offset, why_not_live(self.arena, offset))
+        arguments = (*before, offset, order)
+        result = self._free(offset, function, arguments)
         if result:
-            self.refuse_caller()
-            self.raise_verdict()
-            raise ShmallocError(f"{_text(function, arguments)}: {os.strerror(-result)}")
+            why = why_no_pages(self.arena, offset, order) or why_not_live(self.arena, offset)
+            raise self._free_error(result, function, arguments) or BadFree(offset, why)
 
-    @staticmethod
-    def _refuse(offset: int, why: str | None) -> None:
-        if why is not None:
-            raise BadFree(offset, why)
+    def _free(self, offset: int, function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+        if self._current() != self._bound:
+            self.become()
+        try:
+            return function(*arguments)
+        except OverflowError:
+            raise BadFree(offset, why_not_live(self.arena, offset)) from None
+
+    def _free_error(
+        self, result: int, function: Callable[..., int], arguments: tuple[Any, ...]
+    ) -> ShmallocError | None:
+        """Return what is wrong besides the offset."""
+        self.refuse_caller()
+        self.raise_verdict()
+        if result == -errno.EINVAL:
+            return None
+        return ShmallocError(f"{_text(function, arguments)}: {os.strerror(-result)}")
 
     def become(self) -> None:
         """Make this the CPU that the core works as."""
@@ -226,7 +237,8 @@ class Calls:
         fresh = read_violations(self.arena)[self._seen :]
         self._seen = total
         for violation in fresh:
-            if violation.cpu == self._number and violation.verdict in _ENDLESS_WAITS:
+            mine = violation.cpu == self._number and violation.level == 0  # not a handler's on top of it
+            if mine and violation.verdict in _ENDLESS_WAITS:
                 raise DeadlockProved(violation)
 
 

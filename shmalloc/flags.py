@@ -6,6 +6,15 @@ from functools import cache
 from shmalloc._binding import core as load_core
 
 
+class _Named(int):
+    """Flags that print as the text they came from."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def gfp_flags(gfp: int | str) -> int:
     """Return allocation flags, given as bits or as ``"GFP_KERNEL|__GFP_ZERO"``."""
     return _parsed(gfp) if isinstance(gfp, str) else gfp
@@ -15,7 +24,9 @@ def gfp_flags(gfp: int | str) -> int:
 def _parsed(text: str) -> int:
     from shmalloc.gfp import parse
 
-    return parse(text)
+    flags = _Named(parse(text))
+    flags.text = text
+    return flags
 
 
 @cache

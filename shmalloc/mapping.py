@@ -86,13 +86,20 @@ class Mapping:
 
     def _export(self) -> None:
         self.buffer: memoryview[int] = memoryview(self._mmap)
-        self.header: Any = self._ffi.from_buffer("struct shm_header *", self.buffer, require_writable=True)
+        # Over the map itself: cffi over a memoryview crashes when both end in one garbage collection.
+        self.header: Any = self._ffi.from_buffer("struct shm_header *", self._mmap, require_writable=True)
         self.base = int(self._ffi.cast("uintptr_t", self.header))
 
     @property
     def size_bytes(self) -> int:
         """Bytes that are mapped."""
         return len(self._mmap)
+
+    def pointer(self, struct: str, offset: int) -> Any:
+        """Return a pointer that keeps the mapping alive; the caller has checked the offset."""
+        header = self.header
+        # An owner of its own for each: the destructor has nothing to do but to refer to the map.
+        return self._ffi.gc(self._ffi.cast(f"{struct} *", self.base + offset), lambda _, owner=header: None)
 
     def close(self) -> bool:
         """Unmap the segment if nobody looks at it any more.
@@ -115,7 +122,7 @@ class Mapping:
     def let_go(self) -> None:
         """Unmap the segment as soon as the last view of it is gone."""
         if not self.close():
-            del self.buffer, self.header
+            del self.buffer, self.header, self._mmap
 
 
 def _too_small(name: str, descriptor: int, size_bytes: int, core: Core) -> ShmallocError:

@@ -119,18 +119,23 @@ class OpArray:
 
     def __init__(self, core: Core, source: BufferLike, slots: int | BufferLike | None) -> None:
         ffi = core.ffi
-        raw = memoryview(cast("Buffer", source)).cast("B")
+        with memoryview(cast("Buffer", source)) as view:
+            nbytes = view.nbytes
         size = ffi.sizeof("struct shm_op")
-        if not raw.nbytes or raw.nbytes % size:
+        if not nbytes or nbytes % size:
             raise ValueError(
-                f"ops = {raw.nbytes} bytes: allowed is a whole number, at least one, of ops of {size} bytes"
+                f"ops = {nbytes} bytes: allowed is a whole number, at least one, of ops of {size} bytes"
             )
-        self.ops = ffi.from_buffer("struct shm_op[]", raw)
-        self.nr_ops = raw.nbytes // size
+        # cffi over a memoryview crashes when both end in one garbage collection.
+        self.ops = ffi.from_buffer(
+            "struct shm_op[]", bytes(source) if isinstance(source, memoryview) else source
+        )
+        self.nr_ops = nbytes // size
         if slots is None:
             slots = 1 + max((op.slot for op in self.ops if not op.flags & core.lib.OPF_SHARED), default=0)
-        self.slots = _slot_words(slots)
-        self.slots_pointer = ffi.from_buffer("uint64_t[]", self.slots, require_writable=True)
+        owner = _slot_words(slots)
+        self.slots = memoryview(cast("Buffer", owner)).cast("B").cast("Q")
+        self.slots_pointer = ffi.from_buffer("uint64_t[]", owner, require_writable=True)
 
     def check(self, arena: Arena) -> None:
         """Compare every op with what the arena has.
@@ -138,8 +143,13 @@ class OpArray:
         Raises:
             ValueError: with every mistake in every op.
         """
+        problems = self._problems(arena)
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _problems(self, arena: Arena) -> list[str]:
         lib, header = arena.core.lib, arena.header
-        problems = []
+        problems: list[str] = []
         for number, op in enumerate(self.ops):
             shared = op.flags & lib.OPF_SHARED
             limits = {
@@ -162,25 +172,31 @@ class OpArray:
                 for key, limit in limits.items()
                 if getattr(op, key) >= limit
             ]
-        if problems:
-            raise ValueError("; ".join(problems))
+        return problems
 
     def held(self) -> list[int]:
         """Return the offsets that the private slots hold."""
         return [word & ((1 << 48) - 1) for word in self.slots if word]
 
 
-def _slot_words(slots: int | BufferLike) -> memoryview[int]:
+def _slot_words(slots: int | BufferLike) -> BufferLike:
+    """Return what owns the memory of the slots."""
+    allowed = "allowed is a number of slots or a writable buffer of 64-bit words"
     if isinstance(slots, int):
         if slots < 0:
-            raise ValueError(
-                f"slots = {slots}: allowed is a number of slots or a writable buffer of 64-bit words"
-            )
-        return memoryview(array("Q", bytes(_WORD_BYTES * max(1, slots))))
-    view = memoryview(cast("Buffer", slots)).cast("B")
-    if view.readonly or not view.nbytes or view.nbytes % _WORD_BYTES:
-        raise ValueError(f"slots = {view.nbytes} bytes: allowed is a writable buffer of 64-bit words")
-    return view.cast("Q")
+            raise ValueError(f"slots = {slots}: {allowed}")
+        return array("Q", bytes(_WORD_BYTES * max(1, slots)))
+    with memoryview(cast("Buffer", slots)) as view:
+        nbytes, readonly, owner = view.nbytes, view.readonly, view.obj
+    if readonly or not nbytes or nbytes % _WORD_BYTES:
+        raise ValueError(f"slots = {nbytes} bytes: {allowed}")
+    if isinstance(slots, memoryview):
+        # cffi over a memoryview crashes when both end in one garbage collection: go to its owner.
+        with memoryview(owner) as whole:
+            if whole.nbytes != nbytes:
+                raise ValueError("slots = a part of a buffer: allowed is the whole of it")
+        return owner
+    return slots
 
 
 class Program(OpArray):

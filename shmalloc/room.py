@@ -33,8 +33,7 @@ def limits(shm_directory: Path = SHM_DIRECTORY, root: Path = Path("/")) -> list[
     Returns:
         The limits that this machine has; one that cannot be read is left out.
     """
-    status = os.statvfs(shm_directory)
-    found = [Limit(str(shm_directory), status.f_bavail * status.f_frsize)]
+    found = [Limit(str(shm_directory), _file_system_free_bytes(shm_directory))]
     available = _mem_available_bytes(root / "proc/meminfo")
     if available is not None:
         found.append(Limit("MemAvailable", available))
@@ -52,6 +51,14 @@ def _read(path: Path) -> str | None:
         return path.read_text()
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _file_system_free_bytes(directory: Path) -> int:
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return 0  # without it there is no shared memory at all
+    return status.f_bavail * status.f_frsize
 
 
 def _mem_available_bytes(meminfo: Path) -> int | None:

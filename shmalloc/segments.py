@@ -89,7 +89,8 @@ def list_segments(directory: Path = SHM_DIRECTORY) -> list[SegmentInfo]:
     Args:
         directory: where segments appear as files.
     """
-    found = (_inspect(directory, name) for name in sorted(os.listdir(directory)))
+    names = sorted(os.listdir(directory)) if directory.is_dir() else []
+    found = (_inspect(directory, name) for name in names)
     return [info for info in found if info is not None]
 
 
@@ -147,7 +148,7 @@ def _arena_info(core: Core, name: str, descriptor: int, size_bytes: int) -> Segm
     if size_bytes < core.ffi.sizeof("struct shm_header"):
         return SegmentInfo(name, size_bytes, "truncated")
     with mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-        header = core.ffi.from_buffer("struct shm_header *", view)
+        header = core.ffi.from_buffer("struct shm_header *", mapped)
         try:
             state = _STATES.get(-core.lib.shm_arena_check(header, size_bytes), "not an arena")
             if state not in ("ready", "not ready"):

@@ -116,7 +116,7 @@ class Symbols:
 
 def _functions(elf: ELFFile) -> list[tuple[int, int, str]]:
     """List (start, size, name) of all functions, by start; of aliases the first."""
-    table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
+    table: Any = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
     found: dict[int, tuple[int, int, str]] = {}
     for symbol in table.iter_symbols() if table is not None else ():
         if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_size"]:

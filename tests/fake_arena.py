@@ -148,6 +148,10 @@ class FakeArena:
                 self._arrays[name] = raw.view(layout.dtype(TABLES[name])).reshape(shapes[name])
             else:
                 self._arrays[name] = raw.reshape(nr_pages, PAGE) if name == "memory" else raw.view(np.uint64)
+        for name, span in spans.items():
+            self.header["regions"][self.c[f"REGION_{name.upper()}"]] = span
+        for name in ("cache_cpus", "cache_stats"):
+            self.header[f"{name}_stride"] = self._arrays[name].strides[0]
         self.spans, self.nr_pages = spans, nr_pages
         self.words = np.frombuffer(self.buffer, np.uint64)
 

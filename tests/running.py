@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Running the command for real, in a process of its own, as a person would."""
+"""Running the command for real, in this process or in one of its own."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from harness import cli
 
 LIMIT_S = 120.0  # of waiting for anything; reached only if something is broken
 SMALL = """
@@ -39,8 +43,28 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "harness", *map(str, arguments)]
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+@dataclass(frozen=True)
+class Done:
+    """How a command ended. Attributes: returncode, stdout, stderr."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object, cwd: Path) -> Done:
+    """Run the command in this process, which saves its start; its CPUs are processes all the same."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), chdir(cwd):
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def run_apart(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, to its end."""
     return subprocess.run(
         command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
@@ -88,13 +112,17 @@ class Running:
     def _segment(self) -> Path | None:
         return next(iter(Path("/dev/shm").glob(f"shmalloc-{self.process.pid}-*")), None)
 
-    def until_busy(self) -> None:
-        """Wait until the CPUs have done some ops."""
+    def busy(self) -> int:
+        """Return the ops that the slowest CPU has done."""
         from shmalloc.arena import Arena
 
+        cpus = [child for child in self.children if "harness.cpu_process" in child.cmdline()]
         with Arena.attach(self.segment.name) as arena:
-            done = arena.region("cpus")["ops_done"]
-            until(lambda: (done[: len(self.children)] > 0).all(), "ops")
+            return int(arena.region("cpus")["ops_done"][: len(cpus)].min())
+
+    def until_busy(self) -> None:
+        """Wait until each CPU has done some ops."""
+        until(self.busy, "ops")
 
     def ended(self) -> tuple[int, str, str]:
         """Wait for the parent, then for all children to be gone; return status, stdout, stderr."""

@@ -32,7 +32,7 @@ def audit(arena: Auditable, *, expect_live: bool | None = None) -> AuditReport:
     findings = Findings()
     try:
         view = View.of(arena)
-    except ValueError as error:
+    except (ValueError, TypeError, ArithmeticError) as error:  # what numpy says of shapes that do not fit
         findings.add(CORRUPTION, "header", f"describes no arena of this size: {error}")
     else:
         if check_frame(view, findings):

@@ -80,6 +80,7 @@ class View:
         raw = memoryview(arena.buffer).cast("B")
         words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
         header = np.frombuffer(raw, layout.dtype("shm_header"), 1)[0]
+        _check_bounds(header, len(raw))
         regions = {
             name: arena.region(name)
             for name in ("cpus", "nodes", "zones", "pagesets", "caches", "cache_nodes", "cache_cpus")
@@ -187,6 +188,28 @@ class View:
         return self.memory_offset + pfns * constant("SHM_PAGE_SIZE")
 
 
+def _check_bounds(header: Any, size_bytes: int) -> None:
+    """Refuse a header whose regions leave the segment: numpy must not be led there.
+
+    Raises: ValueError, naming the first that does.
+    """
+    cpus = int(header["geometry"]["nr_cpus"])
+    if not 1 <= cpus <= constant("SHM_MAX_CPUS"):
+        raise ValueError(f"nr_cpus = {cpus}: allowed is 1..{constant('SHM_MAX_CPUS')}")
+    for name, number in layout.enumeration("shm_region_id").items():
+        if number == constant("NR_REGIONS"):
+            continue
+        region = header["regions"][number]
+        offset, length = int(region["offset"]), int(region["bytes"])
+        if offset + length > size_bytes:
+            raise ValueError(f"{name} is {length} bytes at {offset:#x}, the segment {size_bytes} bytes")
+        stride = f"{name.removeprefix('REGION_').lower()}_stride"
+        if stride in header.dtype.names and int(header[stride]) * cpus > length:
+            raise ValueError(
+                f"{stride} = {header[stride]}: {cpus} CPUs do not fit the region's {length} bytes"
+            )
+
+
 def field_offset(struct: str, name: str) -> int:
     """Return the offset of a field within a structure, in bytes."""
     fields = layout.dtype(struct).fields
@@ -226,6 +249,11 @@ def check_frame(view: View, findings: Findings) -> bool:
 
 
 def _check_pageblocks(view: View, findings: Findings) -> bool:
+    order, length = view.pageblock_order, len(view.pageblocks)
+    if not 1 <= order <= constant("SHM_MAX_PAGE_ORDER") or length << order < view.nr_pages:
+        text = f"{length} pageblocks of order {order} do not cover {view.nr_pages} page frames"
+        findings.add(CORRUPTION, "pageblocks", text)
+        return False
     first = np.arange(len(view.pageblocks), dtype=np.int64) << view.pageblock_order
     zone = view.pageblocks["zone"]
     lies_in = view.zone_of(first)

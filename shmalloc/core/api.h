@@ -54,7 +54,7 @@ uint64_t shm_alloc_pages(uint32_t gfp, int node, unsigned int order);
 uint64_t shm_alloc_pages_nolock(uint32_t gfp, int node, unsigned int order);
 int shm_free_pages(uint64_t off, unsigned int order);
 int shm_free_pages_nolock(uint64_t off, unsigned int order);
-int shm_drain_pages(void);             /* all pagesets of the bound CPU, and the deferred lists */
+int shm_drain_pages(void);             /* all pagesets of the bound CPU; not the zones' deferred lists */
 
 /* --- slab [guarded] ----------------------------------------------------------------------------- */
 uint64_t shm_kmalloc(uint64_t size, uint32_t gfp);
@@ -107,7 +107,7 @@ struct shm_program {
 	uint64_t *slots;          /* private to the program, nr_slots words */
 	uint64_t nr_slots;
 	uint32_t design;
-	uint32_t pad;
+	uint32_t flags;           /* SHM_REPLAY_* */
 };
 /* program == NULL takes it away; the memory stays the caller's and must outlive the binding */
 int shm_set_program(enum shm_irq_kind kind, const struct shm_program *program);

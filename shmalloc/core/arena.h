@@ -376,6 +376,7 @@ struct shm_cpu {
 #define IRQ_PENDING_PROGRAM 1u
 #define IRQ_PENDING_WORK 2u
 #define IRQ_PENDING_IPI 4u
+#define IRQ_PENDING_PROBE 8u     /* a probe site's program, for once */
 
 /* Latency histogram: log-linear, HIST_SUB buckets per octave, unit: TSC ticks. */
 #define HIST_SUB_BITS 5

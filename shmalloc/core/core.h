@@ -77,6 +77,7 @@ struct shm_env {
 	struct shm_program program[NR_KINDS];
 	u64 program_at[NR_KINDS];  /* next op of the program */
 	u32 program_on[NR_KINDS];
+	struct shm_program probe_program;    /* of a probe that is to arrive as an IRQ */
 	struct shm_program *current_program;
 	const struct shm_op *current_op;      /* of the running level */
 	const struct shm_op *interrupted_op;  /* of the level below, for OPF_SAME */

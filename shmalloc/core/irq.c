@@ -90,6 +90,8 @@ static void run_guarded(enum shm_irq_kind kind, u32 pending)
 			ipi_run();
 		if (pending & IRQ_PENDING_PROGRAM)
 			program_run(kind);
+		if (pending & IRQ_PENDING_PROBE)
+			program_run_ops(&shm.probe_program, 0, shm.probe_program.nr_ops);
 		guard_exit(&guard);
 	} else {
 		guard_unwound(&guard);
@@ -106,7 +108,7 @@ static bool irq_once(u32 pending, u64 rip, u64 rbp)
 	barrier();
 	taken = level_enter(CTX_IRQ, rip, rbp);
 	if (taken) {
-		if (pending & IRQ_PENDING_PROGRAM)
+		if (pending & (IRQ_PENDING_PROGRAM | IRQ_PENDING_PROBE))
 			count_landing(&shm.tele->interrupts[KIND_IRQ], rip, cpu->level);
 		run_guarded(KIND_IRQ, pending);
 		level_exit();

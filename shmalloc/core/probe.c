@@ -49,28 +49,30 @@ static void run_as_probe(const struct shm_program *program)
 	level_exit();
 }
 
-static void run_as_interrupt(const struct shm_program *program, enum shm_irq_kind kind)
+static void run_as_nmi(const struct shm_program *program)
 {
-	struct shm_program saved = shm.program[kind];
-	u64 saved_at = shm.program_at[kind];
-	u32 saved_on = shm.program_on[kind];
+	struct shm_program saved = shm.program[KIND_NMI];
+	u64 saved_at = shm.program_at[KIND_NMI];
+	u32 saved_on = shm.program_on[KIND_NMI];
 
-	shm.program[kind] = *program;
-	shm.program_at[kind] = 0;
-	shm.program_on[kind] = 1;
-	atomic_add(&shm.tele->interrupts[kind].sent, 1);
-	if (kind == KIND_NMI) {
-		nmi_take((u64)__builtin_return_address(0), 0);
-		if (!irqs_disabled() && this_cpu()->irq_pending)
-			irq_replay();
-	} else {
-		irq_raise(IRQ_PENDING_PROGRAM);
-	}
-	if (kind == KIND_IRQ && this_cpu()->irq_pending & IRQ_PENDING_PROGRAM)
-		return; /* masked: the program stays for when it is taken */
-	shm.program[kind] = saved;
-	shm.program_at[kind] = saved_at;
-	shm.program_on[kind] = saved_on;
+	shm.program[KIND_NMI] = *program;
+	shm.program_at[KIND_NMI] = 0;
+	shm.program_on[KIND_NMI] = 1;
+	atomic_add(&shm.tele->interrupts[KIND_NMI].sent, 1);
+	nmi_take((u64)__builtin_return_address(0), 0);
+	shm.program[KIND_NMI] = saved;
+	shm.program_at[KIND_NMI] = saved_at;
+	shm.program_on[KIND_NMI] = saved_on;
+	if (!irqs_disabled() && this_cpu()->irq_pending)
+		irq_replay();
+}
+
+/* Masked, it stays pending and is taken where irqs are enabled again. */
+static void run_as_irq(const struct shm_program *program)
+{
+	shm.probe_program = *program;
+	atomic_add(&shm.tele->interrupts[KIND_IRQ].sent, 1);
+	irq_raise(IRQ_PENDING_PROBE);
 }
 
 /* What another CPU does meanwhile, on the same thread: deterministic, but without its own time. */
@@ -95,10 +97,10 @@ static void fire(struct probe *p)
 		run_as_probe(&program);
 		break;
 	case PROBE_NMI:
-		run_as_interrupt(&program, KIND_NMI);
+		run_as_nmi(&program);
 		break;
 	case PROBE_IRQ:
-		run_as_interrupt(&program, KIND_IRQ);
+		run_as_irq(&program);
 		break;
 	case PROBE_OTHER_CPU:
 		run_as_other_cpu(&program, p->other_cpu);

@@ -2,8 +2,8 @@
 /*
  * Replaying op arrays at machine speed: the workload in task context, programs in handlers.
  *
- * A slot word holds what an op allocated: bits 0-47 offset, 48-52 page order, 53 pages, 56-63 the
- * design that allocated it.  A private slot is touched by one op array only, with plain accesses; a
+ * A slot word holds what an op allocated: bits 0-47 offset, 48-52 page order, 53 pages, 54 carries
+ * the keyed pattern, 56-63 the design that allocated it.  A private slot is touched by one op array only, with plain accesses; a
  * shared one is exchanged atomically, so every object has one holder at any time.
  * Context: any; shm_replay itself task.
  */
@@ -15,6 +15,7 @@
 #define SLOT_OFFSET ((1ull << 48) - 1)
 #define SLOT_ORDER_SHIFT 48
 #define SLOT_PAGES (1ull << 53)
+#define SLOT_PATTERN (1ull << 54)
 #define SLOT_DESIGN_SHIFT 56
 #define CHECK_EVERY 256
 
@@ -31,14 +32,14 @@ static u64 pattern_of(u64 off)
 	return off * 0xd6e8feb86659fd93ull ^ 0x5ca1ab1e5ca1ab1eull;
 }
 
-/* A keyed word at the front, and one at the end where the oracle will know where that is. */
-static void pattern_write(u64 off, u64 bytes)
+/* A keyed word at the front and one at the end, which only the oracle will find again. */
+static u64 pattern_write(u32 flags, u64 off, u64 bytes)
 {
-	if (!bytes || off <= SHM_ZERO_SIZE)
-		return;
+	if (!(flags & SHM_REPLAY_PATTERN) || !oracle_on() || !bytes || off <= SHM_ZERO_SIZE)
+		return 0;
 	*(u64 *)ptr_of(off) = pattern_of(off);
-	if (oracle_on())
-		*(u64 *)ptr_of(off + round_up(bytes, 8) - 8) = pattern_of(off);
+	*(u64 *)ptr_of(off + round_up(bytes, 8) - 8) = pattern_of(off);
+	return SLOT_PATTERN;
 }
 
 static void pattern_check(u64 off)
@@ -103,7 +104,7 @@ static bool is_large(u64 off)
 }
 
 /* False: this design cannot free it here; the caller keeps it. */
-static bool free_value(u32 design, u32 flags, u64 value)
+static bool free_value(u32 design, u64 value)
 {
 	u64 off = value & SLOT_OFFSET;
 	int error;
@@ -113,7 +114,7 @@ static bool free_value(u32 design, u32 flags, u64 value)
 	} else {
 		if (!designs[design]->frees_large && is_large(off))
 			return false;
-		if (flags & SHM_REPLAY_PATTERN && off > SHM_ZERO_SIZE && !constructed(off))
+		if (value & SLOT_PATTERN)
 			pattern_check(off);
 		error = design_free(design, off);
 	}
@@ -130,12 +131,12 @@ static void op_free(const struct runner *r, const struct shm_op *op)
 		this_cpu_inc64(&shm.tele->skipped_frees);
 		return;
 	}
-	if (free_value(r->design, r->flags, value))
+	if (free_value(r->design, value))
 		return;
 	this_cpu_inc64(&shm.tele->skipped_frees);
 	value = slot_put(r, op, value); /* whoever came in between is displaced */
 	if (value)
-		free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+		free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
 }
 
 static const struct shm_op *source_op(const struct shm_op *op)
@@ -178,14 +179,13 @@ static void op_alloc(const struct runner *r, const struct shm_op *op)
 	off = allocate(r, op, &bytes);
 	if (!off)
 		return;
-	if (r->flags & SHM_REPLAY_PATTERN)
-		pattern_write(off, bytes);
 	value = off | (u64)r->design << SLOT_DESIGN_SHIFT;
 	if (op->code == OP_PAGES_ALLOC)
 		value |= SLOT_PAGES | (u64)op->order << SLOT_ORDER_SHIFT;
+	value |= pattern_write(r->flags, off, bytes);
 	value = slot_put(r, op, value);
-	if (value && !free_value(r->design, r->flags, value))
-		free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+	if (value && !free_value(r->design, value))
+		free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
 }
 
 /* Only where the design may wait: there is no nolock krealloc. */
@@ -197,19 +197,17 @@ static void op_realloc(const struct runner *r, const struct shm_op *op)
 		if (value)
 			value = slot_put(r, op, value);
 		if (value)
-			free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+			free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
 		return;
 	}
-	if (r->flags & SHM_REPLAY_PATTERN && off > SHM_ZERO_SIZE)
+	if (value & SLOT_PATTERN)
 		pattern_check(off);
 	new = shm_krealloc(off, op->size, gfp_for_context(op->gfp));
-	if (!new)
-		new = off;
-	else if (r->flags & SHM_REPLAY_PATTERN)
-		pattern_write(new, op->size);
-	value = slot_put(r, op, new | (u64)r->design << SLOT_DESIGN_SHIFT);
+	if (new)
+		value = new | (u64)r->design << SLOT_DESIGN_SHIFT | pattern_write(r->flags, new, op->size);
+	value = slot_put(r, op, value);
 	if (value)
-		free_value((u32)(value >> SLOT_DESIGN_SHIFT), r->flags, value);
+		free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
 }
 
 static void op_interrupt(enum shm_irq_kind kind)
@@ -297,7 +295,7 @@ static void run_op_timed(const struct runner *r, const struct shm_op *op)
 /* ops [from, from + count) of a program, cyclically */
 void program_run_ops(const struct shm_program *program, u64 from, u64 count)
 {
-	const struct runner r = { program->slots, program->nr_slots, program->design, SHM_REPLAY_PATTERN };
+	const struct runner r = { program->slots, program->nr_slots, program->design, program->flags };
 	const struct shm_op *below = shm.interrupted_op;
 
 	shm.interrupted_op = shm.current_op;
@@ -425,7 +423,7 @@ static s64 drain(u64 *slots, u64 from, u64 to)
 		u64 value = xchg(&slots[i], 0);
 
 		if (value) {
-			free_value((u32)(value >> SLOT_DESIGN_SHIFT) % NR_DESIGNS, 0, value);
+			free_value((u32)(value >> SLOT_DESIGN_SHIFT) % NR_DESIGNS, value);
 			freed++;
 		}
 	}

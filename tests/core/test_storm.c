@@ -27,8 +27,10 @@ static void make_ops(void)
 
 static void run(u32 design)
 {
-	struct shm_program nmi = { handler_ops, HANDLER_OPS, 3, nmi_slots, HANDLER_OPS, 1, 0 };
-	struct shm_program irq = { handler_ops, HANDLER_OPS, 2, irq_slots, HANDLER_OPS, design, 0 };
+	struct shm_program nmi = { handler_ops, HANDLER_OPS, 3, nmi_slots, HANDLER_OPS, 1,
+				   SHM_REPLAY_PATTERN };
+	struct shm_program irq = { handler_ops, HANDLER_OPS, 2, irq_slots, HANDLER_OPS, design,
+				   SHM_REPLAY_PATTERN };
 	struct shm_replay replay = { .ops = ops, .nr_ops = OPS, .max_ops = REPLAYED, .slots = slots,
 				     .nr_slots = SLOTS, .design = design, .sample = 61,
 				     .flags = SHM_REPLAY_PATTERN };

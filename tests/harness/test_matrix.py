@@ -132,7 +132,8 @@ def test_the_resolved_config_is_the_same_experiment(tmp_path: Path) -> None:
     path.write_text(
         'cpus = [1, 2]\nname = "x"\n[arena]\nsize = "16MiB"\nzones = [{DMA = 1, NORMAL = 3}]\n'
         '[workload]\nkind = "burst"\n[interrupts.nmi]\nrate_hz = [1.0, 2.0]\n'
-        '[[expect]]\nverdict = "ok"\ncell = {cpus = 1}\n[[expect]]\ncondition = "allocs"\ntext = "a \\"b\\""\n'
+        '[[expect]]\nverdict = "ok"\ncell = {cpus = 1}\n'
+        '[[expect]]\ncondition = "allocs"\ntext = "a \\"b\\""\n'
     )
     first = matrix.load(path, [], WORDS)
     again = tmp_path / "again.toml"

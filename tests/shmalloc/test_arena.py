@@ -17,7 +17,7 @@ import shmalloc
 from shmalloc import Arena, Cpu, Geometry, GeometryError, NoRoom, ShmallocError, Unsupported, room
 from shmalloc.layout import constants, dtype
 
-SIZE = 16 << 20
+SIZE = 8 << 20
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_a_fork_of_the_creator_does_not_remove_the_name(arena: Arena) -> None:
 LIGHT = """
 import os, sys
 from shmalloc import Arena, Cpu, ops
-with Arena.create(size="16MiB") as arena, Cpu(arena, 0) as cpu:
+with Arena.create(size="8MiB") as arena, Cpu(arena, 0) as cpu:
     cpu.set_program("nmi", ops(("alloc", {"size": 64}), "free"))
     cpu.interrupt("nmi")
     offset = cpu.kmalloc(100, "GFP_KERNEL|__GFP_ZERO")

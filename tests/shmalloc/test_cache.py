@@ -8,7 +8,7 @@ import pytest
 from shmalloc import Arena, BadFree, Cpu, KmemCache, ShmallocError
 from shmalloc.audit import audit
 
-SIZE = 16 << 20
+SIZE = 8 << 20
 
 
 @pytest.fixture
@@ -33,6 +33,9 @@ def test_a_caches_life(cpu: Cpu) -> None:
     assert audit(cpu.arena).ok
     with pytest.raises(ShmallocError, match=r"there is no such cache"):
         cache.info()
+    for use in (cache.alloc, cache.alloc_nolock):
+        with pytest.raises(ShmallocError, match=r"there is no such cache any more"):
+            use()
     with pytest.raises(ShmallocError, match=r"cache 'task_struct': .* has no such cache"):
         cpu.cache("task_struct")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from shmalloc import (
 )
 from shmalloc.audit import audit
 
-SIZE = 16 << 20
+SIZE = 8 << 20
 ZERO_SIZE_PTR = 16
 
 
@@ -128,8 +129,10 @@ def test_large_objects_come_from_the_page_allocator(cpu: Cpu) -> None:
 
 def test_kmalloc_nolock_has_a_size_limit(cpu: Cpu) -> None:
     cpu.kfree_nolock(cpu.kmalloc_nolock(8192))
-    with pytest.raises(AllocationFailed, match=r"kmalloc_nolock\(8193, .*size_limit") as caught:
-        cpu.kmalloc_nolock(8193)
+    with pytest.raises(
+        AllocationFailed, match=r"kmalloc_nolock\(8193, __GFP_ZERO, -1\): size_limit"
+    ) as caught:
+        cpu.kmalloc_nolock(8193, "__GFP_ZERO")
     assert caught.value.reason == cpu.last_reason == "size_limit"
 
 
@@ -157,6 +160,19 @@ def test_a_size_that_is_none(cpu: Cpu, size: int) -> None:
         cpu.kmalloc(size)
     with pytest.raises(AllocationFailed, match=r"order_limit|size_limit|below_watermark"):
         cpu.kmalloc(2**63)
+
+
+@pytest.mark.parametrize("node", [-2, 1, 2**31 - 1])
+def test_a_node_that_is_none(cpu: Cpu, node: int) -> None:
+    with cpu.kmem_cache_create("noded", 64) as cache:
+        calls: list[Callable[..., int]] = [cache.alloc, cache.alloc_nolock, cpu.design("kmalloc").pages_alloc]
+        calls += [
+            partial(call, 64) for call in (cpu.kmalloc, cpu.kmalloc_nolock, cpu.design("kmalloc").alloc)
+        ]
+        calls += [partial(call, 0) for call in (cpu.alloc_pages, cpu.alloc_pages_nolock)]
+        for call in calls:
+            with pytest.raises(ValueError, match=rf"node = {node}: allowed are -1 \(any\) to 0"):
+                call(node=node)
 
 
 def test_unknown_flags_are_named(cpu: Cpu) -> None:
@@ -432,7 +448,7 @@ def test_another_thread_is_refused_by_name(arena: Arena, cpu: Cpu) -> None:
 FORKS = """
 import os, sys
 from shmalloc import Arena, Cpu, NotBound
-with Arena.create(size="16MiB", nr_cpus=2, flavour=sys.argv[1]) as arena, Cpu(arena, 0) as cpu:
+with Arena.create(size="8MiB", nr_cpus=2, flavour=sys.argv[1]) as arena, Cpu(arena, 0) as cpu:
     offset = cpu.kmalloc(64)
     child = os.fork()
     if child == 0:

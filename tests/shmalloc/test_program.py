@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Op arrays without numpy."""
 
+import subprocess
+import sys
 from array import array
 
 import numpy as np
@@ -84,6 +86,42 @@ def test_slots_may_be_the_callers() -> None:
 def test_bad_slots(slots: object) -> None:
     with pytest.raises(ValueError, match=r"slots = .*allowed is"):
         OpArray(load_core(), ops("nop"), slots)  # type: ignore[arg-type]
+
+
+def test_memoryviews_will_do() -> None:
+    words = array("Q", [0, 7, 0])
+    made = OpArray(load_core(), memoryview(ops("nop", "nop")), memoryview(words))
+    assert (made.nr_ops, made.held()) == (2, [7])
+    made.slots[0] = 23
+    assert list(words) == [23, 7, 0]
+    with pytest.raises(ValueError, match="slots = a part of a buffer"):
+        OpArray(load_core(), ops("nop"), memoryview(words)[1:])
+
+
+GARBAGE = """
+import gc
+import subprocess
+import sys
+from array import array
+from shmalloc import Arena, ops
+from shmalloc._binding import core
+from shmalloc.program import OpArray
+gc.disable()
+for made in (ops("nop"), bytearray(ops("nop")), memoryview(ops("nop"))):
+    for slots in (2, array("Q", [0]), memoryview(bytearray(16))):
+        cycle = [OpArray(core(), made, slots), made, slots]
+        cycle.append(cycle)
+arena = Arena.create(size="8MiB", nr_cpus=1)
+arena.unlink()
+cycle = [arena, arena.header, arena.buffer, arena.buffer[:4096], arena.region("pages")]
+cycle += [arena.pointer("struct page", 4096), cycle]
+del cycle, arena, made, slots
+assert gc.collect() > 0
+"""
+
+
+def test_what_ends_in_garbage_ends_in_peace() -> None:
+    subprocess.run([sys.executable, "-P", "-c", GARBAGE], check=True)
 
 
 @pytest.mark.parametrize("length", [0, 1, 23, 25])

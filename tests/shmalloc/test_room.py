@@ -64,6 +64,11 @@ def test_cgroup_version_1(tmp_path: Path) -> None:
     assert [source for source in found(tmp_path) if "cgroup" in source] == [name]
 
 
+def test_no_shared_memory_is_no_room(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    assert limits(gone, tmp_path) == [Limit(str(gone), 0)]
+
+
 def test_this_machine_has_memory() -> None:
     sources = {limit.source: limit.free_bytes for limit in limits()}
     assert sources["/dev/shm"] > 0

@@ -206,7 +206,9 @@ os._exit(0)
 
 
 def test_what_a_dead_process_left_is_listed_and_removed() -> None:
-    done = subprocess.run([sys.executable, "-P", "-c", LEAVE_BEHIND], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LEAVE_BEHIND], check=True, capture_output=True, text=True
+    )
     name = done.stdout.strip()
     info = found(name)
     assert info is not None

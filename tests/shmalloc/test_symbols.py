@@ -70,7 +70,7 @@ def test_a_return_address_belongs_to_the_call_before_it(core: Core) -> None:
 
 
 def test_stack_of_a_violation(core: Core) -> None:
-    with Arena.create(size="16MiB", flavour=core.flavour) as arena, Cpu(arena, 0):
+    with Arena.create(size="8MiB", flavour=core.flavour) as arena, Cpu(arena, 0):
         verdict, checker = core.names("verdict").index("broken_rule"), core.names("checker").index("api")
         assert core.lib.shm_report(verdict, checker, b"a test reports this") == 0
         (violation,) = arena.violations()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""The stress engine end to end, on tiny configs: correct designs are green, broken ones are caught."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from leases import lease
+from running import ENDLESS, SMALL, config, only_cell, results, running
+
+INTERRUPTS = """
+[interrupts.{kind}]
+source = "{source}"
+rate_hz = {rate_hz}
+"""
+
+
+@pytest.mark.parametrize("design", ["kmalloc", "kmalloc_nolock"])
+def test_a_correct_design_is_green_in_both_flavours(tmp_path: Path, design: str) -> None:
+    found = results(config(tmp_path), "--set", f"design={design}", "--set", 'flavour=["release", "checked"]')
+    for cell in found["cells"]:
+        assert (cell["verdict"], cell["violations"]) == ("ok", [])
+        assert cell["ops"] == 20_000
+        assert {when: audit["ok"] for when, audit in cell["audits"].items()} == {
+            "before the drain": True,
+            "after the drain": True,
+        }
+        assert cell["counters"]["failures_without_reason"] == 0
+
+
+@pytest.mark.parametrize("kind", ["nmi", "irq"])
+@pytest.mark.parametrize("source", ["timer", "injector"])
+def test_interrupts_come_and_are_counted(tmp_path: Path, kind: str, source: str) -> None:
+    text = SMALL.replace("ops = 20_000", "duration_s = 0.5")
+    text += INTERRUPTS.format(kind=kind, source=source, rate_hz=2003.0)
+    cell = only_cell(results(config(tmp_path, text), "--set", f'must_happen=["interrupts.{kind}.handled"]'))
+    counts = cell["interrupts"][kind]
+    assert counts["sent"] >= counts["handled"] >= counts["in_allocator"] >= counts["in_slow_path"]
+    assert cell["contexts"][kind]["allocs"] > 0
+    other = "irq" if kind == "nmi" else "nmi"
+    assert cell["contexts"][other]["allocs"] == 0
+
+
+def test_interrupts_by_ops_are_exact(tmp_path: Path) -> None:
+    text = SMALL.replace('kind = "mix"\nslots = 101\narray_ops = 2003', 'kind = "pair"\nnmi_every = 23')
+    cell = only_cell(results(config(tmp_path, text)))
+    nmi = cell["interrupts"]["nmi"]
+    assert nmi["sent"] == nmi["handled"] == cell["contexts"]["nmi"]["allocs"] > 0
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
+    settings = ("--set", "cpus=1", "--set", "ops=10_007")
+    first, second = (only_cell(results(config(tmp_path), *settings)) for _ in range(2))
+    for key in ("ops", "allocs", "frees", "failures", "counters"):
+        assert first[key] == second[key]
+    other = only_cell(results(config(tmp_path), *settings, "--set", "seed=2"))
+    assert other["counters"] != first["counters"]
+
+
+def test_more_cpus_than_cores_is_legal(tmp_path: Path) -> None:
+    cell = only_cell(results(config(tmp_path), "--set", "cpus=16", "--set", "ops=16_016"))
+    assert (cell["cpus"], cell["ops"], cell["verdict"]) == (16, 16_016, "ok")
+
+
+def test_exclusive_cores(tmp_path: Path) -> None:
+    with lease(2):
+        cell = only_cell(results(config(tmp_path), "--set", "pin=exclusive"))
+    assert cell["verdict"] == "ok"
+
+
+def test_children_are_pinned(tmp_path: Path) -> None:
+    with running(config(tmp_path, ENDLESS)) as run:
+        pinned = [child.cpu_affinity() for child in run.children]
+        run.process.send_signal(signal.SIGINT)
+        run.ended()
+    assert all(len(cores) == 1 for cores in pinned)
+
+
+def test_an_oracle_that_is_off_leaves_counts_and_audit(tmp_path: Path) -> None:
+    cell = only_cell(results(config(tmp_path), "--set", "oracle=false"))
+    assert cell["verdict"] == "ok"
+    assert cell["memory"]["live_bytes"] > 0
+
+
+def test_memory_that_is_never_given_back_is_caught(tmp_path: Path) -> None:
+    text = 'flavour = "checked"\nbroken = "k06"\n' + SMALL.replace("ops = 20_000", "duration_s = 0.5")
+    text = text.replace("slots = 101", "slots = 101\nshared_with_handlers = 23")
+    text += '[interrupts.nmi]\nrate_hz = 2003.0\nprogram = "free"\n'
+    found = results(config(tmp_path, text), status=1)
+    assert only_cell(found)["verdict"] == "lost_memory"
+    expected = text + '[[expect]]\nverdict = "lost_memory"\n'
+    control = results(config(tmp_path, expected))
+    assert (control["verdict"], only_cell(control)["verdict"]) == ("ok", "lost_memory")
+
+
+def test_two_owners_of_one_object_are_caught_at_once(tmp_path: Path) -> None:
+    text = 'flavour = "checked"\nbroken = "shared_slot"\n'
+    text += SMALL.replace("ops = 20_000", "duration_s = 60.0").replace("slots = 101", "remote = 0.3")
+    cell = only_cell(results(config(tmp_path, text), status=1))
+    assert cell["verdict"] == "corruption"
+    assert cell["violations"][0]["stack"]
+    assert cell["seconds"] < 60

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""The buddy allocator beside its model: which page comes back, and every free list in order, after each step.
+
+All pagesets are held by somebody else, so that every order goes straight to the buddy.
+"""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from models.page_machine import BASE_GFP, PLACE_GFP, TYPE_GFP, WHICH, ZONE_GFP, PageMachine
+from models.pages import Request
+
+from shmalloc.arena import Geometry
+
+KIB = 1024
+GEOMETRIES = (
+    # one zone; more than one block of the largest order, and an end that is none
+    Geometry(10240 * KIB, nr_cpus=1, pageblock_order=4, min_free_kbytes=4, max_caches=64),
+    Geometry(1000 * KIB, nr_cpus=1, pageblock_order=3, min_free_kbytes=4, max_caches=64),
+    Geometry(1000 * KIB, nr_cpus=1, pageblock_order=1, min_free_kbytes=64, max_caches=64),
+    Geometry(6000 * KIB, nr_cpus=1, pageblock_order=9, min_free_kbytes=128, max_caches=64),
+    # zones that begin and end where blocks would go on
+    Geometry(
+        2000 * KIB,
+        nr_cpus=2,
+        pageblock_order=3,
+        min_free_kbytes=32,
+        max_caches=64,
+        zone_permille=[[100, 300, 450, 150]],
+    ),
+    Geometry(
+        3000 * KIB,
+        nr_cpus=3,
+        nr_nodes=3,
+        pageblock_order=2,
+        min_free_kbytes=64,
+        max_caches=64,
+        zone_permille=[[0, 100, 200, 0], [0, 0, 350, 50], [0, 0, 250, 50]],
+        distance=[[10, 20, 15], [20, 10, 30], [15, 30, 10]],
+        cpu_node=[0, 1, 1],
+    ),
+)
+
+
+class BuddyMachine(PageMachine):
+    """Blocks of all orders and types, taken and given back in any order."""
+
+    geometries = GEOMETRIES
+
+    def prepare(self) -> None:
+        for zone in range(len(self.model.zones)):
+            for cpu in range(len(self.cpus)):
+                self.hold(zone=zone, cpu=cpu, held=True)
+
+    @rule(
+        cpu=WHICH,
+        node=st.integers(-1, 2),
+        order=st.sampled_from([0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+        gfp=st.tuples(BASE_GFP, TYPE_GFP, ZONE_GFP, PLACE_GFP).map(sum),
+        count=st.sampled_from([1, 1, 2, 5, 23]),
+    )
+    def take(self, cpu: int, node: int, order: int, gfp: int, count: int) -> None:
+        request = Request(order, gfp, min(node, len(self.model.zonelists) - 1))
+        for _ in range(count):
+            if not self.allocate(cpu % len(self.cpus), request):
+                return
+
+    @precondition(lambda self: self.live)
+    @rule(cpu=WHICH, index=WHICH, count=st.sampled_from([1, 1, 2, 7, 29]), stride=st.sampled_from([0, 1, 2, 5]))
+    def give_back(self, cpu: int, index: int, count: int, stride: int) -> None:
+        for _ in range(min(count, len(self.live))):
+            self.free(cpu % len(self.cpus), index)
+            index += stride
+
+
+class CheckedBuddyMachine(BuddyMachine):
+    """The same on the checked flavour."""
+
+    flavour = "checked"
+
+
+@pytest.mark.parametrize("machine", [BuddyMachine, CheckedBuddyMachine])
+def test_buddy(machine: type[BuddyMachine]) -> None:
+    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=40))
