@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.interruption import ends_at_ctrl_c
 from harness.problems import CannotRun, ConfigError
 
 PASSED, FAILED, USAGE, CANNOT, SIGNALLED = 0, 1, 2, 3, 128
@@ -25,6 +25,11 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Args: argv: default: the command line.  Returns: the exit status."""
+    with ends_at_ctrl_c():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     from shmalloc.errors import (
         BuildMissing,
         GeometryError,
@@ -49,8 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has enough; what is still buffered must go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except KeyboardInterrupt:
-        return _say("shmalloc: interrupted", SIGNALLED + signal.SIGINT)
 
 
 def _say(text: str, status: int) -> int:

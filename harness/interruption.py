@@ -6,12 +6,36 @@ Nothing is thrown into the middle of a clean-up: the run looks whether it should
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+_SIGNALLED = 128  # exit status: this and the signal
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def ends_at_ctrl_c() -> Iterator[None]:
+    """End the process at Ctrl-C, at once and without a traceback: where there is nothing to clean up."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    os.write(sys.stderr.fileno(), b"shmalloc: interrupted\n")
+    os._exit(_SIGNALLED + number)
 
 
 class Interrupted(Exception):

@@ -41,7 +41,7 @@ def doing(arena: Arena, cpu: int) -> Doing:
     context_number = int(row["levels"][level]["ctx"])
     context = CONTEXTS[context_number] if context_number < len(CONTEXTS) else CONTEXTS[0]
     parts = [f"at op {int(row['op_index'])} in {context} context (level {level})"]
-    waiting = int(row["waiting_for"])
+    waiting = int(row["waiting_for"]) & ((1 << 56) - 1)  # the waiting level is above
     if waiting:
         parts.append(f"waiting for {_lock(arena, waiting)}")
     if int(row["irqs_disabled"]):

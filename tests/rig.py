@@ -190,6 +190,12 @@ class Rig:
                 return taken
             self.held[taken[-1]] = 0
 
+    def irqs_on(self, cpu: int = 0) -> None:
+        """Enable a CPU's irqs, which an op has disabled."""
+        assert self.lib.shm_cpu_switch(cpu) == 0
+        assert self.lib.shm_irq_restore(0) == 0
+        assert self.lib.shm_cpu_switch(0) == 0
+
     # --- interruptions -----------------------------------------------------------------------
 
     def program(
@@ -200,20 +206,12 @@ class Rig:
         for at, order in enumerate(orders):
             words[at] |= SLOT_PAGES | order << 48
         for offset in holds:
-            if self.held.pop(offset) is None:
-                self.write_pattern(offset)
+            self.held.pop(offset)
         slots = memoryview(array("Q", words + [0] * 23))
         made = Program(self.arena.core, ops(*lines), design=design, slots=slots)
         made.check(self.arena)
         self.programs.append(made)
         return made
-
-    def write_pattern(self, offset: int) -> None:
-        """Write what programs and replays write into their objects, and expect to find at the free."""
-        word = (offset * 0xD6E8FEB86659FD93 & (1 << 64) - 1 ^ 0x5CA1AB1E5CA1AB1E).to_bytes(8, "little")
-        end = int(self.lib.shm_oracle_extent(offset))
-        for at in {offset, offset + end - 8}:
-            self.arena.buffer[at : at + 8] = word
 
     def site(self, name: str) -> int:
         return self.arena.core.names("probe").index(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from shmalloc import gfp, layout
 
-Op = namedtuple("Op", layout.dtype("shm_op").names)  # type: ignore[misc]
+Op = namedtuple("Op", layout.dtype("shm_op").names or ())  # type: ignore[misc]
 _CODES = {value: name for name, value in layout.enumeration("shm_op_code").items() if name != "NR_OP_CODES"}
 _SHARED = layout.constants()["OPF_SHARED"]
 _NOFREE = layout.constants()["OPF_NOFREE"]

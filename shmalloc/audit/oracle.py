@@ -24,38 +24,53 @@ __all__ = ["check_bitmaps", "check_owned_objects", "check_owned_pages", "count_o
 WORDS_PER_PAGE = 8
 GRANULE_BYTES = 8
 _WORD_BYTES = 64 * GRANULE_BYTES  # of memory that one word describes
+_CHUNK_WORDS = 1 << 16  # looked at together: they fit a core's cache
+_CONTRADICTIONS = (
+    "begins an owned object, and is not owned",
+    "is owned, and no owned object reaches it",
+    "is marked as the last of an owned object, or should be",
+)
 _TOP, _ONE = np.uint64(63), np.uint64(1)
 
 
 def check_bitmaps(view: View, findings: Findings) -> None:
     """Check the bitmaps against each other: an owned range has a first and a last bit, and no hole."""
+    wrong: dict[str, list[int]] = {text: [] for text in _CONTRADICTIONS}
     words = view.nr_pages * WORDS_PER_PAGE
-    owned, start, end = view.owned[:words], view.start[:words], view.end[:words]
-    used = np.flatnonzero(owned | start | end)
-    mine, begin, last = owned[used], start[used], end[used]
-    # The bit before the lowest one of a word is the highest one of the word before, and so on.
-    before = mine << _ONE | np.where(used > 0, owned[used - 1], 0).astype(np.uint64) >> _TOP
-    after = np.minimum(used + 1, words - 1)
-    goes_on = mine & ~begin
-    next_goes_on = np.where(used + 1 < words, owned[after] & ~start[after], 0).astype(np.uint64)
-    expected = mine & ~(goes_on >> _ONE | next_goes_on << _TOP)
-    reported = np.zeros(len(used), bool)
-    for bits, text in (
-        (begin & ~mine, "begins an owned object, and is not owned"),
-        (mine & ~begin & ~before & ~(begin << _ONE), "is owned, and no owned object reaches it"),
-        (last ^ expected, "is marked as the last of an owned object, or should be"),
-    ):
-        wrong = np.flatnonzero((bits != 0) & ~reported)
-        reported[wrong] = True
+    for begin in range(0, words, _CHUNK_WORDS):
+        chunk = slice(begin, min(begin + _CHUNK_WORDS, words))
+        if any(bitmap[chunk].any() for bitmap in (view.owned, view.start, view.end)):
+            for text, offsets in zip(_CONTRADICTIONS, _contradictions(view, chunk, words), strict=True):
+                wrong[text] += offsets
+    for text, offsets in wrong.items():
         findings.add_each(
             CORRUPTION,
-            wrong,
-            lambda i, bits=bits, text=text: (  # type: ignore[misc]
-                "oracle",
-                f"offset {view.memory_offset + int(used[i]) * _WORD_BYTES + _lowest(bits[i]):#x} {text}",
-            ),
+            offsets,
+            lambda offset, text=text: ("oracle", f"offset {offset:#x} {text}"),  # type: ignore[misc]
             "places where the bitmaps contradict each other",
         )
+
+
+def _contradictions(view: View, chunk: slice, words: int) -> list[list[int]]:
+    """Return the offsets where some words of the bitmaps break each of the rules; each word once."""
+    owned, start, end = view.owned[chunk], view.start[chunk], view.end[chunk]
+    goes_on = owned & ~start  # each of these bits follows another owned one
+    before = owned << _ONE
+    before[1:] |= owned[:-1] >> _TOP
+    expected_end = owned & ~(goes_on >> _ONE)
+    expected_end[:-1] &= ~(goes_on[1:] << _TOP)
+    if chunk.start > 0:
+        before[0] |= view.owned[chunk.start - 1] >> _TOP
+    if chunk.stop < words:
+        expected_end[-1] &= ~((view.owned[chunk.stop] & ~view.start[chunk.stop]) << _TOP)
+    found = []
+    reported = np.zeros(len(owned), bool)
+    for bits in (start & ~owned, goes_on & ~before & ~(start << _ONE), end ^ expected_end):
+        wrong = np.flatnonzero((bits != 0) & ~reported)
+        reported[wrong] = True
+        first = view.memory_offset + chunk.start * _WORD_BYTES
+        found.append([first + word * _WORD_BYTES + _lowest(bits[word]) for word in wrong.tolist()])
+    return found
 
 
 def _lowest(word: np.uint64) -> int:

@@ -73,8 +73,7 @@ def find_slabs(view: View, blocks: Blocks, findings: Findings) -> Slabs:
     """Collect the slabs, leaving out (and reporting) those that make no sense."""
     sound_cache = _check_caches(view, findings)
     block = blocks.of("PG_slab")
-    page = view.pages[blocks.pfn[block]]
-    cache = page["slab_cache"].astype(np.int64) - 1
+    cache = view.pages["slab_cache"][blocks.pfn[block]].astype(np.int64) - 1
     known = (cache >= 0) & (cache < len(view.caches))
     live = np.zeros(len(block), bool)
     live[known] = (view.caches["state"] != constant("CACHE_UNUSED"))[cache[known]]
@@ -89,8 +88,8 @@ def find_slabs(view: View, blocks: Blocks, findings: Findings) -> Slabs:
     )
     keep = live.copy()
     keep[live] = sound_cache[cache[live]]
-    block, page, cache = block[keep], page[keep], cache[keep]
-    objects = (page["counters"] >> 16 & 0x7FFF).astype(np.int64)
+    block, cache = block[keep], cache[keep]
+    objects = (view.pages["counters"][blocks.pfn[block]] >> 16 & 0x7FFF).astype(np.int64)
     fits = _check_sizing(view, blocks, block, cache, objects, findings)
     return _table(view, blocks, block[fits], cache[fits], objects[fits])
 
@@ -151,8 +150,7 @@ def _sizing(view: View, field: str, cache: int) -> str:
 
 def _table(view: View, blocks: Blocks, block: Ints, cache: Ints, objects: Ints) -> Slabs:
     pfn, caches = blocks.pfn[block], view.caches
-    page, flags = view.pages[pfn], blocks.flags[block]
-    counters = page["counters"]
+    flags, counters = blocks.flags[block], view.pages["counters"][pfn]
     return Slabs(
         block=block,
         pfn=pfn,
@@ -166,7 +164,7 @@ def _table(view: View, blocks: Blocks, block: Ints, cache: Ints, objects: Ints) 
         debug=(caches["flags"][cache] & constant("SLAB_DEBUG_FLAGS")) != 0,
         disabled=(flags & constant("PG_disabled")) != 0,
         partial=(flags & constant("PG_partial")) != 0,
-        freelist=page["freelist"],
+        freelist=view.pages["freelist"][pfn],
         first=(view.page_memory(pfn) + caches["red_left_pad"][cache]).astype(np.uint64),
         link=caches["offset"][cache].astype(np.uint64),
         key=caches["random"][cache],

@@ -95,7 +95,7 @@ int shm_bh_disable(void);
 int shm_bh_enable(void);
 int shm_irq_pending(void);
 int shm_signal_of(enum shm_irq_kind kind);    /* the signal that stands for the interrupt */
-int shm_send_interrupt(unsigned int cpu, enum shm_irq_kind kind); /* any process; thread-directed; -ESRCH, -ENOTCONN */
+int shm_send_interrupt(unsigned int cpu, enum shm_irq_kind kind); /* any process; thread-directed; -ESRCH, -ENOTCONN: nobody, or no handlers */
 int shm_flush_all(unsigned int cache); /* every CPU's slabs of the cache, ~0u = all caches; by IPI, with a deadline */
 int shm_run_irq_work(void);            /* run what is pending now, as if irqs had just been enabled */
 

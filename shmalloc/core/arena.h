@@ -48,7 +48,7 @@ enum shm_ctx { CTX_TASK, CTX_SOFTIRQ, CTX_IRQ, CTX_NMI, NR_CTX };
 enum shm_irq_kind { KIND_NMI, KIND_IRQ, NR_KINDS };
 
 /* states of a CPU slot */
-enum shm_cpu_state { CPU_OFFLINE, CPU_ONLINE };
+enum shm_cpu_state { CPU_OFFLINE, CPU_ONLINE, CPU_BINDING };
 
 enum shm_zone_type { ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE, NR_ZONE_TYPES };
 
@@ -352,7 +352,7 @@ struct shm_cpu {
 	uint32_t level;              /* execution level: 0 task, +1 for each nested handler */
 	uint32_t lock_generation;
 	struct shm_level levels[SHM_MAX_LEVELS];
-	uint64_t waiting_for;        /* offset of the lock this CPU spins on; 0 = none */
+	uint64_t waiting_for;        /* lock word this CPU spins on: offset 0-55, waiting level 56-63; 0 = none */
 	uint64_t wait_seq;           /* changes with every wait */
 	uint32_t nr_held;
 	uint32_t in_core;            /* a core entry is open at level 0 */
@@ -370,7 +370,7 @@ struct shm_cpu {
 	uint64_t ops_done;           /* heartbeat */
 	uint64_t op_index;           /* of the op in progress, task level */
 	uint64_t timer_ticks[NR_KINDS];  /* timer expirations seen */
-	uint32_t exit_code;          /* of the CPU's replay, negative errno as unsigned */
+	uint32_t handlers;           /* it takes interrupts: its signal handlers are installed */
 	uint32_t pad0;
 };
 #define IRQ_PENDING_PROGRAM 1u

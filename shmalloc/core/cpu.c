@@ -40,14 +40,24 @@ static void register_fork_handler(void)
 	registered = true;
 }
 
-/* The state word is claimed by compare-and-exchange: two processes may want the same slot. */
+#define STEAL_PAUSE_NS 10000000
+
+/*
+ * The slot's pid is what is claimed: two processes may want the same slot.  A thief looks twice,
+ * because between the pid and the start time of a new owner the pair is that of nobody.
+ */
 static int claim_slot(struct shm_cpu *cpu, u32 flags)
 {
-	u32 state = CPU_OFFLINE;
+	u32 owner = 0, self = sys_getpid();
+	u64 start_time;
 
-	if (try_cmpxchg(&cpu->state, &state, CPU_ONLINE))
+	if (try_cmpxchg(&cpu->pid, &owner, self))
 		return 0;
-	if (!(flags & SHM_BIND_STEAL) || shm_owner_alive(cpu->pid, cpu->start_time))
+	start_time = cpu->start_time;
+	if (!(flags & SHM_BIND_STEAL) || shm_owner_alive(owner, start_time))
+		return -EBUSY;
+	sleep_ns(STEAL_PAUSE_NS);
+	if (cpu->start_time != start_time || !try_cmpxchg(&cpu->pid, &owner, self))
 		return -EBUSY;
 	return 0;
 }
@@ -77,8 +87,9 @@ __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
 	error = claim_slot(slot, flags);
 	if (error)
 		return error;
+	slot->state = CPU_BINDING;
 	register_fork_handler();
-	shm.pid = slot->pid = sys_getpid();
+	shm.pid = slot->pid;
 	shm.tid = slot->tid = sys_gettid();
 	slot->start_time = shm_start_time(slot->pid);
 	reset_slot(slot);
@@ -86,7 +97,38 @@ __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
 	load_cpu(cpu);
 	if (flags & SHM_BIND_HANDLERS && !shm.handlers)
 		error = signals_install(flags & SHM_BIND_TERM);
+	/* last: from here on interrupts may be sent, and without a handler a signal kills */
+	slot->handlers = shm.handlers;
+	store_release(&slot->state, CPU_ONLINE);
+	if (error)
+		shm_cpu_unbind(cpu);
 	return error;
+}
+
+static void release_slot(struct shm_cpu *slot)
+{
+	store_release(&slot->state, CPU_OFFLINE);
+	slot->handlers = 0;
+	slot->start_time = 0;
+	store_release(&slot->pid, 0);
+}
+
+static bool bound_by_this_process(void)
+{
+	for (u32 i = 0; i < shm.nr_cpus; i++)
+		if (shm.cpus[i].pid == shm.pid)
+			return true;
+	return false;
+}
+
+/* The last CPU is gone: no handlers, and no pointer to a caller's program. */
+static void end_interrupts(void)
+{
+	if (shm.handlers)
+		signals_remove();
+	for (u32 kind = 0; kind < NR_KINDS; kind++)
+		shm_set_program(kind, NULL);
+	shm_probe_disarm();
 }
 
 __export int shm_cpu_unbind(unsigned int cpu)
@@ -98,15 +140,15 @@ __export int shm_cpu_unbind(unsigned int cpu)
 	slot = &shm.cpus[cpu];
 	if (slot->state != CPU_ONLINE || slot->pid != sys_getpid())
 		return -ENOTCONN;
+	if (slot == shm.cpu && !thread_is_cpu())
+		return -EPERM;
+	release_slot(slot); /* no interrupt is sent to it any more; one under way is ignored */
 	if (slot == shm.cpu) {
-		if (!thread_is_cpu())
-			return -EPERM;
-		if (shm.handlers)
-			signals_remove();
 		shm.cpu = NULL;
 		shm.thread = NULL;
 	}
-	store_release(&slot->state, CPU_OFFLINE);
+	if (!bound_by_this_process())
+		end_interrupts();
 	return 0;
 }
 

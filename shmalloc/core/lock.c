@@ -30,10 +30,11 @@ static struct shm_cpu *owner_of(u32 word)
 	return cpu < shm.nr_cpus ? &shm.cpus[cpu] : NULL;
 }
 
-/* waiting_for carries the waiting level in its three low bits */
+#define WAIT_LEVEL_SHIFT 56
+
 static u64 wait_mark(const u32 *word)
 {
-	return off_of(word) | this_cpu()->level;
+	return off_of(word) | (u64)this_cpu()->level << WAIT_LEVEL_SHIFT;
 }
 
 /*
@@ -56,10 +57,10 @@ static u32 find_ring(const u32 *word, u64 *seen, u32 max)
 		if (owner == this_cpu())
 			return hops;
 		waiting = READ_ONCE(owner->waiting_for);
-		if (!waiting || lock_owner_level(value) > (waiting & 7))
+		if (!waiting || lock_owner_level(value) > waiting >> WAIT_LEVEL_SHIFT)
 			return 0;
 		seen[hops++] = waiting ^ READ_ONCE(owner->wait_seq) << 32;
-		word = ptr_of(waiting & ~7ull);
+		word = ptr_of(waiting & ((1ull << WAIT_LEVEL_SHIFT) - 1));
 	}
 	return 0;
 }

@@ -125,7 +125,7 @@ __export int shm_probe_arm(unsigned int site, enum shm_probe_action action, uint
 
 	if (site >= NR_PROBE_SITES || action > PROBE_OTHER_CPU || !nth)
 		return -EINVAL;
-	if (action != PROBE_NONE && (!program || !program->ops || !program->nr_ops))
+	if (action != PROBE_NONE && (!shm.base || !program || !ops_ok(program->ops, program->nr_ops)))
 		return -EINVAL;
 	p = &probes[site];
 	p->action = action;

@@ -317,11 +317,29 @@ void program_run(enum shm_irq_kind kind)
 	program_run_ops(program, from, count);
 }
 
+static bool op_ok(const struct shm_op *op)
+{
+	bool needs_cache = op->code == OP_CACHE_ALLOC || op->code == OP_SHRINK;
+
+	return op->code < NR_OP_CODES && op->order <= SHM_MAX_PAGE_ORDER &&
+	       (!needs_cache || op->cache < shm.hdr->nr_caches);
+}
+
+bool ops_ok(const struct shm_op *ops, u64 nr_ops)
+{
+	if (!ops || !nr_ops)
+		return false;
+	for (u64 i = 0; i < nr_ops; i++)
+		if (!op_ok(&ops[i]))
+			return false;
+	return true;
+}
+
 __export int shm_set_program(enum shm_irq_kind kind, const struct shm_program *program)
 {
 	if (!shm.base || kind >= NR_KINDS)
 		return -EINVAL;
-	if (program && (!program->ops || !program->nr_ops || program->design >= NR_DESIGNS))
+	if (program && (program->design >= NR_DESIGNS || !ops_ok(program->ops, program->nr_ops)))
 		return -EINVAL;
 	shm.program_on[kind] = 0;
 	barrier();
@@ -393,16 +411,7 @@ static int replay(struct shm_replay *p)
 
 static bool replay_ok(const struct shm_replay *p)
 {
-	if (!p->ops || !p->nr_ops || p->design >= NR_DESIGNS || (p->nr_slots && !p->slots))
-		return false;
-	for (u64 i = 0; i < p->nr_ops; i++) {
-		const struct shm_op *op = &p->ops[i];
-
-		if (op->code >= NR_OP_CODES || op->order > SHM_MAX_PAGE_ORDER ||
-		    ((op->code == OP_CACHE_ALLOC || op->code == OP_SHRINK) && op->cache >= shm.hdr->nr_caches))
-			return false;
-	}
-	return true;
+	return p->design < NR_DESIGNS && (!p->nr_slots || p->slots) && ops_ok(p->ops, p->nr_ops);
 }
 
 __export int shm_replay(struct shm_replay *p)

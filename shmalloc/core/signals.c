@@ -222,7 +222,7 @@ __export int shm_send_interrupt(unsigned int cpu, enum shm_irq_kind kind)
 	if (!shm.base || cpu >= shm.nr_cpus || kind >= NR_KINDS)
 		return -EINVAL;
 	target = &shm.cpus[cpu];
-	if (load_acquire(&target->state) != CPU_ONLINE)
+	if (load_acquire(&target->state) != CPU_ONLINE || !target->handlers)
 		return -ENOTCONN;
 	tele = ptr_of(shm.hdr->regions[REGION_TELEMETRY].offset +
 		      (u64)cpu * round_up(sizeof(struct shm_telemetry), 64));

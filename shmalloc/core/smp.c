@@ -41,7 +41,7 @@ void ipi_run(void)
 
 static bool served_by_caller(const struct shm_cpu *cpu)
 {
-	if (cpu->state != CPU_ONLINE || (cpu->pid == this_cpu()->pid && cpu->tid == this_cpu()->tid))
+	if (load_acquire(&cpu->state) == CPU_OFFLINE || (cpu->pid == this_cpu()->pid && cpu->tid == this_cpu()->tid))
 		return true;
 	return !shm_owner_alive(cpu->pid, cpu->start_time);
 }
@@ -69,6 +69,8 @@ static int call_on(struct shm_cpu *cpu, u32 func, u64 arg)
 		ipi_table[func](cpu->id, arg);
 		return 0;
 	}
+	if (!cpu->handlers) /* a signal would kill it */
+		return -EOPNOTSUPP;
 	cpu->ipi_func = func;
 	cpu->ipi_arg = arg;
 	request = cpu->ipi_request + 1;

@@ -4,7 +4,8 @@
 
 #include "core.h"
 
-/* flush every CPU's cpu slabs of one cache, or of all (~0u); -ETIMEDOUT if a CPU does not answer */
+/* flush every CPU's cpu slabs of one cache, or of all (~0u); -ETIMEDOUT if a CPU does not answer,
+ * -EOPNOTSUPP if one takes no interrupts */
 int flush_all(u32 cache);
 
 #endif

@@ -105,7 +105,7 @@ def test_unknown_kind_names_those_that_exist() -> None:
 def test_spec_does_not_change() -> None:
     spec = parse_workload({"kind": "pair"})
     with pytest.raises(ValidationError):
-        spec.nmi_every = 3
+        spec.nmi_every = 3  # type: ignore[misc]
 
 
 def test_programs_that_share_slots_need_a_workload_that_does() -> None:

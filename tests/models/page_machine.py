@@ -133,10 +133,12 @@ class PageMachine(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """Give everything back: all pages must be there, in blocks that cannot grow any more."""
-        self.release_all()
+        for zone in sorted(self.model.held_zones):
+            self.hold(zone=zone, cpu=None, held=False)
         self.check_audit(live=True)
         while self.live:
             self.free(0, -1)
+        self.release_all()
         for cpu, core in enumerate(self.cpus):
             core.drain_pages()
             self.model.drain(cpu)

@@ -96,7 +96,7 @@ class Zone:
         """Raise the marks after mixing types within a pageblock."""
         block = 1 << self.buddy.pageblock_order
         ceiling = self.marks.marks[wm.HIGH] * 15000 // 10000
-        if times and block * 4 <= self.shape.pages and ceiling:
+        if times and block * 4 <= self.shape.pages:
             self.boost = min(self.boost + times * block, max(ceiling, block))
             self.boosted = self.boosted or tell_kswapd
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from audit_sample import Sample, only_problem, problems
 
-from shmalloc.audit import audit
+from shmalloc.audit import audit, oracle
 
 
 def flip(sample: Sample, bitmap: str, offset: int) -> None:
@@ -56,6 +56,16 @@ def test_ranges_across_words_are_sound() -> None:
     assert [problem.text.partition(" (")[0] for problem in found] == [
         "an object begins inside a block of pages"
     ]
+
+
+@pytest.mark.parametrize("words", [1, 7, 64])
+def test_ranges_across_chunks_are_sound(monkeypatch: pytest.MonkeyPatch, words: int) -> None:
+    monkeypatch.setattr(oracle, "_CHUNK_WORDS", words)
+    sample = Sample()
+    assert audit(sample).ok
+    flip(sample, "end", sample.memory_at(sample.page) + 4088)
+    (problem,) = audit(sample).problems
+    assert problem.text.startswith(f"offset {sample.memory_at(sample.page) + 4088:#x} is marked as the last")
 
 
 def test_owned_range_with_a_hole() -> None:

@@ -22,14 +22,18 @@ TAKES: list[tuple[str, dict[str, int | str]]] = [
 ]
 
 
-def mixed(rig: Rig, state: Given, design: str) -> Program:
-    """Allocations of all kinds, frees of what is there and of what they have just got."""
+def mixed(rig: Rig, state: Given, design: str, by: str) -> Program:
+    """Allocations of all kinds, frees of what is there and of what they have just got.
+
+    Another CPU holds its irqs off: its irq_work may wait for the lock, and on this thread it would never get it.
+    """
     given = [*state.ready[-1:], *state.elsewhere[-1:]]
     orders = [rig.held[offset] for offset in given if rig.held[offset] is not None]
     holds = len(given)
     lines = [(name, {**fields, "slot": holds + at}) for at, (name, fields) in enumerate(TAKES)]
     lines += [("free", {"slot": slot}) for slot in range(holds + 2)]
-    return rig.program(*lines, *lines[:2], holds=given, orders=orders, design=design)
+    begin = ["irq_off"] if by == "other_cpu" else []
+    return rig.program(*begin, *lines, *lines[:2], holds=given, orders=orders, design=design)
 
 
 def sweep(way: Reach, site: str, by: str, design: str, flags: dict[str, object]) -> int:
@@ -43,8 +47,9 @@ def sweep(way: Reach, site: str, by: str, design: str, flags: dict[str, object])
         for nth in range(1, passings + 1):
             state = way.given(rig)
             operation = OUTER[way.outer](rig, state)
-            rig.arm(site, by, mixed(rig, state, design), nth=nth)
+            rig.arm(site, by, mixed(rig, state, design, by), nth=nth)
             operation()
+            rig.irqs_on(cpu=1)
             assert rig.fired() == 1
             rig.settle()
     return passings
