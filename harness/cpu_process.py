@@ -33,7 +33,7 @@ class CpuProcess:
         self.arena = Arena.attach(process.segment, flavour=self.spec["flavour"])
         self.arena.activate()
         self.lib, self.ffi = self.arena.core.lib, self.arena.core.ffi
-        self._ops = memoryview(mmap.mmap(self.spec["ops_fd"], 0, access=mmap.ACCESS_READ))
+        self._ops = self.ffi.from_buffer(mmap.mmap(self.spec["ops_fd"], 0, access=mmap.ACCESS_READ))
         self._keep: list[Any] = []  # what the core points to
         self._program_slots: list[tuple[Any, int]] = []
 
@@ -76,10 +76,9 @@ class CpuProcess:
     def _ops_at(self, place: list[int]) -> Any:
         """Point to ops in the parent's memfd: [offset in bytes, number]."""
         offset, number = place
-        part = self._ops[offset : offset + number * self.ffi.sizeof("struct shm_op")]
-        pointer = self.ffi.from_buffer("struct shm_op[]", part)
-        self._keep.append(pointer)
-        return pointer
+        if offset + number * self.ffi.sizeof("struct shm_op") > len(self._ops):
+            raise RuntimeError(f"{number} ops at {offset} lie beyond the {len(self._ops)} bytes of ops")
+        return self.ffi.cast("const struct shm_op *", self._ops + offset)
 
     def _slots(self, number: int) -> Any:
         slots = self.ffi.new("uint64_t[]", max(1, number))

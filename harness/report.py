@@ -157,9 +157,7 @@ def _notes(run: Run) -> Iterator[Text]:
     cells, cores = run["cells"], run["machine"]["cores_allowed"]
     sample = sorted({cell.get("latency_sample", 0) for cell in cells})
     said = [
-        f"latency in ns, of every {', '.join(map(str, sample))}th op"
-        if any(sample)
-        else "latency not sampled"
+        f"latency in ns, of one op in {', '.join(map(str, sample))}" if any(sample) else "latency not sampled"
     ]
     period = {cell["memory"]["sample_period_s"] for cell in cells}
     said.append(f"memory sampled every {', '.join(f'{p * 1e3:.0f}' for p in sorted(period))} ms")

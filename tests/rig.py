@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from shmalloc import AllocationFailed, Arena, Cpu, DeadlockProved, ops
-from shmalloc.audit import audit
 from shmalloc.counters import event_counters
 from shmalloc.program import Program
 
@@ -288,6 +287,8 @@ class Rig:
     # --- the end -----------------------------------------------------------------------------
 
     def report(self, **keys: Any) -> AuditReport:
+        from shmalloc.audit import audit  # numpy: not for CPU processes
+
         return audit(self.arena, **keys)
 
     def assert_clean(self, **keys: Any) -> None:

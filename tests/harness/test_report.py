@@ -47,7 +47,7 @@ def test_a_cell_is_readable_at_a_glance() -> None:
     assert any(
         line.split()[:6] == ["design=kmalloc", "ok", "2", "1.23M", "2.00M", "0.6"] for line in lines if line
     )
-    assert "of every 61th op" in report.text(run(good))
+    assert "of one op in 61" in report.text(run(good))
 
 
 def test_what_was_wrong_is_told_with_stack_and_replay() -> None:
