@@ -24,12 +24,21 @@ from pydantic import (
 from harness.problems import one_of
 from harness.vocabulary import Vocabulary
 from harness.workload.spec import ProgramSpec, WorkloadSpec, parse_program, parse_workload
+from shmalloc._binding import core
 from shmalloc.units import format_bytes, parse_bytes
 
-MAX_CPUS = 128
-MAX_NODES = 8
+_LIMITS = core().lib
+MAX_CPUS = int(_LIMITS.SHM_MAX_CPUS)
+MAX_NODES = int(_LIMITS.SHM_MAX_NODES)
+MAX_ORDER = int(_LIMITS.SHM_MAX_PAGE_ORDER)
 ZONES = ("DMA", "DMA32", "NORMAL", "MOVABLE")
-SLAB_DEBUG = {"F": 0x1, "Z": 0x2, "P": 0x4, "U": 0x8, "T": 0x10}
+SLAB_DEBUG = {  # the letters of slab_debug=
+    "F": int(_LIMITS.SLAB_CONSISTENCY_CHECKS),
+    "Z": int(_LIMITS.SLAB_RED_ZONE),
+    "P": int(_LIMITS.SLAB_POISON),
+    "U": int(_LIMITS.SLAB_STORE_USER),
+    "T": int(_LIMITS.SLAB_TRACE),
+}
 DEFAULT_SECONDS = 2.0
 _MAX_SECONDS = 7 * 86400.0
 
@@ -93,7 +102,7 @@ class ArenaSpec(Table):
     nodes: int = Field(1, ge=1, le=MAX_NODES)
     reserve: Literal["full", "sparse"] = "full"
     max_caches: int = Field(64, ge=1, le=65535)
-    pageblock_order: int = Field(9, ge=1, le=10)
+    pageblock_order: int = Field(9, ge=1, le=MAX_ORDER)
     min_free_kbytes: int = Field(0, ge=0, description="0 = by the kernel's formula")
     watermark_scale_factor: int = Field(10, ge=1, le=3000)
     zones: list[ZoneShares] | None = Field(None, description="shares of memory, one table per node")
@@ -102,8 +111,8 @@ class ArenaSpec(Table):
     freelist_random: bool = False
     freelist_hardened: bool = False
     cmpxchg_double: bool = True
-    slab_min_order: int = Field(0, ge=0, le=10)
-    slab_max_order: int = Field(3, ge=0, le=10)
+    slab_min_order: int = Field(0, ge=0, le=MAX_ORDER)
+    slab_max_order: int = Field(3, ge=0, le=MAX_ORDER)
     slab_min_objects: int = Field(0, ge=0, le=32767)
     slab_debug: Annotated[str, AfterValidator(_debug)] = Field("", description="slab_debug= letters: FZPUT")
 

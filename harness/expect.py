@@ -109,7 +109,7 @@ def must_happen(config: Config, cell: Mapping[str, Any]) -> list[dict[str, Any]]
 
     Returns: {condition, measured, holds} for each.
     """
-    outcomes = ((text, expression.evaluate(text, cell)) for text in config.must_happen)
+    outcomes = ((text, _safely(text, cell, None)) for text in config.must_happen)
     return [{"condition": text, "measured": o.measured, "holds": o.holds} for text, o in outcomes]
 
 
@@ -153,7 +153,12 @@ def _outcome(
             raise ExpressionError(f'cells["{selector}"]: {len(found)} cells of this run; one is wanted')
         return found[0]
 
+    return _safely(spec.condition, result, other)
+
+
+def _safely(text: str, cell: Mapping[str, Any], other: expression.Lookup | None) -> Outcome:
+    """Evaluate a condition; one that cannot be does not hold."""
     try:
-        return expression.evaluate(spec.condition, result, other)
+        return expression.evaluate(text, cell, other)
     except ExpressionError as error:
         return Outcome(False, str(error))

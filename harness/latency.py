@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-SUB_BITS = 5
-SUB = 1 << SUB_BITS
+from shmalloc.layout import constants
+
+SUB = constants()["HIST_SUB"]
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from shmalloc.arena import Arena
 
 SAMPLE_PERIOD_S = 0.05
-_PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Sampler:
     """Looks at an arena from the parent, every `SAMPLE_PERIOD_S`."""
 
     def __init__(self, arena: Arena) -> None:
+        self._page_bytes = int(arena.core.lib.SHM_PAGE_SIZE)
         self._zones = arena.region("zones")
         self._pagesets = arena.region("pagesets")
         self._cpus = arena.region("cpus")
@@ -67,7 +67,7 @@ class Sampler:
         nmi, irq = (int(handled[at]) for at in range(len(KINDS)))
         return Sample(
             t_s=round(self._t_s, 4),
-            used_bytes=max(0, int(self._zones["managed_pages"].sum()) - free) * _PAGE_BYTES,
+            used_bytes=max(0, int(self._zones["managed_pages"].sum()) - free) * self._page_bytes,
             ops=int(self._cpus["ops_done"].sum()),
             nmi=nmi,
             irq=irq,

@@ -162,7 +162,7 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
     """Say to each CPU what it has to do."""
     config, workload, lib = job.config, todo.workload, arena.core.lib
     names = list(job.vocabulary.designs)
-    first_cache = int(arena.header.nr_caches)
+    first_cache = _first_cache(config, workload, arena)
     codes = frozenset((int(lib.OP_CACHE_ALLOC), int(lib.OP_SHRINK)))
     specs = []
     for cpu in range(config.cpus):
@@ -200,6 +200,18 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
             }
         )
     return specs
+
+
+def _first_cache(config: Config, workload: Workload, arena: Arena) -> int:
+    """Return the index that the workload's first cache will have.
+
+    Raises: ConfigError, if the table has no room for all of them.
+    """
+    there, wanted = int(arena.header.nr_caches), len(workload.caches)
+    if there + wanted > config.arena.max_caches:
+        allowed = f"allowed is at least {there + wanted}: {there} of kmalloc, {wanted} of the workload"
+        raise ConfigError(config.name, [Problem("arena.max_caches", str(config.arena.max_caches), allowed)])
+    return there
 
 
 def handler_design(config: Config, kind: str, vocabulary: Vocabulary) -> str:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-CONTEXTS = ("task", "softirq", "irq", "nmi")
-KINDS = ("nmi", "irq")
+from shmalloc.counters import KINDS
+from shmalloc.violations import CONTEXTS
+
+__all__ = ["CONTEXTS", "KINDS", "Vocabulary", "load"]
+
 OK, VACUOUS, BROKEN_RULE, STALL = "ok", "vacuous", "broken_rule", "stall"
 DEAD_OWNER, LOST_MEMORY, DEADLOCK, CORRUPTION = "dead_owner", "lost_memory", "deadlock", "corruption"
 

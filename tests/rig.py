@@ -65,11 +65,11 @@ class Rig:
 
     @classmethod
     @contextmanager
-    def create(cls, *, cpus: int = 2, broken: str = "none", flavour: str = "checked", **keys: Any) -> Iterator[Self]:
-        """Make an arena, and become all its CPUs; on return the first one is current."""
+    def create(cls, *, cpus: int = 2, bind: int | None = None, flavour: str = "checked", **keys: Any) -> Iterator[Self]:
+        """Make an arena, and become all its CPUs, or the first *bind* of them; the first one is current."""
         settings = {"size": "4MiB", "nr_cpus": cpus, "pageblock_order": 5, "nr_slots": 23} | keys
-        with Arena.create(flavour=flavour, broken=broken, **settings) as arena:
-            bound = [Cpu(arena, number, handlers=number == 0) for number in range(cpus)]
+        with Arena.create(flavour=flavour, **settings) as arena:
+            bound = [Cpu(arena, number, handlers=number == 0) for number in range(cpus if bind is None else bind)]
             rig = cls(arena, bound)
             rig.free_at_start = rig.free_pages()
             try:
@@ -110,6 +110,18 @@ class Rig:
         memory = self.arena.header.regions[self.lib.REGION_MEMORY].offset
         block = (offset - memory) // self.lib.SHM_PAGE_SIZE >> self.arena.header.geometry.pageblock_order
         return f"zone {self.arena.item('struct pageblock', 'pageblocks', block).zone}"
+
+    def offset_of(self, item: Any) -> int:
+        """Offset of a structure in the arena."""
+        ffi = self.arena.core.ffi
+        return int(ffi.cast("uintptr_t", ffi.addressof(item))) - self.arena.base
+
+    def telemetry(self, cpu: int = 0) -> Any:
+        return self.arena.item("struct shm_telemetry", "telemetry", cpu)
+
+    def per_slab(self, size: int = A_BYTES) -> int:
+        """Objects in a slab."""
+        return int(self.arena.item("struct kmem_cache", "caches", self.cache_index(size)).oo) & 0xFFFF
 
     def cache_index(self, size: int = A_BYTES) -> int:
         return int(self.lib.shm_kmalloc_index(size, 0))
@@ -195,6 +207,9 @@ class Rig:
         assert self.lib.shm_irq_restore(0) == 0
         assert self.lib.shm_cpu_switch(0) == 0
 
+    def replay(self, *lines: Line, design: str = "kmalloc_nolock", **keys: Any) -> Any:
+        return self.cpu.replay(ops(*lines), design=design, **keys)
+
     # --- interruptions -----------------------------------------------------------------------
 
     def program(
@@ -206,7 +221,7 @@ class Rig:
             words[at] |= SLOT_PAGES | order << 48
         for offset in holds:
             self.held.pop(offset)
-        slots = memoryview(array("Q", words + [0] * 23))
+        slots = array("Q", words + [0] * 23)
         made = Program(self.arena.core, ops(*lines), design=design, slots=slots)
         made.check(self.arena)
         self.programs.append(made)
@@ -219,6 +234,10 @@ class Rig:
         """Have the program run at the nth passing of a site: as a "probe", "nmi", "irq" or "other_cpu"."""
         action = getattr(self.lib, f"PROBE_{by.upper()}")
         assert self.lib.shm_probe_arm(self.site(site), action, nth, program.c, other) == 0
+
+    def interrupt(self, site: str, by: str, *lines: Line, design: str = "kmalloc_nolock") -> None:
+        """Have these ops done at the next passing of a site."""
+        self.arm(site, by, self.program(*lines, design=design))
 
     def hits(self, site: str) -> int:
         """How often a site was passed since the last disarm."""

@@ -64,14 +64,15 @@ def cpu_partial(rig: Rig) -> Given:
     return state
 
 
-def node_partial(rig: Rig, slabs: int = 1) -> Given:
+def node_partial(rig: Rig, slabs: int = 1, size: int = A_BYTES) -> Given:
     """No cpu slab; on the node's partial list slabs with one free object each."""
-    objects = rig.take(slabs * PER_SLAB, node=0)
+    per_slab = rig.per_slab(size)
+    objects = rig.take(slabs * per_slab, size, node=0)
     for slab in range(slabs):
-        rig.free(objects[slab * PER_SLAB])
+        rig.free(objects[slab * per_slab])
     rig.cpu.flush_all()
-    assert rig.cache_node().nr_partial == slabs
-    del objects[::PER_SLAB]
+    assert rig.cache_node(size).nr_partial == slabs
+    del objects[::per_slab]
     return Given(elsewhere=objects)
 
 

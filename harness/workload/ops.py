@@ -89,29 +89,23 @@ def insert(ops: OpArray, groups: Sequence[tuple[npt.ArrayLike, OpArray]]) -> OpA
     return joined[np.argsort(np.concatenate(keys), kind="stable")]
 
 
-def insert_windows(
-    ops: OpArray, irq_off: BoolArray, bh_off: BoolArray, breaks: BoolArray | None = None
-) -> OpArray:
+def insert_windows(ops: OpArray, irq_off: BoolArray, bh_off: BoolArray) -> OpArray:
     """Wrap the ops that are to run with irqs or BHs off in windows.
 
     Windows nest as in the kernel: BHs are switched while irqs are on only. The array begins and ends with
     both on, so it is balanced however often it repeats.
 
-    Args: ops: shape (n,).  irq_off, bh_off: shape (n,), the wanted state of each op.  breaks: shape (n,),
-        where a window must end and another begin, though the state does not change.
+    Args: ops: shape (n,).  irq_off, bh_off: shape (n,), the wanted state of each op.
     Returns: a new OpArray with OP_{IRQ,BH}_{OFF,ON} inserted.
     """
     edge = np.zeros(1, dtype=np.bool_)
     irq_was, irq_is = np.concatenate([edge, irq_off]), np.concatenate([irq_off, edge])
     bh_was, bh_is = np.concatenate([edge, bh_off]), np.concatenate([bh_off, edge])
-    cut = np.zeros(ops.size + 1, dtype=np.bool_)
-    if breaks is not None:
-        cut[: ops.size] = breaks
-    bh_changes = (bh_was != bh_is) | cut
+    bh_changes = bh_was != bh_is
     toggles = (
         irq_was & (~irq_is | bh_changes),
-        bh_was & (~bh_is | cut),
-        bh_is & (~bh_was | cut),
+        bh_was & ~bh_is,
+        bh_is & ~bh_was,
         irq_is & (~irq_was | bh_changes),
     )
     groups = []
@@ -127,12 +121,11 @@ class Lifetimes:
 
     Attributes:
         of_op: shape (n,), lifetime of each op.
-        complete: shape (lifetimes,), the object is allocated and freed within the array.
-        plain: shape (lifetimes,), and nothing else is done to it between.
+        plain: shape (lifetimes,), the object is allocated and freed within the array, and nothing else is
+            done to it between.
     """
 
     of_op: IntArray
-    complete: BoolArray
     plain: BoolArray
 
 
@@ -156,8 +149,8 @@ def lifetimes(ops: OpArray) -> Lifetimes:
     number = np.where(same_slot, number, -1)
     of_op = np.full(ops.size, -1, dtype=np.int64)
     of_op[order] = number
-    frees = _count_in(of_op, is_free, count)
-    return Lifetimes(of_op, frees == 1, (frees == 1) & (_count_in(of_op, is_realloc, count) == 0))
+    is_freed = _count_in(of_op, is_free, count) == 1
+    return Lifetimes(of_op, is_freed & (_count_in(of_op, is_realloc, count) == 0))
 
 
 def _count_in(of_op: IntArray, which: BoolArray, count: int) -> npt.NDArray[Any]:

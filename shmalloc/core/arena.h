@@ -24,7 +24,7 @@
 #define SHM_MAX_LEVELS 8
 #define SHM_MAX_DESIGNS 16
 #define SHM_MAX_VIOLATIONS 32
-#define SHM_STACK_DEPTH 24
+#define SHM_STACK_DEPTH 48
 #define SHM_MAX_HELD 16
 #define SHM_CACHE_NAME 40
 #define SHM_RANDOM_SEQ 512
@@ -48,7 +48,7 @@ enum shm_ctx { CTX_TASK, CTX_SOFTIRQ, CTX_IRQ, CTX_NMI, NR_CTX };
 enum shm_irq_kind { KIND_NMI, KIND_IRQ, NR_KINDS };
 
 /* states of a CPU slot */
-enum shm_cpu_state { CPU_OFFLINE, CPU_ONLINE, CPU_BINDING };
+enum shm_cpu_state { CPU_OFFLINE, CPU_ONLINE, CPU_BINDING, CPU_SERVED };
 
 enum shm_zone_type { ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE, NR_ZONE_TYPES };
 
@@ -99,7 +99,6 @@ struct llist_head {
 };
 
 /* page flags; PG_buddy .. PG_deferred say where a block is and are set on its head only */
-#define PG_locked 0x1u      /* slab bit spinlock (caches without CMPXCHG_DOUBLE); atomic */
 #define PG_partial 0x2u     /* slab is on its node's partial list; list_lock */
 #define PG_pfmemalloc 0x4u  /* came from the reserves */
 #define PG_slab 0x8u        /* head of a slab */
@@ -115,7 +114,7 @@ struct llist_head {
 /* One page frame, 64 bytes.  The comment names which use of the page a field belongs to. */
 struct page {
 	uint32_t flags;
-	uint32_t refcount;       /* allocated blocks; 0 while free, in a slab or frozen */
+	uint32_t refcount;       /* allocated blocks; 0 while free or frozen; slab: the slab lock's word */
 	uint32_t order;          /* head: order of the block */
 	uint32_t compound_head;  /* tail: pfn of the head */
 	uint64_t freelist;       /* slab: first free object; cmpxchg16b with counters */
@@ -332,8 +331,8 @@ struct held_lock {
 struct shm_level {
 	uint32_t ctx;                /* enum shm_ctx */
 	uint32_t reason;             /* why the current allocation fails, if it does */
-	uint64_t rip;                /* where the level *below* was interrupted */
-	uint64_t rbp;
+	uint64_t rip;                /* where the level below was interrupted; 0: it called this one itself */
+	uint64_t rbp;                /* its frame there; if called: the caller's frame */
 };
 
 /* One CPU.  Written by its own thread unless a field says otherwise. */

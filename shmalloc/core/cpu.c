@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include "lock.h"
 #include "signals.h"
+#include "slab.h"
 #include "sys.h"
 
 static void load_cpu(u32 id)
@@ -42,24 +43,69 @@ static void register_fork_handler(void)
 
 #define STEAL_PAUSE_NS 10000000
 
-/*
- * The slot's pid is what is claimed: two processes may want the same slot.  A thief looks twice,
- * because between the pid and the start time of a new owner the pair is that of nobody.
- */
-static int claim_slot(struct shm_cpu *cpu, u32 flags)
+static bool held_by(u32 word, u32 cpu)
 {
-	u32 owner = 0, self = sys_getpid();
-	u64 start_time;
+	return word && lock_owner_cpu(word) == cpu;
+}
 
-	if (try_cmpxchg(&cpu->pid, &owner, self))
-		return 0;
-	start_time = cpu->start_time;
-	if (!(flags & SHM_BIND_STEAL) || shm_owner_alive(owner, start_time))
+static bool holds_cache_lock(const struct kmem_cache *s, u32 cpu)
+{
+	const struct kmem_cache_cpu *c = ptr_of(shm.hdr->regions[REGION_CACHE_CPUS].offset +
+						(u64)cpu * shm.hdr->cache_cpus_stride);
+
+	for (u32 node = 0; node < shm.nr_nodes; node++)
+		if (held_by(cache_node(s, node)->list_lock.word, cpu))
+			return true;
+	return c[s->index].lock.word;
+}
+
+/* What a dead owner left locked would name its successor as the owner. */
+static bool holds_any_lock(u32 cpu)
+{
+	if (held_by(shm.hdr->slab_mutex.word, cpu) || held_by(shm.hdr->ipi_lock.word, cpu))
+		return true;
+	for (u32 i = 0; i < shm.nr_zones * shm.nr_cpus; i++)
+		if (held_by(shm.pagesets[i].lock.word, cpu))
+			return true;
+	for (u32 i = 0; i < shm.nr_zones; i++)
+		if (held_by(shm.zones[i].lock.word, cpu))
+			return true;
+	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
+		if (holds_cache_lock(&shm.caches[i], cpu))
+			return true;
+	return false;
+}
+
+/* A thief looks twice: between pid and start time of a new owner the pair is that of nobody. */
+static int steal_slot(struct shm_cpu *cpu, u32 owner, u32 self)
+{
+	u64 start_time = cpu->start_time;
+
+	if (shm_owner_alive(owner, start_time))
 		return -EBUSY;
 	sleep_ns(STEAL_PAUSE_NS);
 	if (cpu->start_time != start_time || !try_cmpxchg(&cpu->pid, &owner, self))
 		return -EBUSY;
-	return 0;
+	if (!holds_any_lock(cpu->id))
+		return 0;
+	store_release(&cpu->pid, owner);
+	return -EOWNERDEAD;
+}
+
+/* The slot's pid is what is claimed: two processes may want the same slot. */
+static int claim_slot(struct shm_cpu *cpu, u32 flags)
+{
+	u32 self = sys_getpid();
+
+	for (;;) {
+		u32 owner = 0;
+
+		if (try_cmpxchg(&cpu->pid, &owner, self))
+			return 0;
+		if (load_acquire(&cpu->state) != CPU_SERVED || !shm_owner_alive(owner, cpu->start_time))
+			return flags & SHM_BIND_STEAL ? steal_slot(cpu, owner, self) : -EBUSY;
+		yield_core(); /* somebody flushes it, as it is nobody's; that is soon over */
+	}
 }
 
 static void reset_slot(struct shm_cpu *cpu)
@@ -70,6 +116,8 @@ static void reset_slot(struct shm_cpu *cpu)
 	cpu->levels[0] = (struct shm_level){ CTX_TASK, REASON_NONE, 0, 0 };
 	cpu->waiting_for = 0;
 	cpu->nr_held = 0;
+	for (u32 i = 0; i < SHM_MAX_HELD; i++)
+		cpu->held[i].class = LOCK_NONE;
 }
 
 __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)

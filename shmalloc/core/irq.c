@@ -99,14 +99,14 @@ static void run_guarded(enum shm_irq_kind kind, u32 pending)
 }
 
 /* False: no level is left; what was pending stays so. */
-static bool irq_once(u32 pending, u64 rip, u64 rbp)
+static bool irq_once(u32 pending, u64 rip, u64 rbp, bool sync)
 {
 	struct shm_cpu *cpu = this_cpu();
 	bool taken;
 
 	WRITE_ONCE(cpu->irqs_disabled, 1);
 	barrier();
-	taken = level_enter(CTX_IRQ, rip, rbp);
+	taken = level_enter(CTX_IRQ, sync ? 0 : rip, rbp);
 	if (taken) {
 		if (pending & (IRQ_PENDING_PROGRAM | IRQ_PENDING_PROBE))
 			count_landing(&shm.tele->interrupts[KIND_IRQ], rip, cpu->level);
@@ -122,14 +122,14 @@ static bool irq_once(u32 pending, u64 rip, u64 rbp)
 }
 
 /* Take what is pending until nothing is; irqs are enabled on entry and on return. */
-void irq_take(u64 rip, u64 rbp)
+void irq_take(u64 rip, u64 rbp, bool sync)
 {
 	struct shm_cpu *cpu = this_cpu();
 
 	while (!cpu->irqs_disabled && READ_ONCE(cpu->irq_pending)) {
 		u32 pending = xchg(&cpu->irq_pending, 0);
 
-		if (pending && !irq_once(pending, rip, rbp))
+		if (pending && !irq_once(pending, rip, rbp, sync))
 			return;
 	}
 }
@@ -137,9 +137,8 @@ void irq_take(u64 rip, u64 rbp)
 /* Irqs have just been enabled with something pending: the interrupt is taken here. */
 __slowpath void irq_replay(void)
 {
-	/* rbp 0: a synchronous entry, its caller's frames follow on the same stack */
 	if (this_ctx() != CTX_NMI)
-		irq_take((u64)__builtin_return_address(0), 0);
+		irq_take((u64)__builtin_return_address(0), (u64)__builtin_frame_address(0), true);
 }
 
 /*
@@ -154,14 +153,14 @@ void irq_raise(u32 pending)
 		irq_replay();
 }
 
-void nmi_take(u64 rip, u64 rbp)
+void nmi_take(u64 rip, u64 rbp, bool sync)
 {
 	struct shm_cpu *cpu = this_cpu();
 	u32 flags = cpu->irqs_disabled;
 
 	WRITE_ONCE(cpu->irqs_disabled, 1); /* as on entry by the hardware */
 	barrier();
-	if (level_enter(CTX_NMI, rip, rbp)) {
+	if (level_enter(CTX_NMI, sync ? 0 : rip, rbp)) {
 		count_landing(&shm.tele->interrupts[KIND_NMI], rip, cpu->level);
 		run_guarded(KIND_NMI, IRQ_PENDING_PROGRAM);
 		level_exit();

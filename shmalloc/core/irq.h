@@ -55,7 +55,7 @@ __helper void preempt_enable(void)
 
 void irq_raise(u32 pending);
 
-/* Enter and leave an execution level; false if the levels are used up. */
+/* Enter and leave an execution level; false if the levels are used up.  rip 0: rbp is the caller's frame. */
 bool level_enter(u32 ctx, u64 rip, u64 rbp);
 void level_exit(void);
 

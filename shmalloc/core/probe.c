@@ -43,7 +43,7 @@ static void run_guarded(const struct shm_program *program)
 /* A kprobe or tracepoint: the context stays what it is. */
 static void run_as_probe(const struct shm_program *program)
 {
-	if (!level_enter(this_ctx(), 0, 0))
+	if (!level_enter(this_ctx(), 0, (u64)__builtin_frame_address(0)))
 		return;
 	run_guarded(program);
 	level_exit();
@@ -59,7 +59,7 @@ static void run_as_nmi(const struct shm_program *program)
 	shm.program_at[KIND_NMI] = 0;
 	shm.program_on[KIND_NMI] = 1;
 	atomic_add(&shm.tele->interrupts[KIND_NMI].sent, 1);
-	nmi_take((u64)__builtin_return_address(0), 0);
+	nmi_take((u64)__builtin_return_address(0), (u64)__builtin_frame_address(0), true);
 	shm.program[KIND_NMI] = saved;
 	shm.program_at[KIND_NMI] = saved_at;
 	shm.program_on[KIND_NMI] = saved_on;

@@ -70,7 +70,7 @@ static void on_irq(int sig, siginfo_t *info, void *context)
 	if (irqs_disabled())
 		this_cpu_inc64(&shm.tele->interrupts[KIND_IRQ].masked);
 	else
-		irq_take((u64)regs[REG_RIP], (u64)regs[REG_RBP]);
+		irq_take((u64)regs[REG_RIP], (u64)regs[REG_RBP], false);
 	if (tick)
 		rearm(KIND_IRQ);
 }
@@ -82,7 +82,7 @@ static void on_nmi(int sig, siginfo_t *info, void *context)
 	(void)sig;
 	if (!thread_is_cpu())
 		return;
-	nmi_take((u64)regs[REG_RIP], (u64)regs[REG_RBP]);
+	nmi_take((u64)regs[REG_RIP], (u64)regs[REG_RBP], false);
 	/* work raised in the NMI: with irqs enabled it is due as soon as the NMI has returned */
 	if (!irqs_disabled() && this_cpu()->irq_pending)
 		sys_tgkill(shm.pid, shm.tid, SIG_IRQ);

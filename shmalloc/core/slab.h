@@ -179,7 +179,7 @@ void free_deferred_objects(void);
 /* slub_cache.c */
 void calculate_sizes(struct kmem_cache *s, const struct shm_geometry *geometry);
 int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align, u32 flags, u32 ctor);
-void flush_cpu_slab(struct kmem_cache *s, u32 cpu);
+int flush_cpu_slab(struct kmem_cache *s, u32 cpu);
 void kmem_cache_shrink(struct kmem_cache *s);
 
 /* slab_common.c */

@@ -16,6 +16,7 @@
 #define CACHE_LINE 64
 #define MIN_PARTIAL 5
 #define MAX_PARTIAL 10
+#define MAX_OBJS_PER_PAGE 32767 /* what the counters word can hold */
 
 static u32 get_order(u64 bytes)
 {
@@ -35,6 +36,8 @@ static u32 calculate_order(u32 size, const struct shm_geometry *g)
 
 	min_objects = min_of(min_objects, max_of(order_objects(g->slab_max_order, size), 1u));
 	min_order = max_of(g->slab_min_order, get_order((u64)min_objects * size));
+	if (order_objects(min_order, size) > MAX_OBJS_PER_PAGE)
+		return get_order((u64)size * MAX_OBJS_PER_PAGE) - 1;
 	for (u32 fraction = 16; fraction > 1; fraction /= 2)
 		for (u32 order = min_order; order <= g->slab_max_order; order++)
 			if ((SHM_PAGE_SIZE << order) % size <= (SHM_PAGE_SIZE << order) / fraction)
@@ -257,12 +260,22 @@ __export int shm_kmem_cache_create(const char *name, uint32_t size, uint32_t ali
 	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, create_locked(name, size, align, flags, ctor));
 }
 
-/* On the owner CPU, or for a CPU that nobody is. */
-void flush_cpu_slab(struct kmem_cache *s, u32 cpu)
+/*
+ * On the owner CPU, or for a CPU that nobody is.  -EOWNERDEAD: its owner died in the middle of an
+ * update, and what it held cannot be told.
+ */
+int flush_cpu_slab(struct kmem_cache *s, u32 cpu)
 {
 	struct kmem_cache_cpu *c = cache_cpu_of(s, cpu);
-	u32 flags = local_lock_irqsave(&c->lock);
-	u64 slab = c->slab, freelist = c->freelist, partial = c->partial;
+	u64 slab, freelist, partial;
+	u32 flags;
+
+	if (cpu != this_cpu()->id && local_lock_is_locked(&c->lock))
+		return -EOWNERDEAD;
+	flags = local_lock_irqsave(&c->lock);
+	slab = c->slab;
+	freelist = c->freelist;
+	partial = c->partial;
 
 	WRITE_ONCE(c->slab, 0);
 	WRITE_ONCE(c->freelist, 0);
@@ -275,6 +288,7 @@ void flush_cpu_slab(struct kmem_cache *s, u32 cpu)
 	}
 	if (partial)
 		put_partials(s, partial);
+	return 0;
 }
 
 /* Give the empty slabs of the partial lists back; the fullest go first from now on. */

@@ -14,13 +14,19 @@
 
 #define IPI_DEADLINE_S 2
 
-typedef void (*ipi_fn)(u32 cpu, u64 arg);
+typedef int (*ipi_fn)(u32 cpu, u64 arg);
 
-static void flush_one(u32 cpu, u64 arg)
+static int flush_one(u32 cpu, u64 arg)
 {
+	int error = 0;
+
 	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
-		if ((arg == ~0u || arg == i) && shm.caches[i].state != CACHE_UNUSED)
-			flush_cpu_slab(&shm.caches[i], cpu);
+		if ((arg == ~0u || arg == i) && shm.caches[i].state != CACHE_UNUSED) {
+			int result = flush_cpu_slab(&shm.caches[i], cpu);
+
+			error = error ? error : result;
+		}
+	return error;
 }
 
 /* indices are in shm_cpu.ipi_func */
@@ -39,17 +45,8 @@ void ipi_run(void)
 	store_release(&cpu->ipi_done, request);
 }
 
-static bool served_by_caller(const struct shm_cpu *cpu)
+static int wait_for(struct shm_cpu *cpu, u32 request, u64 deadline)
 {
-	if (load_acquire(&cpu->state) == CPU_OFFLINE || (cpu->pid == this_cpu()->pid && cpu->tid == this_cpu()->tid))
-		return true;
-	return !shm_owner_alive(cpu->pid, cpu->start_time);
-}
-
-static int wait_for(struct shm_cpu *cpu, u32 request)
-{
-	u64 deadline = read_tsc() + IPI_DEADLINE_S * shm.hdr->tsc_hz;
-
 	while (load_acquire(&cpu->ipi_done) != request) {
 		if (read_tsc() > deadline)
 			return -ETIMEDOUT;
@@ -58,17 +55,10 @@ static int wait_for(struct shm_cpu *cpu, u32 request)
 	return 0;
 }
 
-static int call_on(struct shm_cpu *cpu, u32 func, u64 arg)
+static int interrupt(struct shm_cpu *cpu, u32 func, u64 arg, u64 deadline)
 {
 	u32 request;
 
-	if (served_by_caller(cpu)) {
-		/* locked by what its owner was doing when it died: the audit names it */
-		if (cpu != this_cpu() && cpu->nr_held)
-			return -EOWNERDEAD;
-		ipi_table[func](cpu->id, arg);
-		return 0;
-	}
 	if (!cpu->handlers) /* a signal would kill it */
 		return -EOPNOTSUPP;
 	cpu->ipi_func = func;
@@ -78,7 +68,47 @@ static int call_on(struct shm_cpu *cpu, u32 func, u64 arg)
 	atomic_or(&cpu->irq_pending, IRQ_PENDING_IPI);
 	if (sys_tgkill(cpu->pid, cpu->tid, shm_signal_of(KIND_IRQ)))
 		return -ESRCH;
-	return wait_for(cpu, request);
+	return wait_for(cpu, request, deadline);
+}
+
+/* Nobody is the CPU: be it for the time of the call, so that nobody becomes it meanwhile. */
+static bool serve(struct shm_cpu *cpu, u32 owner, u32 func, u64 arg, int *result)
+{
+	u64 start_time = cpu->start_time;
+	u32 state = cpu->state;
+
+	if (!try_cmpxchg(&cpu->pid, &owner, this_cpu()->pid))
+		return false;
+	cpu->start_time = this_cpu()->start_time;
+	store_release(&cpu->state, CPU_SERVED);
+	*result = ipi_table[func](cpu->id, arg);
+	store_release(&cpu->state, state);
+	cpu->start_time = start_time;
+	store_release(&cpu->pid, owner);
+	return true;
+}
+
+static int call_on(struct shm_cpu *cpu, u32 func, u64 arg)
+{
+	u64 deadline = read_tsc() + IPI_DEADLINE_S * shm.hdr->tsc_hz;
+	int result = -ETIMEDOUT;
+
+	if (cpu == this_cpu())
+		return ipi_table[func](cpu->id, arg);
+	while (read_tsc() < deadline) {
+		u32 pid = load_acquire(&cpu->pid), state = load_acquire(&cpu->state);
+
+		if (pid == this_cpu()->pid && state == CPU_ONLINE) /* another CPU of this thread */
+			return ipi_table[func](cpu->id, arg);
+		if (!pid || (state != CPU_BINDING && !shm_owner_alive(pid, cpu->start_time))) {
+			if (serve(cpu, pid, func, arg, &result))
+				return result;
+		} else if (state == CPU_ONLINE) {
+			return interrupt(cpu, func, arg, deadline);
+		}
+		yield_core();
+	}
+	return result;
 }
 
 static int on_each_cpu(u32 func, u64 arg)

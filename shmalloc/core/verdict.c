@@ -76,37 +76,47 @@ static void push_frame(struct shm_violation *v, u64 rip, u32 level)
 	v->stack[v->nr_stack++] = rip - (u64)__ehdr_start;
 }
 
-static void walk_level(struct shm_violation *v, u64 rbp, u32 level)
+/*
+ * Follow the frames of one stack.  A level that was called, not interrupted, shares the stack of the
+ * level below: from the frame it was called from on, frames are that one's.  Returns the level at
+ * which the stack ends.
+ */
+static u32 walk_stack(struct shm_violation *v, u64 rbp, u32 level)
 {
+	const struct shm_level *levels = this_cpu()->levels;
+
 	for (;;) {
 		const u64 *frame = (const u64 *)rbp;
 		u64 next, ret;
 
 		if (!rbp || rbp & 7)
-			return;
+			return level;
+		while (level && !levels[level].rip && rbp >= levels[level].rbp)
+			level--;
 		next = frame[0];
 		ret = frame[1];
 		if (!rip_in_core(ret))
-			return;
+			return level;
 		push_frame(v, ret, level);
 		if (next <= rbp || next - rbp > 1u << 20)
-			return;
+			return level;
 		rbp = next;
 	}
 }
 
 static void walk_stacks(struct shm_violation *v)
 {
-	struct shm_cpu *cpu = this_cpu();
+	const struct shm_level *levels = this_cpu()->levels;
+	u32 level = walk_stack(v, (u64)__builtin_frame_address(0), this_cpu()->level);
 
-	walk_level(v, (u64)__builtin_frame_address(0), cpu->level);
-	for (u32 level = cpu->level; level > 0; level--) {
-		u64 rip = cpu->levels[level].rip;
+	while (level && levels[level].rip) {
+		u64 rip = levels[level].rip, rbp = levels[level].rbp;
 
-		if (!rip || !rip_in_core(rip))
-			continue;
-		push_frame(v, rip, level - 1);
-		walk_level(v, cpu->levels[level].rbp, level - 1);
+		level--;
+		if (!rip_in_core(rip))
+			return; /* outside the core there are no frame pointers to follow */
+		push_frame(v, rip, level);
+		level = walk_stack(v, rbp, level);
 	}
 }
 

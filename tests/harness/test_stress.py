@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from leases import lease
-from running import ENDLESS, SMALL, config, only_cell, results, running
+from running import ENDLESS, SMALL, config, only_cell, results, run, running
 
 INTERRUPTS = """
 [interrupts.{kind}]
@@ -69,10 +69,10 @@ def test_exclusive_cores(tmp_path: Path) -> None:
 
 
 def test_children_are_pinned(tmp_path: Path) -> None:
-    with running(config(tmp_path, ENDLESS)) as run:
-        pinned = [child.cpu_affinity() for child in run.children]
-        run.process.send_signal(signal.SIGINT)
-        run.ended()
+    with running(config(tmp_path, ENDLESS)) as crew:
+        pinned = [child.cpu_affinity() for child in crew.children]
+        crew.process.send_signal(signal.SIGINT)
+        crew.ended()
     assert all(len(cores) == 1 for cores in pinned)
 
 
@@ -93,10 +93,56 @@ def test_memory_that_is_never_given_back_is_caught(tmp_path: Path) -> None:
     assert (control["verdict"], only_cell(control)["verdict"]) == ("ok", "lost_memory")
 
 
-def test_two_owners_of_one_object_are_caught_at_once(tmp_path: Path) -> None:
-    text = 'flavour = "checked"\nbroken = "shared_slot"\n'
-    text += SMALL.replace("ops = 20_000", "duration_s = 60.0").replace("slots = 101", "remote = 0.3")
-    cell = only_cell(results(config(tmp_path, text), status=1))
-    assert cell["verdict"] == "corruption"
-    assert cell["violations"][0]["stack"]
-    assert cell["seconds"] < 60
+BURSTS = """
+flavour = "checked"
+cpus = 2
+duration_s = 60.0
+[arena]
+size = "32MiB"
+[workload]
+kind = "burst"
+remote = 0.2
+[interrupts.nmi]
+rate_hz = 2003.0
+program = "burst"
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "verdict", "checker", "settings"),
+    [
+        ("spin_in_nmi", "deadlock", "deadlock", []),
+        ("shared_slot", "corruption", "oracle", []),
+        ("k12", "corruption", "audit", ["arena.slab_debug=FZ", "ops=200_000"]),
+        ("k13", "stall", "retry_bound", ["arena.slab_debug=FZ"]),
+    ],
+)
+def test_a_broken_variant_is_caught_by_the_checker_meant_for_it(
+    tmp_path: Path, broken: str, verdict: str, checker: str, settings: list[str]
+) -> None:
+    sets = [argument for text in settings for argument in ("--set", text)]
+    text = BURSTS + f'[[expect]]\nverdict = "{verdict}"\n'
+    found = results(config(tmp_path, text), "--set", f"broken={broken}", *sets)
+    cell = only_cell(found)
+    assert (found["verdict"], cell["verdict"]) == ("ok", verdict)
+    violations = [violation for violation in cell["violations"] if violation["verdict"] == verdict]
+    assert {violation["checker"] for violation in violations} == {checker}
+    assert all(violation["stack"] for violation in violations) is (checker != "audit")
+
+
+def test_spinning_in_an_nmi_is_proved_a_deadlock_in_release_too(tmp_path: Path) -> None:
+    text = BURSTS.replace('"checked"', '"release"') + 'design = "kmalloc"\n'
+    cell = only_cell(results(config(tmp_path, text), "--set", "design=kmalloc", status=1))
+    (violation,) = cell["violations"]
+    assert (cell["verdict"], violation["context"]) == ("deadlock", "nmi")
+    assert violation["lock_class"] != "none"
+    assert {frame["level"] for frame in violation["stack"]} == {0, 1}
+    assert any("slab" in frame["symbol"] for frame in violation["stack"])
+
+
+def test_a_workload_with_more_caches_than_the_table_holds_is_a_mistake(tmp_path: Path) -> None:
+    done = run(
+        "run", config(tmp_path), "--set", "arena.max_caches=40", "--set", "workload.caches=7", cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "arena.max_caches = 40: allowed is at least" in done.stderr

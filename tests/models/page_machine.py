@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 from models.page_state import ArenaPages, differences, of_model
 from models.pages import PageAllocator, PageGeometry, Request
 
@@ -53,8 +54,9 @@ class PageMachine(RuleBasedStateMachine):
 
     @initialize(which=WHICH)
     def create(self, which: int) -> None:
+        """Make an arena; which geometry matters more than any small number."""
         geometry = self.geometries[which % len(self.geometries)]
-        self.arena = Arena.create(geometry, flavour=self.flavour)
+        self.arena = Arena.create(geometry, flavour=self.flavour, reserve="sparse")
         self.cpus = [Cpu(self.arena, number, handlers=False) for number in range(geometry.nr_cpus)]
         self.model = model_of(self.arena, geometry)
         self.pages = ArenaPages(self.arena)
@@ -79,6 +81,19 @@ class PageMachine(RuleBasedStateMachine):
         if expected is not None:
             self.live.append(expected)
         return expected is not None
+
+    def take_many(self, cpu: int, request: Request, count: int) -> None:
+        """Ask both for blocks until there are so many, or none any more; the node may be any number."""
+        node = min(request.node, len(self.model.zonelists) - 1)
+        for _ in range(count):
+            if not self.allocate(cpu % len(self.cpus), replace(request, node=node)):
+                return
+
+    def free_many(self, cpu: int, index: int, count: int, stride: int, *, nolock: bool = False) -> None:
+        """Give several blocks back to both, with some left over in between."""
+        for _ in range(min(count, len(self.live))):
+            self.free(cpu % len(self.cpus), index, nolock=nolock)
+            index += stride
 
     def free(self, cpu: int, index: int, *, nolock: bool = False) -> None:
         """Give a block in use back to both."""
@@ -156,6 +171,10 @@ def gfp_of(*names: str) -> int:
     return parse("|".join(names))
 
 
+COUNTS = st.sampled_from([1, 1, 2, 5, 11, 23])
+MANY = 601
+STRIDES = st.sampled_from([0, 1, 2, 5])
+NODES = st.integers(-1, 2)
 BASE_GFP = st.sampled_from(
     [gfp_of("GFP_KERNEL"), gfp_of("GFP_KERNEL"), gfp_of("GFP_ATOMIC"), gfp_of("GFP_NOWAIT"), 0]
     + [gfp_of("GFP_KERNEL", "__GFP_MEMALLOC"), gfp_of("GFP_KERNEL", "__GFP_NOFAIL")]
@@ -165,15 +184,4 @@ TYPE_GFP = st.sampled_from([0, gfp_of("__GFP_MOVABLE"), gfp_of("__GFP_RECLAIMABL
 ZONE_GFP = st.sampled_from([0, 0, 0, gfp_of("__GFP_DMA"), gfp_of("__GFP_DMA32"), gfp_of("__GFP_HIGHMEM")])
 PLACE_GFP = st.sampled_from([0, 0, 0, gfp_of("__GFP_THISNODE")])
 
-__all__ = [
-    "BASE_GFP",
-    "PLACE_GFP",
-    "TYPE_GFP",
-    "WHICH",
-    "ZONE_GFP",
-    "PageMachine",
-    "gfp_of",
-    "model_of",
-    "precondition",
-    "rule",
-]
+ANY_GFP = st.tuples(BASE_GFP, TYPE_GFP, ZONE_GFP, PLACE_GFP).map(sum)

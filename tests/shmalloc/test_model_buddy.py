@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
-from models.page_machine import BASE_GFP, PLACE_GFP, TYPE_GFP, WHICH, ZONE_GFP, PageMachine
+from models.page_machine import ANY_GFP, COUNTS, MANY, NODES, STRIDES, WHICH, PageMachine
 from models.pages import Request
 
 from shmalloc.arena import Geometry
@@ -42,6 +42,8 @@ GEOMETRIES = (
     ),
 )
 
+ORDERS = st.integers(0, 10) | st.sampled_from([0, 0, 1, 2, 11])
+
 
 class BuddyMachine(PageMachine):
     """Blocks of all orders and types, taken and given back in any order."""
@@ -53,25 +55,18 @@ class BuddyMachine(PageMachine):
             for cpu in range(len(self.cpus)):
                 self.hold(zone=zone, cpu=cpu, held=True)
 
-    @rule(
-        cpu=WHICH,
-        node=st.integers(-1, 2),
-        order=st.sampled_from([0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
-        gfp=st.tuples(BASE_GFP, TYPE_GFP, ZONE_GFP, PLACE_GFP).map(sum),
-        count=st.sampled_from([1, 1, 2, 5, 23]),
-    )
+    @rule(cpu=WHICH, node=NODES, order=ORDERS, gfp=ANY_GFP, count=COUNTS)
     def take(self, cpu: int, node: int, order: int, gfp: int, count: int) -> None:
-        request = Request(order, gfp, min(node, len(self.model.zonelists) - 1))
-        for _ in range(count):
-            if not self.allocate(cpu % len(self.cpus), request):
-                return
+        self.take_many(cpu, Request(order, gfp, node), count)
+
+    @rule(cpu=WHICH, node=NODES, order=ORDERS, gfp=ANY_GFP)
+    def take_all(self, cpu: int, node: int, order: int, gfp: int) -> None:
+        self.take_many(cpu, Request(order, gfp, node), MANY)
 
     @precondition(lambda self: self.live)
-    @rule(cpu=WHICH, index=WHICH, count=st.sampled_from([1, 1, 2, 7, 29]), stride=st.sampled_from([0, 1, 2, 5]))
+    @rule(cpu=WHICH, index=WHICH, count=COUNTS | st.just(MANY), stride=STRIDES)
     def give_back(self, cpu: int, index: int, count: int, stride: int) -> None:
-        for _ in range(min(count, len(self.live))):
-            self.free(cpu % len(self.cpus), index)
-            index += stride
+        self.free_many(cpu, index, count, stride)
 
 
 class CheckedBuddyMachine(BuddyMachine):

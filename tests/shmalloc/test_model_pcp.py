@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Pagesets, zones and NUMA counters beside their model: everything the page allocator has, after each step.
+
+Batches, the moving high mark, refills and bulk frees, frees beyond high, other people's locks, blocks that
+are parked because of them, and drains, on several CPUs.
+"""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from models.page_machine import ANY_GFP, COUNTS, MANY, NODES, STRIDES, WHICH, PageMachine
+from models.pages import Request
+
+from shmalloc.arena import Geometry
+
+MIB = 1024 * 1024
+GEOMETRIES = (
+    # a pageset of one page at a time
+    Geometry(2 * MIB, nr_cpus=2, pageblock_order=3, min_free_kbytes=16),
+    # batches of 3 and 7
+    Geometry(64 * MIB, nr_cpus=1, pageblock_order=9, min_free_kbytes=512),
+    Geometry(128 * MIB, nr_cpus=2, pageblock_order=9, min_free_kbytes=2048),
+    # most of the memory lies below the high mark
+    Geometry(64 * MIB, nr_cpus=2, pageblock_order=5, min_free_kbytes=36 * 1024),
+    Geometry(
+        100 * MIB,
+        nr_cpus=3,
+        nr_nodes=2,
+        pageblock_order=6,
+        min_free_kbytes=8 * 1024,
+        zone_permille=[[0, 130, 400, 0], [0, 0, 400, 70]],
+        cpu_node=[0, 1, 1],
+    ),
+    Geometry(
+        6 * MIB,
+        nr_cpus=2,
+        nr_nodes=2,
+        pageblock_order=4,
+        min_free_kbytes=256,
+        zone_permille=[[100, 200, 200, 0], [0, 0, 400, 100]],
+        cpu_node=[1, 0],
+    ),
+)
+ORDERS = st.sampled_from([0] * 6 + [1, 1, 2, 3, 4, 6, 9, 9, 10, 11])
+
+
+class PagesetMachine(PageMachine):
+    """Several CPUs take, give back and drain, while locks come and go."""
+
+    geometries = GEOMETRIES
+
+    @rule(cpu=WHICH, node=NODES, order=ORDERS, gfp=ANY_GFP, count=COUNTS)
+    @precondition(lambda self: not self.model.held_zones)
+    def take(self, cpu: int, node: int, order: int, gfp: int, count: int) -> None:
+        self.take_many(cpu, Request(order, gfp, node), count)
+
+    @rule(cpu=WHICH, node=NODES, order=ORDERS, gfp=ANY_GFP)
+    @precondition(lambda self: not self.model.held_zones)
+    def take_all(self, cpu: int, node: int, order: int, gfp: int) -> None:
+        self.take_many(cpu, Request(order, gfp, node), MANY)
+
+    @rule(cpu=WHICH, node=NODES, order=ORDERS, count=COUNTS)
+    def take_nolock(self, cpu: int, node: int, order: int, count: int) -> None:
+        self.take_many(cpu, Request(order, 0, node, nolock=True), count)
+
+    @rule(cpu=WHICH, index=WHICH, count=COUNTS | st.just(MANY), stride=STRIDES)
+    @precondition(lambda self: self.live and not self.model.held_zones)
+    def give_back(self, cpu: int, index: int, count: int, stride: int) -> None:
+        self.free_many(cpu, index, count, stride)
+
+    @rule(cpu=WHICH, index=WHICH, count=COUNTS, stride=STRIDES)
+    @precondition(lambda self: self.live)
+    def give_back_nolock(self, cpu: int, index: int, count: int, stride: int) -> None:
+        self.free_many(cpu, index, count, stride, nolock=True)
+
+    @rule(cpu=WHICH)
+    @precondition(lambda self: not self.model.held_zones and not self.model.held_pagesets)
+    def drain(self, cpu: int) -> None:
+        self.cpus[cpu % len(self.cpus)].drain_pages()
+        self.model.drain(cpu % len(self.cpus))
+
+    @rule(zone=WHICH, cpu=st.none() | WHICH)
+    def somebody_locks(self, zone: int, cpu: int | None) -> None:
+        number = None if cpu is None else cpu % len(self.cpus)
+        self.hold(zone=zone % len(self.model.zones), cpu=number, held=True)
+
+    @rule()
+    @precondition(lambda self: self.model.held_zones or self.model.held_pagesets)
+    def all_unlock(self) -> None:
+        self.release_all()
+
+
+class CheckedPagesetMachine(PagesetMachine):
+    """The same on the checked flavour."""
+
+    flavour = "checked"
+
+
+@pytest.mark.parametrize("machine", [PagesetMachine, CheckedPagesetMachine])
+def test_pagesets(machine: type[PagesetMachine]) -> None:
+    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=50))
