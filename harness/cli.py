@@ -200,7 +200,7 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a config, TOML")
     _add_sets(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the results (default: shmalloc-runs/NAME-TIME)"
+        "--out", type=Path, metavar="DIR", help="folder for the results (default: results/NAME-TIME)"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the results as JSON, and nothing else, on stdout"

@@ -25,7 +25,7 @@ from harness.progress import Goal, Progress
 from harness.results import SCHEMA, run_verdict
 from harness.vocabulary import Vocabulary
 
-RUNS_DIR = Path("shmalloc-runs")
+RUNS_DIR = Path("results")
 Samples = dict[str, list[Sample]]
 
 
@@ -148,7 +148,7 @@ def _toml(value: Any) -> str:
 
 
 def default_out(experiments: Sequence[Experiment]) -> Path:
-    """Choose a fresh folder: shmalloc-runs/NAME-TIME, or shmalloc-runs/TIME for several files."""
+    """Choose a fresh folder: results/NAME-TIME, or results/TIME for several files."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     base = f"{experiments[0].name}-{stamp}" if len(experiments) == 1 else stamp
     path, number = RUNS_DIR / base, 2

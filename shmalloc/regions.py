@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shmalloc.errors import HostileArena
 from shmalloc.layout import constants, dtype
 
 if TYPE_CHECKING:
@@ -85,5 +86,8 @@ def region_array(arena: Arena, name: str) -> Array:
         strides = (shape.first_stride(header), item.itemsize)[: len(axes)]
     if 0 in axes:
         return np.empty(axes, item)
+    first = strides[0] if strides else item.itemsize * int(np.prod(axes[1:]))
+    if first < item.itemsize or (axes[0] - 1) * first + item.itemsize * int(np.prod(axes[1:])) > len(window):
+        raise HostileArena(f"region {name} = {len(window)} bytes: its items {axes} of the header need more")
     # Not over the window itself: np.ndarray would keep only the map alive, and not keep it from being closed.
     return np.ndarray(axes, item, buffer=np.frombuffer(window, np.uint8), strides=strides)

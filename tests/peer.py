@@ -86,8 +86,8 @@ class Peer:
         return self.result()
 
     def waits_for(self) -> int:
-        """Offset of the lock that the CPU spins on, 0 if none."""
-        return int(self.state.waiting_for) & ~7
+        """Offset of the lock word that the CPU spins on, 0 if none; its level is in the highest byte."""
+        return int(self.state.waiting_for) & (1 << 56) - 1
 
     def until_it_waits_for(self, lock: int) -> None:
         until(lambda: self.waits_for() == lock, f"CPU {self.number} waits for the lock at {lock:#x}")

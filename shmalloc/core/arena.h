@@ -268,38 +268,38 @@ struct kmem_cache_node {
 
 /* Event counters of one cache on one CPU, kernel names.  Owner CPU only, one instruction each. */
 struct kmem_cache_stat {
-	uint32_t alloc_fastpath;
-	uint32_t alloc_slowpath;
-	uint32_t free_fastpath;
-	uint32_t free_slowpath;
-	uint32_t free_frozen;
-	uint32_t free_add_partial;
-	uint32_t free_remove_partial;
-	uint32_t alloc_from_partial;
-	uint32_t alloc_slab;
-	uint32_t alloc_refill;
-	uint32_t alloc_node_mismatch;
-	uint32_t free_slab;
-	uint32_t cpuslab_flush;
-	uint32_t deactivate_full;
-	uint32_t deactivate_empty;
-	uint32_t deactivate_to_head;
-	uint32_t deactivate_to_tail;
-	uint32_t deactivate_remote_frees;
-	uint32_t deactivate_bypass;
-	uint32_t order_fallback;
-	uint32_t cmpxchg_double_cpu_fail;
-	uint32_t cmpxchg_double_fail;
-	uint32_t cpu_partial_alloc;
-	uint32_t cpu_partial_free;
-	uint32_t cpu_partial_node;
-	uint32_t cpu_partial_drain;
-	uint32_t defer_free;         /* ours: objects deferred to irq_work */
-	uint32_t defer_deactivate;   /* ours: slabs deferred to irq_work */
-	uint32_t bucket_retry;       /* ours: second try in the next larger cache */
-	uint32_t list_lock_busy;     /* ours: trylock of list_lock failed */
-	uint32_t cpu_slab_busy;      /* ours: cpu slab lock found held */
-	uint32_t pad;
+	uint64_t alloc_fastpath;
+	uint64_t alloc_slowpath;
+	uint64_t free_fastpath;
+	uint64_t free_slowpath;
+	uint64_t free_frozen;
+	uint64_t free_add_partial;
+	uint64_t free_remove_partial;
+	uint64_t alloc_from_partial;
+	uint64_t alloc_slab;
+	uint64_t alloc_refill;
+	uint64_t alloc_node_mismatch;
+	uint64_t free_slab;
+	uint64_t cpuslab_flush;
+	uint64_t deactivate_full;
+	uint64_t deactivate_empty;
+	uint64_t deactivate_to_head;
+	uint64_t deactivate_to_tail;
+	uint64_t deactivate_remote_frees;
+	uint64_t deactivate_bypass;
+	uint64_t order_fallback;
+	uint64_t cmpxchg_double_cpu_fail;
+	uint64_t cmpxchg_double_fail;
+	uint64_t cpu_partial_alloc;
+	uint64_t cpu_partial_free;
+	uint64_t cpu_partial_node;
+	uint64_t cpu_partial_drain;
+	uint64_t defer_free;         /* ours: objects deferred to irq_work */
+	uint64_t defer_deactivate;   /* ours: slabs deferred to irq_work */
+	uint64_t bucket_retry;       /* ours: second try in the next larger cache */
+	uint64_t list_lock_busy;     /* ours: trylock of list_lock failed */
+	uint64_t cpu_slab_busy;      /* ours: cpu slab lock found held */
+	uint64_t pad;
 };
 
 /* The cpu slab of one cache on one CPU: one cache line. */

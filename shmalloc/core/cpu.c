@@ -42,6 +42,7 @@ static void register_fork_handler(void)
 }
 
 #define STEAL_PAUSE_NS 10000000
+#define NOT_PINNED 0xffffffffu
 
 static bool held_by(u32 word, u32 cpu)
 {
@@ -108,8 +109,27 @@ static int claim_slot(struct shm_cpu *cpu, u32 flags)
 	}
 }
 
+/* The one core that this thread may run on, or none in particular. */
+static u32 pinned_core(void)
+{
+	u64 mask[16] = { 0 };
+	u32 core = NOT_PINNED;
+
+	if (sys_call4(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask, 0) < 0)
+		return NOT_PINNED;
+	for (u32 i = 0; i < ARRAY_SIZE(mask); i++) {
+		if (!mask[i])
+			continue;
+		if (core != NOT_PINNED || mask[i] & (mask[i] - 1))
+			return NOT_PINNED;
+		core = i * 64 + (u32)__builtin_ctzll(mask[i]);
+	}
+	return core;
+}
+
 static void reset_slot(struct shm_cpu *cpu)
 {
+	cpu->core = pinned_core();
 	cpu->irqs_disabled = 0;
 	cpu->preempt_count = cpu->bh_count = 0;
 	cpu->level = 0;

@@ -12,9 +12,7 @@
 #define SLAB_EBUSY 1ull
 #define NO_NODE SHM_NO_NODE
 
-#define stat(s, field) this_cpu_inc32(&shm.cache_stats[(s)->index].field)
-#define stat_add(s, field, n) \
-	do { for (u32 n_ = (n); n_; n_--) stat(s, field); } while (0)
+#define stat(s, field) this_cpu_inc64(&shm.cache_stats[(s)->index].field)
 
 /* the counters word of a slab */
 #define COUNTERS_FROZEN (1ull << 31)

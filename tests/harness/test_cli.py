@@ -75,7 +75,7 @@ def test_several_files_have_a_folder_each(tmp_path: Path) -> None:
 def test_without_out_results_are_in_a_fresh_folder(tmp_path: Path) -> None:
     for _ in range(2):
         assert run("run", config(tmp_path), "--no-progress", cwd=tmp_path).returncode == 0
-    folders = list((tmp_path / "shmalloc-runs").iterdir())
+    folders = list((tmp_path / "results").iterdir())
     assert len(folders) == 2
     assert all(folder.name.startswith("small-2") for folder in folders)
 
@@ -107,7 +107,7 @@ def test_bad_usage_is_2_and_stdout_is_empty(tmp_path: Path, arguments: list[str]
     assert (done.returncode, done.stdout) == (2, "")
     for text in said:
         assert text in done.stderr
-    assert not (tmp_path / "shmalloc-runs").exists()
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_mistakes_of_all_files_are_said_before_anything_runs(tmp_path: Path) -> None:

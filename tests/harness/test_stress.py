@@ -2,6 +2,8 @@
 """The stress engine end to end, on tiny configs: correct designs are green, broken ones are caught."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,12 +70,23 @@ def test_exclusive_cores(tmp_path: Path) -> None:
     assert cell["verdict"] == "ok"
 
 
-def test_children_are_pinned(tmp_path: Path) -> None:
+def test_cpu_processes_are_pinned_and_have_one_thread(tmp_path: Path) -> None:
     with running(config(tmp_path, ENDLESS)) as crew:
+        crew.until_busy()
         pinned = [child.cpu_affinity() for child in crew.children]
+        threads = [child.num_threads() for child in crew.children]
         crew.process.send_signal(signal.SIGINT)
         crew.ended()
     assert all(len(cores) == 1 for cores in pinned)
+    assert threads == [1, 1]
+
+
+def test_a_cpu_process_imports_nothing_that_starts_threads_or_takes_long() -> None:
+    code = "import sys, harness.cpu_process, harness.injector; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"numpy", "pydantic", "rich", "psutil", "elftools"} & set(loaded)
 
 
 def test_an_oracle_that_is_off_leaves_counts_and_audit(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shmalloc import Arena
+from shmalloc import Arena, HostileArena
 from shmalloc._binding import core as load_core
 
 SIZE = 2 << 20
@@ -146,3 +146,15 @@ def test_each_byte_flipped(attacher: Attacher, mask: int) -> None:
         answer = attacher.attach_to(flipped(attacher.pristine, {offset: mask}), f"byte {offset} ^ {mask:#x}")
         refused += answer != "works"
     assert refused > 300  # the magic, the hash, the sizes and the regions at the least
+
+
+def test_a_region_that_a_header_moves_after_the_attach_is_refused() -> None:
+    with Arena.create(size="8MiB") as arena:
+        region = arena.header.regions[arena.core.lib.REGION_CACHE_CPUS]
+        sound = region.offset
+        for wild in (1 << 63, arena.size_bytes - 64):
+            region.offset = wild
+            with pytest.raises(HostileArena, match="cache_cpus"):
+                arena.region("cache_cpus")
+        region.offset = sound
+        assert arena.region("cache_cpus").shape == (4, 64)
