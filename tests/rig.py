@@ -70,6 +70,7 @@ class Rig:
         settings = {"size": "4MiB", "nr_cpus": cpus, "pageblock_order": 5, "nr_slots": 23} | keys
         with Arena.create(flavour=flavour, **settings) as arena:
             bound = [Cpu(arena, number, handlers=number == 0) for number in range(cpus if bind is None else bind)]
+            assert arena.core.lib.shm_cpu_switch(0) == 0
             rig = cls(arena, bound)
             rig.free_at_start = rig.free_pages()
             try:

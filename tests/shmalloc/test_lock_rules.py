@@ -154,20 +154,6 @@ def test_the_other_order_is_one(first: Any, second: Any, lock: str) -> None:
         assert (report.text, report.lock_class) == (ORDER, lock)
 
 
-def test_orders_add_up_over_three_classes() -> None:
-    """pcp before zone, by the allocator; zone before list_lock; then list_lock before pcp closes the circle."""
-    with Rig.create() as rig:
-        node_partial(rig)
-        rig.pages()
-        zone_then_list(rig)
-        assert rig.violations() == []
-        pcp = 1 << rig.arena.core.names("lock_class").index("pcp")
-        zone = 1 << rig.arena.core.names("lock_class").index("zone")
-        after = list(rig.arena.header.class_after)
-        assert after[rig.arena.core.names("lock_class").index("pcp")] & zone
-        assert not after[rig.arena.core.names("lock_class").index("list_lock")] & pcp
-
-
 def test_a_second_lock_of_a_class() -> None:
     """Which of two caches' list_locks comes first, nothing says."""
     with Rig.create() as rig:
