@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shmalloc.geometry import Geometry
 
 _PERMILLE = 1000
+_MOST_KMALLOC_CACHES = 4 * 13  # types x size classes, if there is a DMA zone
 # Geometry's attribute -> our key
 _KEYS = {
     "size_bytes": "arena.size",
@@ -120,19 +121,20 @@ def _arena(config: Config) -> Iterator[Problem]:
         yield Problem(_KEYS.get(name, f"arena.{name}") + bracket + index, value or None, allowed or text)
 
 
-def geometry(config: Config, nr_slots: int = 0, seed: int | None = None) -> Geometry:
+def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
     """Make the library's geometry of a cell.
 
-    Args: config: the cell.  nr_slots: shared slots that its workload needs.  seed: default: the config's.
+    Args: config: the cell.  nr_slots: shared slots that its workload needs.  nr_caches: caches that it creates.
     """
     from shmalloc.geometry import Geometry
 
     arena = config.arena
+    enough = max(Geometry.max_caches, _MOST_KMALLOC_CACHES + nr_caches)
     return Geometry(
         size_bytes=arena.size,
         nr_cpus=config.possible_cpus,
         nr_nodes=arena.nodes,
-        max_caches=arena.max_caches,
+        max_caches=arena.max_caches or enough,
         pageblock_order=arena.pageblock_order,
         min_free_kbytes=arena.min_free_kbytes,
         watermark_scale_factor=arena.watermark_scale_factor,
@@ -148,7 +150,7 @@ def geometry(config: Config, nr_slots: int = 0, seed: int | None = None) -> Geom
         zone_permille=zone_permille(arena),
         distance=arena.distance,
         cpu_node=arena.cpu_node,
-        seed=config.seed if seed is None else seed,
+        seed=config.seed,
     )
 
 

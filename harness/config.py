@@ -101,7 +101,9 @@ class ArenaSpec(Table):
     )
     nodes: int = Field(1, ge=1, le=MAX_NODES)
     reserve: Literal["full", "sparse"] = "full"
-    max_caches: int = Field(64, ge=1, le=65535)
+    max_caches: int | None = Field(
+        None, ge=1, le=65535, description="entries of the cache table; None = enough for the workload"
+    )
     pageblock_order: int = Field(9, ge=1, le=MAX_ORDER)
     min_free_kbytes: int = Field(0, ge=0, description="0 = by the kernel's formula")
     watermark_scale_factor: int = Field(10, ge=1, le=3000)

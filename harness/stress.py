@@ -109,7 +109,7 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
 
     config = job.config
     todo = plan(config, job.base_dir)
-    shape = geometry(config, nr_slots=todo.workload.shared_slots)
+    shape = geometry(config, todo.workload.shared_slots, len(todo.workload.caches))
     found = Findings()
     with ExitStack() as stack:
         arena = stack.enter_context(
@@ -208,7 +208,7 @@ def _first_cache(config: Config, workload: Workload, arena: Arena) -> int:
     Raises: ConfigError, if the table has no room for all of them.
     """
     there, wanted = int(arena.header.nr_caches), len(workload.caches)
-    if there + wanted > config.arena.max_caches:
+    if there + wanted > int(arena.header.geometry.max_caches):
         allowed = f"allowed is at least {there + wanted}: {there} of kmalloc, {wanted} of the workload"
         raise ConfigError(config.name, [Problem("arena.max_caches", str(config.arena.max_caches), allowed)])
     return there

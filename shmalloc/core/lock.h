@@ -40,10 +40,12 @@ void lock_rules_level_end(u32 nr_held);
 void lock_rules_forget(u32 nr_held);
 #if SHM_CHECKED
 void lock_rules_wait(u32 *word, u32 class);
+void lock_rules_might_wait(const u32 *word, u32 class);
 void lock_rules_acquired(u32 *word, u32 class);
 void lock_rules_released(u32 *word);
 #else
 #define lock_rules_wait(word, class) ((void)0)
+#define lock_rules_might_wait(word, class) ((void)0)
 #define lock_rules_acquired(word, class) ((void)0)
 #define lock_rules_released(word) ((void)0)
 #endif
@@ -128,7 +130,6 @@ __helper u32 local_lock_irqsave(struct spinlock *lock)
 	u32 flags = local_irq_save();
 
 	probe(cpu_slab_irq_off);
-	lock_rules_wait(&lock->word, LOCK_NONE);
 	if (unlikely(lock->word))
 		local_lock_reentered(lock);
 	WRITE_ONCE(lock->word, lock_word_mine());

@@ -54,15 +54,22 @@ static void note_usage(u32 class, u32 bit, u32 conflict, const u32 *word)
 		       "waited for in irq context, but elsewhere held with irqs enabled");
 }
 
+/*
+ * A path that may take the lock without having looked whether it is free: no matter whether it does
+ * this time, it must not be entered in NMI.
+ */
+void lock_rules_might_wait(const u32 *word, u32 class)
+{
+	if (in_nmi())
+		report(class, RULE_SPIN_IN_NMI, word, "waited for in NMI context: only a trylock may be used");
+}
+
 /* Before a wait that may be long: every lock already held comes before this one. */
 void lock_rules_wait(u32 *word, u32 class)
 {
 	struct shm_cpu *cpu = this_cpu();
 
-	if (class == LOCK_NONE)
-		return;
-	if (in_nmi())
-		report(class, RULE_SPIN_IN_NMI, word, "waited for in NMI context: only a trylock may be used");
+	lock_rules_might_wait(word, class);
 	if (this_ctx() == CTX_IRQ)
 		note_usage(class, USED_WAITING_IN_IRQ, HELD_WITH_IRQS_ON, word);
 	for (u32 i = 0; i < cpu->nr_held && i < SHM_MAX_HELD; i++) {

@@ -286,6 +286,8 @@ __slowpath u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node)
 		stat(s, cpu_slab_busy);
 		return SLAB_EBUSY;
 	}
+	if (a.allow_spin)
+		lock_rules_might_wait(&a.c->lock.word, LOCK_CPU_SLAB);
 	return ___slab_alloc(&a);
 }
 
@@ -337,6 +339,7 @@ __slowpath void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u
 	u32 flags = 0;
 
 	stat(s, free_slowpath);
+	lock_rules_might_wait(&cpu_slab(s)->lock.word, LOCK_CPU_SLAB);
 	if (cache_debug(s)) {
 		free_to_partial_list(s, slab, head);
 		return;

@@ -9,7 +9,7 @@ PAGE = 4096
 WORD = 8
 TRACK = 32
 CACHE_LINE = 64
-MAX_PAGE_ORDER = 10
+MAX_OBJECTS = 32767  # of a slab: fifteen bits of its counters
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def calculate_order(size: int, rules: Rules) -> int:
     objects = rules.slab_min_objects or 4 * (rules.nr_cpus.bit_length() + 1)
     objects = min(objects, max((PAGE << rules.slab_max_order) // size, 1))
     first = max(rules.slab_min_order, get_order(objects * size))
+    if (PAGE << first) // size > MAX_OBJECTS:
+        return get_order(size * MAX_OBJECTS) - 1
     for waste in (16, 8, 4, 2):
         for order in range(first, rules.slab_max_order + 1):
             if (PAGE << order) % size * waste <= PAGE << order:
