@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Another CPU in a process of its own, which does what it is told: one call of its Rig after the other.
 
-    with Peer(rig.arena, 1) as peer:
-        peer.do("alloc", size=64)
-        peer.begin("alloc")          # does not wait
-        until(lambda: peer.waits_for())
-        peer.result()
+with Peer(rig.arena, 1) as peer:
+    peer.do("alloc", size=64)
+    peer.begin("alloc")          # does not wait
+    until(lambda: peer.waits_for())
+    peer.result()
 """
 
 from __future__ import annotations

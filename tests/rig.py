@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shmalloc import AllocationFailed, Arena, Cpu, DeadlockProved, ops
 from shmalloc.counters import event_counters
-from shmalloc.program import Program
+from shmalloc.program import OpArray, Program
 
 if TYPE_CHECKING:
     from shmalloc.audit import AuditReport
@@ -61,15 +61,19 @@ class Rig:
     arena: Arena
     cpus: list[Cpu]
     held: dict[int, int | None] = field(default_factory=dict)
-    programs: list[Program] = field(default_factory=list)
+    programs: list[OpArray] = field(default_factory=list)
 
     @classmethod
     @contextmanager
-    def create(cls, *, cpus: int = 2, bind: int | None = None, flavour: str = "checked", **keys: Any) -> Iterator[Self]:
+    def create(
+        cls, *, cpus: int = 2, bind: int | None = None, flavour: str = "checked", **keys: Any
+    ) -> Iterator[Self]:
         """Make an arena, and become all its CPUs, or the first *bind* of them; the first one is current."""
         settings = {"size": "4MiB", "nr_cpus": cpus, "pageblock_order": 5, "nr_slots": 23} | keys
         with Arena.create(flavour=flavour, **settings) as arena:
-            bound = [Cpu(arena, number, handlers=number == 0) for number in range(cpus if bind is None else bind)]
+            bound = [
+                Cpu(arena, number, handlers=number == 0) for number in range(cpus if bind is None else bind)
+            ]
             assert arena.core.lib.shm_cpu_switch(0) == 0
             rig = cls(arena, bound)
             rig.free_at_start = rig.free_pages()
@@ -136,7 +140,9 @@ class Rig:
 
     def cache_cpu(self, size: int = A_BYTES, cpu: int = 0) -> Any:
         max_caches = self.arena.header.geometry.max_caches
-        return self.arena.item("struct kmem_cache_cpu", "cache_cpus", cpu * max_caches + self.cache_index(size))
+        return self.arena.item(
+            "struct kmem_cache_cpu", "cache_cpus", cpu * max_caches + self.cache_index(size)
+        )
 
     def zone(self, index: int = 0) -> Any:
         return self.arena.item("struct zone", "zones", index)
@@ -145,8 +151,11 @@ class Rig:
         return self.arena.item("struct shm_cpu", "cpus", cpu)
 
     def free_pages(self) -> int:
-        """Pages on the buddy's lists, of all zones."""
-        return sum(int(self.zone(i).free_pages) for i in range(self.arena.header.nr_zones))
+        """Pages on the buddy's and the page lists, of all zones and CPUs."""
+        header = self.arena.header
+        zones, pagesets = range(header.nr_zones), range(header.nr_zones * header.geometry.nr_cpus)
+        on_lists = sum(self.arena.item("struct per_cpu_pages", "pagesets", at).count for at in pagesets)
+        return int(on_lists + sum(self.zone(at).free_pages for at in zones))
 
     def counters(self) -> Counter[str]:
         """Event counters, summed over the CPUs, and those of the zones."""
@@ -164,6 +173,10 @@ class Rig:
         chosen = cache_events | _TELLING | {"nr_deferred_free", "nr_deferred_drained"}
         after = self.counters()
         return {name: after[name] - before[name] for name in sorted(chosen) if after[name] != before[name]}
+
+    def allocs(self) -> dict[str, int]:
+        """Allocations of CPU 0 by context; none is not listed."""
+        return {name: counts["allocs"] for name, counts in self.cpu.contexts().items() if counts["allocs"]}
 
     def violations(self) -> list[Violation]:
         return self.arena.violations()
@@ -214,7 +227,11 @@ class Rig:
     # --- interruptions -----------------------------------------------------------------------
 
     def program(
-        self, *lines: Line, holds: Sequence[int] = (), design: str = "kmalloc_nolock", orders: Sequence[int] = ()
+        self,
+        *lines: Line,
+        holds: Sequence[int] = (),
+        design: str = "kmalloc_nolock",
+        orders: Sequence[int] = (),
     ) -> Program:
         """Make a nested op array; its first slots hold these objects, which the task no longer does."""
         words = [offset | 1 << 56 for offset in holds]
@@ -319,8 +336,7 @@ class Rig:
     def drain(self) -> None:
         """Free everything that is held, and have every deferred free done."""
         self.disarm()
-        for program in self.programs:
-            self.cpu.drain(program)
+        self.drain_programs()
         for offset in list(self.held):
             self.free(offset)
         for cpu in self.cpus:
@@ -332,6 +348,18 @@ class Rig:
                 self.drain_parked_pages(index)
         for cpu in self.cpus:
             cpu.drain_pages()
+
+    def drain_programs(self) -> None:
+        """Free what the slots hold, private and shared ones."""
+        for program in self.programs:
+            self.cpu.drain(program)
+        assert self.lib.shm_drain_shared_slots(0, self.arena.header.geometry.nr_slots) >= 0
+
+    def storm(self, *arguments: Any, **keys: Any) -> Any:
+        """See storm.storm; for CPUs in other processes."""
+        from storm import storm
+
+        return storm(self, *arguments, **keys)
 
     def drain_parked_pages(self, zone: int) -> None:
         node = self.zone(zone).node

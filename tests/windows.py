@@ -175,7 +175,9 @@ class Window:
 
     def program(self, rig: Rig, state: Given) -> Any:
         wanted = self.nested.split(", ")
-        freed = [FREES[name](state, wanted[:at].count(name)) for at, name in enumerate(wanted) if name in FREES]
+        freed = [
+            FREES[name](state, wanted[:at].count(name)) for at, name in enumerate(wanted) if name in FREES
+        ]
         orders = [order for order in (rig.held[offset] for offset in freed) if order is not None]
         lines: list[Line] = []
         for number, name in enumerate(wanted):
@@ -185,7 +187,6 @@ class Window:
                 code, fields = ALLOCATIONS[name]
                 lines.append((code, {**fields, "slot": len(freed) + number}))
         return rig.program(*lines, holds=freed, orders=orders, design=self.design)
-
 
     @contextmanager
     def experiment(self, by: str, **keys: Any) -> Iterator[tuple[Rig, Outcome]]:

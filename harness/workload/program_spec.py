@@ -66,6 +66,16 @@ class SameProgram(ProgramBase):
     kind: Literal["same"]
 
 
+class AbaProgram(ProgramBase):
+    """`aba`: allocate two like the interrupted op's, free the first, keep the second: a freelist begins as before.
+
+    Attributes: count: objects that are kept before all of them are freed.
+    """
+
+    kind: Literal["aba"]
+    count: int = Field(default=33, ge=1, le=4096)
+
+
 class PagesProgram(ProgramBase):
     """`pages`: allocate and free a block of 2^order pages."""
 
@@ -91,7 +101,14 @@ class MixProgram(ProgramBase):
 
 
 AnyProgram = (
-    AllocFreeProgram | AllocProgram | FreeProgram | SameProgram | PagesProgram | BurstProgram | MixProgram
+    AllocFreeProgram
+    | AllocProgram
+    | FreeProgram
+    | SameProgram
+    | AbaProgram
+    | PagesProgram
+    | BurstProgram
+    | MixProgram
 )
 _KINDS: dict[str, type[AnyProgram]] = by_kind(get_args(AnyProgram))
 

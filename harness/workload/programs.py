@@ -12,6 +12,7 @@ from harness.workload.mix import random_lifetimes
 from harness.workload.model import Program, Workload
 from harness.workload.ops import OpArray, code_of, make_ops
 from harness.workload.program_spec import (
+    AbaProgram,
     AllocFreeProgram,
     AllocProgram,
     AnyProgram,
@@ -105,6 +106,20 @@ def _same(spec: SameProgram, shared: _Shared, rng: np.random.Generator) -> Progr
     return Program(ops, private_slots=1, per_interrupt=0)
 
 
+def _aba(spec: AbaProgram, shared: _Shared, rng: np.random.Generator) -> Program:
+    """Slot 0 is freed at once; slots 1.. fill up by one an interrupt, and are then emptied by three."""
+    ops = make_ops(4 * spec.count, "OP_FREE")
+    taking = ops[: 3 * spec.count].reshape(spec.count, 3)
+    taking["slot"][:, 1] = np.arange(1, spec.count + 1)
+    for which in (0, 1):
+        taking["code"][:, which] = code_of("OP_ALLOC")
+        taking["flags"][:, which] = code_of("OPF_SAME")
+        taking["size"][:, which] = 256  # if what was interrupted has no size
+        _fill_allocs(taking, (slice(None), which), spec)
+    ops["slot"][3 * spec.count :] = np.arange(1, spec.count + 1)
+    return Program(ops, private_slots=spec.count + 1, per_interrupt=3)
+
+
 def _pages(spec: PagesProgram, shared: _Shared, rng: np.random.Generator) -> Program:
     ops = make_ops(2, "OP_FREE")
     ops["code"][0] = code_of("OP_PAGES_ALLOC")
@@ -141,6 +156,7 @@ _MAKERS: dict[type, Callable[..., Program]] = {
     AllocProgram: _alloc,
     FreeProgram: _free,
     SameProgram: _same,
+    AbaProgram: _aba,
     PagesProgram: _pages,
     BurstProgram: _burst,
     MixProgram: _mix,

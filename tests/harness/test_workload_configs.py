@@ -30,7 +30,7 @@ size = "16MiB"
 max_caches = 128
 """
 KINDS = ("pair", "batch", "mix", "burst", "producer_consumer")
-PROGRAMS = ("alloc_free", "alloc", "free", "same", "pages", "burst", "mix")
+PROGRAMS = ("alloc_free", "alloc", "free", "same", "aba", "pages", "burst", "mix")
 
 
 def loaded(name: str) -> Experiment:

@@ -178,6 +178,20 @@ def test_same_takes_size_and_cache_of_what_it_interrupted() -> None:
     assert ops["flags"].tolist() == [layout.constants()["OPF_SAME"], 0]
 
 
+def test_aba_leaves_the_first_object_on_top_and_keeps_the_second() -> None:
+    made_program = program({"kind": "aba", "count": 23})
+    machine = workload_model.Machine([made_program.private_slots], 0, handler=True)
+    for interrupt in range(23):
+        for op in workload_model.ops_of(made_program.ops[3 * interrupt : 3 * interrupt + 3]):
+            machine.step(0, op)
+        assert len(machine.live()) == interrupt + 1
+    for op in workload_model.ops_of(made_program.ops[3 * 23 :]):
+        machine.step(0, op)
+    assert machine.live() == []
+    assert machine.skipped == 0
+    assert len(machine.freed) == 2 * 23
+
+
 def test_per_interrupt_is_what_the_spec_says() -> None:
     assert program({"kind": "mix", "per_interrupt": 7}).per_interrupt == 7
     assert program({"kind": "burst", "count": 5}).per_interrupt == 0

@@ -150,6 +150,7 @@ programs = st.one_of(
     st.fixed_dictionaries({"kind": st.just("alloc"), "size": sizes, "count": st.integers(1, 9)}),
     st.fixed_dictionaries({"kind": st.just("free"), "count": st.integers(1, 9)}),
     st.fixed_dictionaries({"kind": st.just("same")}),
+    st.fixed_dictionaries({"kind": st.just("aba"), "count": st.integers(1, 50)}),
     st.fixed_dictionaries({"kind": st.just("pages"), "order": st.integers(0, 10)}),
     st.fixed_dictionaries({"kind": st.just("burst"), "size": sizes, "count": st.integers(1, 50)}),
     st.fixed_dictionaries({"kind": st.just("mix"), "slots": st.integers(1, 40), "pages_share": shares}),

@@ -10,7 +10,7 @@ from harness.workload import parse_program, parse_workload, sharing_problems
 from harness.workload.spec import ProgramSpec, WorkloadSpec
 
 KINDS = ("pair", "batch", "mix", "burst", "producer_consumer", "trace")
-PROGRAMS = ("alloc_free", "alloc", "free", "same", "pages", "burst", "mix")
+PROGRAMS = ("alloc_free", "alloc", "free", "same", "aba", "pages", "burst", "mix")
 
 
 class Whole(BaseModel):

@@ -50,6 +50,7 @@ class PageMachine(RuleBasedStateMachine):
         super().__init__()
         self.live: list[int] = []
         self.steps = 0
+        self.ready = False
         self.arena: Arena | None = None
 
     @initialize(which=WHICH)
@@ -61,6 +62,7 @@ class PageMachine(RuleBasedStateMachine):
         self.model = model_of(self.arena, geometry)
         self.pages = ArenaPages(self.arena)
         self.prepare()
+        self.ready = True
 
     def prepare(self) -> None:
         """Do what a kind of machine needs before its first step."""
@@ -118,7 +120,7 @@ class PageMachine(RuleBasedStateMachine):
 
     @invariant()
     def same_state(self) -> None:
-        if self.arena is None:
+        if not self.ready:
             return
         self.steps += 1
         if self.steps % AUDIT_EVERY == 0:
@@ -142,7 +144,8 @@ class PageMachine(RuleBasedStateMachine):
         if self.arena is None:
             return
         try:
-            self.finish()
+            if self.ready:
+                self.finish()
         finally:
             self.arena.__exit__(None, None, None)
 

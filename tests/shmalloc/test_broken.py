@@ -156,7 +156,9 @@ CONTROLS = (
     Control("spin_in_nmi", "deadlock", "deadlock", nmi_under_zone_lock, "an outer context of this CPU holds"),
     Control("spin_in_nmi", "deadlock", "deadlock", nmi_under_cpu_slab_lock, "a local lock is taken again"),
     Control("spin_in_nmi", "lock_rules", "broken_rule", nmi_by_itself, "waited for in NMI"),
-    Control("spin_list_lock_nolock", "deadlock", "deadlock", nmi_under_list_lock, "an outer context of this CPU"),
+    Control(
+        "spin_list_lock_nolock", "deadlock", "deadlock", nmi_under_list_lock, "an outer context of this CPU"
+    ),
     Control("spin_list_lock_nolock", "lock_rules", "broken_rule", nmi_by_itself, "waited for in NMI"),
     Control("k06", "audit", "lost_memory", free_elsewhere, "wait on its deferred lists"),
     Control("k08", "audit", "lost_memory", overtaken_installation, "frozen, and no CPU has it"),
@@ -187,9 +189,9 @@ def test_the_broken_variant_is_caught(control: Control) -> None:
             assert any(control.says in problem.text for problem in report.problems), report.problems
             assert [v.verdict for v in rig.violations()] in ([], ["broken_rule"])
         else:
-            (caught,) = [v for v in rig.violations() if v.checker == control.checker]
-            assert caught.verdict == control.verdict
-            assert control.says in caught.text
+            caught = [v for v in rig.violations() if v.checker == control.checker]
+            assert {v.verdict for v in caught} == {control.verdict}
+            assert any(control.says in v.text for v in caught)
             # a wait in NMI has broken a rule before it is proved endless
             assert {v.checker for v in rig.violations()} <= {control.checker, "lock_rules"}
             assert rig.arena.header.stop == (0 if control.verdict == "broken_rule" else 2)

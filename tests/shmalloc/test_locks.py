@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from peer import Peer, until
 from rig import A_BYTES, B_BYTES, Rig
-from windows import NOLOCK, OUTER, REACH, SPINNING, node_partial
+from windows import OUTER, REACH, SPINNING, node_partial
 
 from shmalloc import AllocationFailed, DeadlockProved, ShmallocError
 from shmalloc.symbols import symbols
@@ -80,7 +80,11 @@ def test_an_outer_context_holds_the_lock(own: Own, by: str) -> None:
 def test_the_pcp_lock_is_only_ever_tried(nested: tuple[str, dict[str, Any]]) -> None:
     with Rig.create() as rig:
         held = [rig.pages()]
-        design = {"design": SPINNING, "holds": held, "orders": [0]} if nested[0] == "free" else {"design": SPINNING}
+        design = (
+            {"design": SPINNING, "holds": held, "orders": [0]}
+            if nested[0] == "free"
+            else {"design": SPINNING}
+        )
         rig.experiment("pcp_locked", "probe", rig.pages, rig.program(nested, **design))
         rig.settle()
 
@@ -274,7 +278,9 @@ def test_an_owner_that_does_not_run_is_no_stall() -> None:
         waiter.begin("alloc", size=A_BYTES)
         waiter.until_it_waits_for(rig.offset_of(rig.cache_node().list_lock))
         before = rig.telemetry(2).lock_yields
-        until(lambda: rig.telemetry(2).lock_yields > before + 4 * 256, "the owner has been looked at four times")
+        until(
+            lambda: rig.telemetry(2).lock_yields > before + 4 * 256, "the owner has been looked at four times"
+        )
         owner.send(signal.SIGCONT)
         assert isinstance(owner.result(), int)
         assert isinstance(waiter.result(), int)
@@ -317,9 +323,24 @@ def functions(rig: Rig, level: int) -> list[str]:
 @pytest.mark.parametrize(
     ("site", "nested", "waiter", "holder"),
     [
-        ("list_lock_held", ALLOC_A, ["lock_wait", "get_partial_node", "get_partial"], ["get_partial_node", "get_partial"]),
-        ("zone_locked_bulk", PAGES, ["lock_wait", "rmqueue_buddy", "rmqueue"], ["rmqueue_bulk", "rmqueue_pcplist"]),
-        ("cpu_slab_locked", ALLOC_A, ["local_lock_reentered", "from_cpu_slab"], ["from_cpu_slab", "___slab_alloc"]),
+        (
+            "list_lock_held",
+            ALLOC_A,
+            ["lock_wait", "get_partial_node", "get_partial"],
+            ["get_partial_node", "get_partial"],
+        ),
+        (
+            "zone_locked_bulk",
+            PAGES,
+            ["lock_wait", "rmqueue_buddy", "rmqueue"],
+            ["rmqueue_bulk", "rmqueue_pcplist"],
+        ),
+        (
+            "cpu_slab_locked",
+            ALLOC_A,
+            ["local_lock_reentered", "from_cpu_slab"],
+            ["from_cpu_slab", "___slab_alloc"],
+        ),
     ],
 )
 def test_both_stacks_are_there_and_have_names(

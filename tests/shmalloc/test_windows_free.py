@@ -11,7 +11,6 @@ from windows import (
     Given,
     Window,
     cases,
-    cpu_partial,
     cpu_slab,
     debug_partial,
     full_slab,

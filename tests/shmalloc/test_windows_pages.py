@@ -108,7 +108,9 @@ def park_one(rig: Rig) -> int:
     """Have a block of order 4 parked on the zone; returns its offset."""
     state = pages_held(rig)
     parked = state.elsewhere[-1]
-    rig.experiment("zone_locked", "nmi", lambda: rig.pages(order=4), rig.program("free", holds=[parked], orders=[4]))
+    rig.experiment(
+        "zone_locked", "nmi", lambda: rig.pages(order=4), rig.program("free", holds=[parked], orders=[4])
+    )
     assert rig.zone().trylock_free_pages.first
     return parked
 
@@ -161,12 +163,14 @@ def test_contention_outlasts_shortage_as_the_reason() -> None:
         rig.settle()
 
 
-def test_the_busy_slab_of_one_bucket_and_no_page_for_the_next(
-) -> None:
+def test_the_busy_slab_of_one_bucket_and_no_page_for_the_next() -> None:
     """A's lock is held, B needs a slab, and the zone is locked: the last obstacle is the reason."""
     with Rig.create() as rig:
         full_slab(rig)
-        probe, nmi = rig.program(("pages_alloc", {"order": 4}), design=SPINNING), rig.program(("alloc", {"size": 1024}))
+        probe, nmi = (
+            rig.program(("pages_alloc", {"order": 4}), design=SPINNING),
+            rig.program(("alloc", {"size": 1024})),
+        )
         rig.arm("cpu_slab_locked", "probe", probe)
         rig.arm("zone_locked", "nmi", nmi)
         rig.alloc()

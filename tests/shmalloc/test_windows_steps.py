@@ -86,7 +86,9 @@ OTHERS: list[tuple[Callable[[Rig], Given], str, dict[str, int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "outer", "sites"), OTHERS, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("given", "outer", "sites"), OTHERS, ids=lambda value: getattr(value, "__name__", None)
+)
 def test_another_operation(given: Callable[[Rig], Given], outer: str, sites: dict[str, int]) -> None:
     with Rig.create() as rig:
         operation = OUTER[outer](rig, given(rig))
@@ -154,9 +156,7 @@ def test_a_program_fires_at_the_nth_passing_and_once() -> None:
         rig.settle()
 
 
-@pytest.mark.parametrize(
-    ("site", "action", "nth"), [(1000, "NMI", 1), (0, "NMI", 0), (0, "OTHER_CPU", 0)]
-)
+@pytest.mark.parametrize(("site", "action", "nth"), [(1000, "NMI", 1), (0, "NMI", 0), (0, "OTHER_CPU", 0)])
 def test_arming_refuses_what_makes_no_sense(site: int, action: str, nth: int) -> None:
     with Rig.create() as rig:
         program = rig.program(("alloc", {"size": 64}))

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""A cache's state as plain values: of a model, and of an arena."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from models.page_state import ArenaPages, State
+from models.slab import Object, SlabCache
+
+from shmalloc import Arena
+
+PAGE_BYTES = 4096
+_WORD = 8
+_LOCKED = 0x40
+_BITS = (1 << 64) - 1
+
+
+def of_model(model: SlabCache) -> State:
+    """Write down all that a model predicts; stats that are 0 are left out."""
+    state: State = {}
+    for number, c in enumerate(model.cpus):
+        name = f"cpu {number}"
+        slab = c.slab.pfn if c.slab else None
+        state |= {
+            f"{name} slab": slab,
+            f"{name} freelist": [(slab, slot) for slot in c.freelist],
+            f"{name} partial": [(s.pfn, len(c.partial) - i) for i, s in enumerate(c.partial)],
+            f"{name} tid events": c.events,
+            f"{name} stats": {key: count for key, count in c.stats.items() if count},
+            f"{name} deferred": c.deferred,
+            f"{name} deferred slabs": [s.pfn for s in c.deferred_slabs],
+        }
+    for number, node in enumerate(model.nodes):
+        name = f"node {number}"
+        state |= {
+            f"{name} partial": [slab.pfn for slab in node.partial],
+            f"{name} nr_partial": len(node.partial),
+            f"{name} full": [slab.pfn for slab in node.full],
+            f"{name} slabs, objects": (node.nr_slabs, node.total_objects),
+        }
+    for slab in model.slabs.values():
+        state[f"slab {slab.pfn}"] = (
+            *(slab.order, slab.objects, slab.inuse, slab.frozen, slab.on_node_list),
+            slab.freelist,
+        )
+    return state
+
+
+class ArenaCache:
+    """Reads one cache's state out of an arena.
+
+    Attributes: row: of the cache table.
+    """
+
+    def __init__(self, arena: Arena, index: int, pages: ArenaPages) -> None:
+        self._ffi, self._lib, self._base = arena.core.ffi, arena.core.lib, arena.base
+        self._header, self._pages = arena.header, pages
+        self._words = self._ffi.cast("uint64_t *", self._base)
+        self.row = self._at("struct kmem_cache *", "REGION_CACHES", index)
+        self._nodes = [
+            self._at("struct kmem_cache_node *", "REGION_CACHE_NODES", index * self._header.geometry.nr_nodes)
+            + node
+            for node in range(self._header.geometry.nr_nodes)
+        ]
+        cpus = range(self._header.geometry.nr_cpus)
+        self._cpus = [
+            self._at("struct kmem_cache_cpu *", "REGION_CACHE_CPUS", index, cpu * self._header.cache_cpus_stride)
+            for cpu in cpus
+        ]
+        self._stats = [
+            self._at(
+                "struct kmem_cache_stat *", "REGION_CACHE_STATS", index, cpu * self._header.cache_stats_stride
+            )
+            for cpu in cpus
+        ]
+        self._stat_names = [
+            name for name, _ in self._ffi.typeof("struct kmem_cache_stat").fields if name != "pad"
+        ]
+        areas = self._header.regions[self._lib.REGION_CPUS]
+        self._areas = [
+            self._ffi.cast("struct shm_cpu *", self._base + areas.offset + cpu * (areas.bytes // len(cpus)))
+            for cpu in cpus
+        ]
+        self._page_offset = self._ffi.offsetof("struct page", "lru")
+        self._first_tids = [c.tid for c in self._cpus]
+
+    def _at(self, kind: str, region: str, index: int, skip: int = 0) -> Any:
+        offset = self._header.regions[getattr(self._lib, region)].offset
+        return self._ffi.cast(kind, self._base + offset + skip) + index
+
+    def hold(self, node: int, *, held: bool) -> None:
+        """Have a node's list_lock held by somebody, or given back."""
+        self._nodes[node].list_lock.word = _LOCKED if held else 0
+
+    def object_at(self, offset: int) -> Object:
+        """Name the object at an offset by its slab and slot."""
+        pfn = (offset - self._pages.memory) // PAGE_BYTES
+        page = self._pages.page(pfn)
+        if page.flags & self._lib.PG_tail:
+            pfn = page.compound_head
+        slot, rest = divmod(offset - self.offset_of((pfn, 0)), self.row.size)
+        assert not rest, f"{offset:#x} is the start of no slot"
+        return int(pfn), int(slot)
+
+    def offset_of(self, thing: Object) -> int:
+        """Return where an object lies."""
+        pfn, slot = thing
+        return int(self._pages.memory + pfn * PAGE_BYTES + self.row.red_left_pad + slot * self.row.size)
+
+    def chain(self, first: int) -> Iterator[Object]:
+        """Follow a freelist, as hardening wants it read."""
+        for _ in range(1 << 16):
+            if not first:
+                return
+            yield self.object_at(first)
+            at = first + self.row.offset
+            first = self._words[at // _WORD]
+            if self.row.random:
+                first ^= self.row.random ^ int.from_bytes(at.to_bytes(8, "little"), "big")
+        raise AssertionError(f"a freelist of {self.row.index} has no end")
+
+    def _pfn(self, page: int) -> int:
+        return self._pages.pfn_of_link(page + self._page_offset)
+
+    def _partial(self, page: int) -> Iterator[tuple[int, int]]:
+        while page:
+            pfn = self._pfn(page)
+            yield pfn, self._pages.page(pfn).lru.prev
+            page = self._pages.page(pfn).lru.next
+
+    def _deferred(self, link: int) -> Iterator[Object]:
+        while link:
+            yield self.object_at(link - self.row.offset)
+            link = self._words[link // _WORD]
+
+    def _deferred_slabs(self, link: int) -> Iterator[int]:
+        while link:
+            yield self._pages.pfn_of_link(link)
+            link = self._words[link // _WORD]
+
+    def state(self) -> State:
+        """Write down what `of_model` predicts."""
+        state: State = {}
+        for number, c in enumerate(self._cpus):
+            name, area, stats = f"cpu {number}", self._areas[number], self._stats[number]
+            state |= {
+                f"{name} slab": self._pfn(c.slab) if c.slab else None,
+                f"{name} freelist": list(self.chain(c.freelist)),
+                f"{name} partial": list(self._partial(c.partial)),
+                f"{name} tid events": self._events(number),
+                f"{name} stats": {key: count for key in self._stat_names if (count := getattr(stats, key))},
+                f"{name} deferred": list(self._deferred(area.defer_objects.first)),
+                f"{name} deferred slabs": list(self._deferred_slabs(area.defer_slabs.first)),
+            }
+        for number, node in enumerate(self._nodes):
+            name = f"node {number}"
+            state |= {
+                f"{name} partial": self._pages.walk(node.partial),
+                f"{name} nr_partial": node.nr_partial,
+                f"{name} full": self._pages.walk(node.full),
+                f"{name} slabs, objects": (node.nr_slabs, node.total_objects),
+            }
+        return state | {f"slab {pfn}": self._slab(pfn) for pfn in self._slabs()}
+
+    def _events(self, cpu: int) -> int:
+        events, rest = divmod(self._cpus[cpu].tid - self._first_tids[cpu], self._header.tid_step)
+        assert rest == 0, f"the transaction id of CPU {cpu} is another CPU's"
+        return int(events)
+
+    def _slabs(self) -> Iterator[int]:
+        for pfn in range(self._header.nr_pages):
+            page = self._pages.page(pfn)
+            if page.flags & self._lib.PG_slab and page.slab_cache == self.row.index + 1:
+                yield pfn
+
+    def _slab(self, pfn: int) -> tuple[Any, ...]:
+        page = self._pages.page(pfn)
+        counters = page.counters
+        return (
+            *(page.order, counters >> 16 & 0x7FFF, counters & 0xFFFF, bool(counters >> 31 & 1)),
+            bool(page.flags & self._lib.PG_partial),
+            [slot for _, slot in self.chain(page.freelist)],
+        )

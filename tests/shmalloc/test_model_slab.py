@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""A slab cache beside its model: objects, lists, transaction ids and statistics, after each step.
+
+Several CPUs are switched in one process: fast paths, frees from elsewhere, cpu partial lists, node partial
+lists, discards, deferred frees, and list_locks that somebody else holds.
+"""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from models.page_machine import COUNTS, MANY, NODES, STRIDES, WHICH, gfp_of
+from models.slab_machine import Setting, SlabMachine
+
+from shmalloc.arena import Geometry
+
+MIB = 1024 * 1024
+ONE = Geometry(8 * MIB, nr_cpus=1, pageblock_order=4, min_free_kbytes=64)
+THREE = Geometry(8 * MIB, nr_cpus=3, pageblock_order=4, min_free_kbytes=64)
+HARD = Geometry(3 * MIB, nr_cpus=2, pageblock_order=3, min_free_kbytes=64, freelist_hardened=True)
+OLD = Geometry(8 * MIB, nr_cpus=2, pageblock_order=4, min_free_kbytes=64, cmpxchg_double=False)
+NUMA = Geometry(
+    10 * MIB,
+    nr_cpus=3,
+    nr_nodes=3,
+    pageblock_order=4,
+    min_free_kbytes=64,
+    zone_permille=[[0, 0, 500, 0], [0, 200, 300, 0], [0, 0, 0, 0]],
+    cpu_node=[0, 1, 2],
+)
+DEBUG = ("SLAB_CONSISTENCY_CHECKS", "SLAB_RED_ZONE", "SLAB_POISON", "SLAB_STORE_USER")
+CHOICES = (
+    Setting(ONE, 8192),
+    Setting(ONE, 1000),
+    Setting(THREE, 8192),
+    Setting(THREE, 4096),
+    Setting(THREE, 2000, ("SLAB_TYPESAFE_BY_RCU",)),
+    Setting(HARD, 3000),
+    Setting(OLD, 8192),
+    Setting(NUMA, 8192, any_node=True),
+    Setting(NUMA, 4096),
+    Setting(THREE, 2000, DEBUG),
+    Setting(NUMA, 4000, ("SLAB_RED_ZONE",), any_node=True),
+)
+GFP = st.sampled_from(
+    [gfp_of("GFP_KERNEL")] * 3
+    + [gfp_of("GFP_ATOMIC"), gfp_of("GFP_NOWAIT"), gfp_of("GFP_KERNEL", "__GFP_THISNODE")]
+    + [gfp_of("GFP_KERNEL", "__GFP_NOFAIL")]
+)
+FEW = COUNTS | st.just(101)
+
+
+class CacheMachine(SlabMachine):
+    """Objects taken and given back by several CPUs."""
+
+    choices = CHOICES
+
+    @rule(cpu=WHICH, gfp=GFP, node=NODES, count=FEW)
+    @precondition(lambda self: not self.model.held_lists)
+    def take(self, cpu: int, gfp: int, node: int, count: int) -> None:
+        self.take_many(cpu, gfp, node, count)
+
+    @rule(cpu=WHICH, gfp=GFP)
+    @precondition(lambda self: not self.model.held_lists)
+    def take_all(self, cpu: int, gfp: int) -> None:
+        self.take_many(cpu, gfp, -1, MANY)
+
+    @rule(cpu=WHICH, stride=st.sampled_from([2, 3, 9]))
+    def fragment(self, cpu: int, stride: int) -> None:
+        number = cpu % len(self.cpus)
+        if not self.hogged:
+            self.hog(number, MANY)
+        self.unhog(number, stride)
+
+    @rule(cpu=WHICH, node=NODES, count=COUNTS)
+    def take_nolock(self, cpu: int, node: int, count: int) -> None:
+        self.take_many(cpu, 0, node, count, nolock=True)
+
+    @rule(cpu=WHICH, index=WHICH, count=FEW, stride=STRIDES)
+    @precondition(lambda self: self.live and not self.model.held_lists)
+    def give_back(self, cpu: int, index: int, count: int, stride: int) -> None:
+        self.free_many(cpu, index, count, stride)
+
+    @rule(cpu=WHICH, index=WHICH, count=COUNTS, stride=STRIDES)
+    @precondition(lambda self: self.live)
+    def give_back_nolock(self, cpu: int, index: int, count: int, stride: int) -> None:
+        if self.model.held_lists:  # the deferred free waits for the lock: not here, then
+            self.set_irqs(cpu % len(self.cpus), off=True)
+        self.free_many(cpu, index, count, stride, nolock=True)
+
+    @rule(cpu=WHICH, off=st.booleans())
+    @precondition(lambda self: not self.model.held_lists)
+    def irqs(self, cpu: int, off: bool) -> None:
+        self.set_irqs(cpu % len(self.cpus), off=off)
+
+    @rule(node=WHICH)
+    def somebody_locks(self, node: int) -> None:
+        self.hold(node % len(self.model.nodes), held=True)
+
+    @rule()
+    @precondition(lambda self: self.model.held_lists)
+    def all_unlock(self) -> None:
+        for node in sorted(self.model.held_lists):
+            self.hold(node, held=False)
+
+    @rule(cpu=WHICH)
+    @precondition(lambda self: not self.model.held_lists)
+    def flush(self, cpu: int) -> None:
+        number = cpu % len(self.cpus)
+        self.cpus[number].flush_all(self.caches[number])
+        self.model.flush(number)
+
+    @rule(cpu=WHICH)
+    @precondition(lambda self: not self.model.held_lists)
+    def shrink(self, cpu: int) -> None:
+        self.caches[cpu % len(self.cpus)].shrink()
+        self.model.shrink(cpu % len(self.cpus))
+
+
+class CheckedCacheMachine(CacheMachine):
+    """The same on the checked flavour."""
+
+    flavour = "checked"
+
+
+@pytest.mark.parametrize("machine", [CacheMachine, CheckedCacheMachine])
+def test_cache(machine: type[CacheMachine]) -> None:
+    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=50))
