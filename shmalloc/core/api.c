@@ -51,22 +51,31 @@ __export const char *shm_broken_summary(unsigned int variant)
 	return variant < NR_BROKEN ? variants[variant].summary : NULL;
 }
 
-/* Without the oracle: at least a slot of a slab, or a large block's first byte. */
+/*
+ * The start of a live object: says the oracle, and then the page is its owner's and stands still.
+ * Without it: at least a slot of a slab or a large block's first byte, as far as one snapshot tells.
+ */
 static bool plausible_object(u64 off)
 {
 	const struct page *page;
+	u32 flags, head, index, size;
 	u64 within;
 
-	if (off & 7 || !off_in_memory(off))
+	if (off & 7 || !off_in_memory(off) || (oracle_on() && !oracle_is_live(off)))
 		return false;
-	page = virt_to_head_page(off);
-	if (page->flags & PG_large)
+	page = off_to_page(off);
+	head = READ_ONCE(page->compound_head);
+	if (READ_ONCE(page->flags) & PG_tail)
+		page = head < shm.nr_pages ? &shm.pages[head] : page;
+	flags = READ_ONCE(page->flags);
+	if (flags & PG_large)
 		return off == page_to_off(page);
-	if (!(page->flags & PG_slab))
+	index = READ_ONCE(page->slab_cache);
+	if (!(flags & PG_slab) || !index || index > shm.hdr->nr_caches)
 		return false;
-	within = off - page_to_off(page) - slab_cache(page)->red_left_pad;
-	return within % slab_cache(page)->size == 0 &&
-	       within / slab_cache(page)->size < counters_objects(page->counters);
+	size = READ_ONCE(shm.caches[index - 1].size);
+	within = off - page_to_off(page) - shm.caches[index - 1].red_left_pad;
+	return size && within % size == 0 && within / size < counters_objects(READ_ONCE(page->counters));
 }
 
 static bool plausible_block(u64 off, u32 order)
@@ -175,7 +184,7 @@ __export uint64_t shm_krealloc(uint64_t off, uint64_t size, uint32_t gfp)
 
 __export uint64_t shm_ksize(uint64_t off)
 {
-	return shm.base && (off <= SHM_ZERO_SIZE || plausible_object(off)) ? ksize(off) : 0;
+	return shm.base && off > SHM_ZERO_SIZE && plausible_object(off) ? ksize(off) : 0;
 }
 
 static struct kmem_cache *cache_of(u32 index)
@@ -272,6 +281,8 @@ __export int shm_phase_wait(uint32_t phase, double seconds)
 
 	if (!shm.base)
 		return -ENOTCONN;
+	if (!(seconds >= 0 && seconds < MAX_SECONDS))
+		return -EINVAL;
 	deadline = read_tsc() + (u64)(seconds * (double)shm.hdr->tsc_hz);
 	for (u32 polls = 0; load_acquire(&shm.hdr->phase) < phase; polls++) {
 		if (shm.terminated || READ_ONCE(shm.hdr->stop))

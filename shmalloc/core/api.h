@@ -29,7 +29,7 @@ uint64_t shm_text_base(void);          /* load address that stack entries are re
 
 /* --- the arena ---------------------------------------------------------------------------------- */
 uint64_t shm_arena_min_bytes(const struct shm_geometry *geometry); /* smallest size_bytes that works */
-int shm_arena_format(void *base, const struct shm_geometry *geometry);
+int shm_arena_format(void *base, const struct shm_geometry *geometry); /* -EBUSY while a CPU takes interrupts */
 /* 0, or: -ENOEXEC not an arena, -EPROTO another ABI, -EMSGSIZE truncated, -EBADMSG hostile header, -EAGAIN not ready */
 int shm_arena_check(const void *base, uint64_t bytes);
 int shm_attach(void *base, uint64_t bytes);  /* make it this process's arena; -EBUSY if there is one */

@@ -248,6 +248,8 @@ __export int shm_arena_format(void *base, const struct shm_geometry *geometry)
 
 	if (!geometry_ok(geometry))
 		return -EINVAL;
+	if (shm.handlers) /* its interrupts would find no CPU meanwhile */
+		return -EBUSY;
 	shm = (struct shm_env){ 0 };
 	shm.pid = sys_getpid();
 	error = format(base, geometry);

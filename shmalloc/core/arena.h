@@ -481,7 +481,7 @@ struct shm_header {
 	uint32_t phase;              /* barriers of a run; parent writes */
 	struct spinlock slab_mutex;
 	struct spinlock ipi_lock;
-	uint32_t nr_violations;      /* atomic; may exceed the table */
+	uint32_t nr_violations;      /* atomic */
 	uint32_t lock_rules;         /* checked flavour: report rule violations */
 	uint32_t kmalloc_caches[NR_KMALLOC_TYPES][NR_KMALLOC_CACHES]; /* cache index */
 	uint32_t class_usage[NR_LOCK_CLASSES];   /* lock-rule checker: LOCK_USED_*; atomic */

@@ -22,7 +22,7 @@ __helper bool zone_spans(const struct zone *zone, u64 pfn, u32 order)
 	return pfn >= zone->start_pfn && pfn + (1ull << order) <= zone->start_pfn + zone->spanned_pages;
 }
 
-static void add_to_free_list(struct zone *zone, struct page *page, u32 order, u32 migratetype, bool tail)
+__slowtext static void add_to_free_list(struct zone *zone, struct page *page, u32 order, u32 migratetype, bool tail)
 {
 	struct free_area *area = &zone->free_area[order];
 
@@ -70,7 +70,7 @@ __slowpath static struct page *__rmqueue_smallest(struct zone *zone, u32 order, 
 }
 
 /* The buddy if it is free as a whole, of the same order and in the same zone. */
-static struct page *find_buddy(const struct zone *zone, u64 pfn, u32 order)
+__slowtext static struct page *find_buddy(const struct zone *zone, u64 pfn, u32 order)
 {
 	u64 buddy_pfn = pfn ^ 1ull << order;
 	struct page *buddy = &shm.pages[buddy_pfn];

@@ -21,6 +21,8 @@
 #define SHM_CHECKED 0
 #endif
 
+#define MAX_SECONDS 1e8 /* of any duration that is passed in */
+
 /* Where a proven deadlock unwinds to: one per execution level. */
 struct guard {
 	void *buf[5];

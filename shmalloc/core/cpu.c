@@ -29,6 +29,14 @@ static void unbound_after_fork(void)
 	shm.thread = NULL;
 	shm.guard = NULL;
 	shm.handlers = 0;
+	shm.terminated = 0;
+	shm.current_op = shm.interrupted_op = NULL;
+	for (u32 kind = 0; kind < NR_KINDS; kind++) { /* timers are not inherited, programs are the parent's */
+		shm.timer_id[kind] = -1;
+		shm.timer_ns[kind] = 0;
+		shm.program_on[kind] = 0;
+	}
+	shm_probe_disarm();
 	shm.pid = sys_getpid();
 }
 

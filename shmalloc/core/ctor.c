@@ -32,13 +32,13 @@ u32 nr_ctors(void)
 	return 2; /* 0 is none */
 }
 
-void ctor_run(u32 ctor, u64 object, u32 bytes)
+__slowtext void ctor_run(u32 ctor, u64 object, u32 bytes)
 {
 	if (ctor == 1)
 		fill(object, bytes);
 }
 
-bool ctor_intact(u32 ctor, u64 object, u32 bytes)
+__slowtext bool ctor_intact(u32 ctor, u64 object, u32 bytes)
 {
 	return ctor != 1 || intact(object, bytes);
 }

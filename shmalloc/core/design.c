@@ -61,7 +61,7 @@ u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order)
 
 	reason_reset();
 	page = designs[design]->pages_alloc(gfp, node, order);
-	return account(design, page ? page_to_off(page) : 0, (u64)SHM_PAGE_SIZE << order);
+	return page ? account(design, page_to_off(page), (u64)SHM_PAGE_SIZE << order) : account(design, 0, 0);
 }
 
 int design_free(u32 design, u64 object)

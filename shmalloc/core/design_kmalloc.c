@@ -7,17 +7,17 @@
  */
 #include "design.h"
 
-static u64 alloc(u64 size, gfp_t gfp, int node)
+__slowtext static u64 alloc(u64 size, gfp_t gfp, int node)
 {
 	return kmalloc_node(size, gfp_for_context(gfp), node);
 }
 
-static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
+__slowtext static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
 {
 	return kmem_cache_alloc_node(s, gfp_for_context(gfp), node);
 }
 
-static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
+__slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
 {
 	return alloc_pages(gfp_for_context(gfp), node, order);
 }

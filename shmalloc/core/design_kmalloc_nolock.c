@@ -6,17 +6,17 @@
  */
 #include "design.h"
 
-static u64 alloc(u64 size, gfp_t gfp, int node)
+__slowtext static u64 alloc(u64 size, gfp_t gfp, int node)
 {
 	return kmalloc_nolock(size, gfp & (__GFP_ACCOUNT | __GFP_ZERO), node);
 }
 
-static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
+__slowtext static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
 {
 	return kmem_cache_alloc_nolock(s, gfp & (__GFP_ACCOUNT | __GFP_ZERO), node);
 }
 
-static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
+__slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
 {
 	return alloc_pages_nolock(gfp & __GFP_ACCOUNT, node, order);
 }

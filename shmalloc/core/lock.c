@@ -42,7 +42,7 @@ static u64 wait_mark(const u32 *word)
  * counts only if the lock is held at or below the level that waits: a handler above it may still
  * finish and release.  Returns the number of hops, 0 if there is no ring; `seen` gets what was read.
  */
-static u32 find_ring(const u32 *word, u64 *seen, u32 max)
+__slowtext static u32 find_ring(const u32 *word, u64 *seen, u32 max)
 {
 	u32 hops = 0;
 
@@ -65,7 +65,7 @@ static u32 find_ring(const u32 *word, u64 *seen, u32 max)
 	return 0;
 }
 
-static void check_ring(struct wait_state *wait)
+__slowtext static void check_ring(struct wait_state *wait)
 {
 	u64 first[2 * 16], second[2 * 16];
 	u32 hops = find_ring(wait->word, first, ARRAY_SIZE(first));
@@ -94,6 +94,8 @@ static void check_owner(struct wait_state *wait, u32 word)
 		return;
 	}
 	ticks = thread_cpu_ticks(owner->pid, owner->tid);
+	if (!ticks)
+		return;
 	if (wait->owner != word) {
 		wait->owner = word;
 		wait->owner_ticks = ticks;

@@ -37,7 +37,7 @@ static u32 gfp_migratetype(gfp_t gfp)
 	return gfp & __GFP_RECLAIMABLE ? MIGRATE_RECLAIMABLE : MIGRATE_UNMOVABLE;
 }
 
-void prep_compound_page(struct page *page, u32 order)
+__slowtext void prep_compound_page(struct page *page, u32 order)
 {
 	u32 head = (u32)page_to_pfn(page);
 
@@ -48,7 +48,7 @@ void prep_compound_page(struct page *page, u32 order)
 	}
 }
 
-void destroy_compound_page(struct page *page, u32 order)
+__slowtext void destroy_compound_page(struct page *page, u32 order)
 {
 	page->flags &= ~PG_head;
 	for (u64 i = 1; i < 1ull << order; i++) {
@@ -193,7 +193,7 @@ __slowpath static struct page *get_page_from_freelist(gfp_t gfp, u32 order, u32 
 	return NULL;
 }
 
-static struct alloc_context prepare_alloc(gfp_t gfp, int node)
+__slowtext static struct alloc_context prepare_alloc(gfp_t gfp, int node)
 {
 	return (struct alloc_context){
 		.node = node < 0 || (u32)node >= shm.nr_nodes ? this_cpu()->node : (u32)node,
@@ -267,7 +267,7 @@ __slowpath struct page *alloc_frozen_pages_nolock(gfp_t gfp, int node, u32 order
 	return get_page_from_freelist(alloc_gfp, order, ALLOC_TRYLOCK, &ac);
 }
 
-struct page *alloc_pages(gfp_t gfp, int node, u32 order)
+__slowtext struct page *alloc_pages(gfp_t gfp, int node, u32 order)
 {
 	struct page *page = alloc_frozen_pages(gfp, node, order);
 
@@ -276,7 +276,7 @@ struct page *alloc_pages(gfp_t gfp, int node, u32 order)
 	return page;
 }
 
-struct page *alloc_pages_nolock(gfp_t gfp, int node, u32 order)
+__slowtext struct page *alloc_pages_nolock(gfp_t gfp, int node, u32 order)
 {
 	struct page *page = alloc_frozen_pages_nolock(gfp, node, order);
 
@@ -358,13 +358,13 @@ static bool put_page_testzero(struct page *page)
 	return atomic_fetch_add(&page->refcount, (u32)-1) == 1;
 }
 
-void free_pages(struct page *page, u32 order)
+__slowtext void free_pages(struct page *page, u32 order)
 {
 	if (put_page_testzero(page))
 		free_frozen_pages(page, order, FPI_NONE);
 }
 
-void free_pages_nolock(struct page *page, u32 order)
+__slowtext void free_pages_nolock(struct page *page, u32 order)
 {
 	if (put_page_testzero(page))
 		free_frozen_pages(page, order, FPI_TRYLOCK);

@@ -14,7 +14,7 @@
 #define PCP_BATCH_SCALE_MAX 5
 #define PCPF_PREV_FREE_HIGH_ORDER 0x1u
 
-bool pcp_allowed_order(u32 order)
+__slowtext bool pcp_allowed_order(u32 order)
 {
 	return order <= PCP_COSTLY_ORDER || order == PCP_THP_ORDER;
 }
@@ -249,7 +249,7 @@ __slowpath void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct
 }
 
 /* Everything in a CPU's pagesets goes back to the buddy.  Task context; waits for the pageset's lock. */
-void drain_pages(u32 cpu)
+__slowtext void drain_pages(u32 cpu)
 {
 	for (u32 i = 0; i < shm.nr_zones; i++) {
 		struct zone *zone = &shm.zones[i];

@@ -125,7 +125,10 @@ __export int shm_probe_arm(unsigned int site, enum shm_probe_action action, uint
 
 	if (site >= NR_PROBE_SITES || action > PROBE_OTHER_CPU || !nth)
 		return -EINVAL;
-	if (action != PROBE_NONE && (!shm.base || !program || !ops_ok(program->ops, program->nr_ops)))
+	if (action != PROBE_NONE && (!shm.base || !program || !program_ok(program)))
+		return -EINVAL;
+	/* the kernel marks this place as not to be probed, because the pair is half written (K-42) */
+	if (site == PROBE_SITE_cpu_slab_editing && action == PROBE_PROBE && !broken(k42))
 		return -EINVAL;
 	p = &probes[site];
 	p->action = action;

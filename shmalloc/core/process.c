@@ -31,8 +31,11 @@ static char *put_string(char *to, const char *from)
 	return to;
 }
 
-/* The fields behind the command name, which may hold anything: after the last ')'. */
-static const char *read_stat(u32 pid, u32 tid, char *buffer)
+/*
+ * The fields behind the command name, which may hold anything: after the last ')'.  NULL with *gone:
+ * there is no such process; NULL without: it could not be read, which says nothing.
+ */
+static const char *read_stat(u32 pid, u32 tid, char *buffer, bool *gone)
 {
 	char path[64], *at = put_number(put_string(path, "/proc/"), pid);
 	const char *fields = NULL;
@@ -42,10 +45,12 @@ static const char *read_stat(u32 pid, u32 tid, char *buffer)
 		at = put_number(put_string(at, "/task/"), tid);
 	put_string(at, "/stat");
 	fd = sys_open_read(path);
+	*gone = fd == -ENOENT || fd == -ESRCH;
 	if (fd < 0)
 		return NULL;
 	bytes = sys_read(fd, buffer, STAT_BYTES - 1);
 	sys_close(fd);
+	*gone = bytes == -ESRCH;
 	if (bytes <= 0)
 		return NULL;
 	buffer[bytes] = 0;
@@ -70,7 +75,8 @@ static u64 field(const char *fields, u32 n)
 __export uint64_t shm_start_time(uint32_t pid)
 {
 	char buffer[STAT_BYTES];
-	const char *fields = read_stat(pid, 0, buffer);
+	bool gone;
+	const char *fields = read_stat(pid, 0, buffer, &gone);
 
 	return fields ? field(fields, 22) : 0;
 }
@@ -78,18 +84,22 @@ __export uint64_t shm_start_time(uint32_t pid)
 __export int shm_owner_alive(uint32_t pid, uint64_t start_time)
 {
 	char buffer[STAT_BYTES];
-	const char *fields = pid ? read_stat(pid, 0, buffer) : NULL;
+	bool gone = true;
+	const char *fields = pid ? read_stat(pid, 0, buffer, &gone) : NULL;
 
-	if (!fields || field(fields, 22) != start_time)
+	if (!fields)
+		return !gone;
+	if (field(fields, 22) != start_time)
 		return 0;
 	return fields[1] != 'Z' && fields[1] != 'X';
 }
 
-/* CPU time that a thread has used, in clock ticks */
+/* CPU time that a thread has used, in clock ticks; 0 if that cannot be read */
 u64 thread_cpu_ticks(u32 pid, u32 tid)
 {
 	char buffer[STAT_BYTES];
-	const char *fields = read_stat(pid, tid, buffer);
+	bool gone;
+	const char *fields = read_stat(pid, tid, buffer, &gone);
 
 	return fields ? field(fields, 14) + field(fields, 15) : 0;
 }

@@ -18,6 +18,7 @@
 #define SLOT_PATTERN (1ull << 54)
 #define SLOT_DESIGN_SHIFT 56
 #define CHECK_EVERY 256
+#define SLOT_TRIES 16
 
 /* what surrounds the ops of one array */
 struct runner {
@@ -123,20 +124,29 @@ static bool free_value(u32 design, u64 value)
 	return true;
 }
 
+/*
+ * Put a value into its slot and free what came there in between.  What this design cannot free goes
+ * back into the slot, and the value that it displaces there is freed instead.
+ */
+static void slot_store(const struct runner *r, const struct shm_op *op, u64 value)
+{
+	for (u32 tries = 0; value && tries < SLOT_TRIES; tries++) {
+		value = slot_put(r, op, value);
+		if (value && free_value(r->design, value))
+			return;
+	}
+	if (value)
+		warn_once(); /* lost, and the audit says so */
+}
+
 static void op_free(const struct runner *r, const struct shm_op *op)
 {
 	u64 value = slot_take(r, op);
 
-	if (!value) {
-		this_cpu_inc64(&shm.tele->skipped_frees);
-		return;
-	}
-	if (free_value(r->design, value))
+	if (value && free_value(r->design, value))
 		return;
 	this_cpu_inc64(&shm.tele->skipped_frees);
-	value = slot_put(r, op, value); /* whoever came in between is displaced */
-	if (value)
-		free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
+	slot_store(r, op, value);
 }
 
 static const struct shm_op *source_op(const struct shm_op *op)
@@ -160,6 +170,9 @@ static u64 allocate(const struct runner *r, const struct shm_op *op, u64 *bytes)
 	if (source->code == OP_CACHE_ALLOC) {
 		struct kmem_cache *s = &shm.caches[source->cache];
 
+		*bytes = 0;
+		if (s->state != CACHE_LIVE)
+			return 0;
 		*bytes = s->ctor ? 0 : s->object_size;
 		return design_cache_alloc(r->design, s, op->gfp, op->node);
 	}
@@ -175,6 +188,8 @@ static void op_alloc(const struct runner *r, const struct shm_op *op)
 		if (op->flags & OPF_NOFREE)
 			return;
 		op_free(r, op);
+		if (slot_filled(r, op)) /* a large object that this design cannot free */
+			return;
 	}
 	off = allocate(r, op, &bytes);
 	if (!off)
@@ -183,9 +198,7 @@ static void op_alloc(const struct runner *r, const struct shm_op *op)
 	if (op->code == OP_PAGES_ALLOC)
 		value |= SLOT_PAGES | (u64)op->order << SLOT_ORDER_SHIFT;
 	value |= pattern_write(r->flags, off, bytes);
-	value = slot_put(r, op, value);
-	if (value && !free_value(r->design, value))
-		free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
+	slot_store(r, op, value);
 }
 
 /* Only where the design may wait: there is no nolock krealloc. */
@@ -193,11 +206,9 @@ static void op_realloc(const struct runner *r, const struct shm_op *op)
 {
 	u64 value = slot_take(r, op), off = value & SLOT_OFFSET, new;
 
-	if (!value || value & SLOT_PAGES || r->design != DESIGN_kmalloc || !op->size || constructed(off)) {
-		if (value)
-			value = slot_put(r, op, value);
-		if (value)
-			free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
+	if (!value || value & SLOT_PAGES || r->design != DESIGN_kmalloc || !op->size ||
+	    (off > SHM_ZERO_SIZE && constructed(off))) {
+		slot_store(r, op, value);
 		return;
 	}
 	if (value & SLOT_PATTERN)
@@ -205,9 +216,7 @@ static void op_realloc(const struct runner *r, const struct shm_op *op)
 	new = shm_krealloc(off, op->size, gfp_for_context(op->gfp));
 	if (new)
 		value = new | (u64)r->design << SLOT_DESIGN_SHIFT | pattern_write(r->flags, new, op->size);
-	value = slot_put(r, op, value);
-	if (value)
-		free_value((u32)(value >> SLOT_DESIGN_SHIFT), value);
+	slot_store(r, op, value);
 }
 
 static void op_interrupt(enum shm_irq_kind kind)
@@ -258,7 +267,7 @@ static void run_op(const struct runner *r, const struct shm_op *op)
 		op_realloc(r, op);
 		break;
 	case OP_SHRINK:
-		if (this_ctx() == CTX_TASK && !irqs_disabled())
+		if (this_ctx() == CTX_TASK && !irqs_disabled() && shm.caches[op->cache].state == CACHE_LIVE)
 			kmem_cache_shrink(&shm.caches[op->cache]);
 		break;
 	default:
@@ -296,12 +305,14 @@ static void run_op_timed(const struct runner *r, const struct shm_op *op)
 void program_run_ops(const struct shm_program *program, u64 from, u64 count)
 {
 	const struct runner r = { program->slots, program->nr_slots, program->design, program->flags };
-	const struct shm_op *below = shm.interrupted_op;
+	const struct shm_op *below = shm.interrupted_op, *interrupted = shm.current_op;
 
-	shm.interrupted_op = shm.current_op;
-	for (u64 i = 0; i < count && !stopped_by_verdict(); i++)
-		run_op_timed(&r, &program->ops[(from + i) % program->nr_ops]);
-	shm.current_op = shm.interrupted_op;
+	shm.interrupted_op = interrupted;
+	for (u64 i = 0; i < count && !stopped_by_verdict(); i++) {
+		shm.current_op = &program->ops[(from + i) % program->nr_ops];
+		run_op_timed(&r, shm.current_op);
+	}
+	shm.current_op = interrupted;
 	shm.interrupted_op = below;
 }
 
@@ -335,11 +346,16 @@ bool ops_ok(const struct shm_op *ops, u64 nr_ops)
 	return true;
 }
 
+bool program_ok(const struct shm_program *p)
+{
+	return p->design < NR_DESIGNS && (!p->nr_slots || p->slots) && ops_ok(p->ops, p->nr_ops);
+}
+
 __export int shm_set_program(enum shm_irq_kind kind, const struct shm_program *program)
 {
 	if (!shm.base || kind >= NR_KINDS)
 		return -EINVAL;
-	if (program && (program->design >= NR_DESIGNS || !ops_ok(program->ops, program->nr_ops)))
+	if (program && !program_ok(program))
 		return -EINVAL;
 	shm.program_on[kind] = 0;
 	barrier();
@@ -419,7 +435,7 @@ __export int shm_replay(struct shm_replay *p)
 	if (!thread_is_cpu())
 		return -EPERM;
 	p->done = 0;
-	if (!replay_ok(p))
+	if (!(p->seconds >= 0 && p->seconds < MAX_SECONDS) || !replay_ok(p))
 		return -EINVAL;
 	return GUARDED(int, -EDEADLK, replay(p));
 }
@@ -431,7 +447,7 @@ static s64 drain(u64 *slots, u64 from, u64 to)
 	for (u64 i = from; i < to && !stopped_by_verdict(); i++) {
 		u64 value = xchg(&slots[i], 0);
 
-		if (value) {
+		if (value && off_in_memory(value & SLOT_OFFSET)) {
 			free_value((u32)(value >> SLOT_DESIGN_SHIFT) % NR_DESIGNS, value);
 			freed++;
 		}

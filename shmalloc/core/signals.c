@@ -42,7 +42,7 @@ static void rearm(enum shm_irq_kind kind)
 		u64 span = ns * jitter / 1000;
 		u64 r = random_next(&this_cpu()->random) >> 32;
 
-		ns = ns - span + (r * (2 * span) >> 32);
+		ns = ns - span + (u64)(((unsigned __int128)r * (2 * span)) >> 32);
 	}
 	sys_timer_settime(shm.timer_id[kind], max_of(ns, 1000ull));
 }
@@ -95,8 +95,7 @@ static void on_term(int sig)
 {
 	(void)sig;
 	shm.terminated = 1;
-	if (shm.hdr && !shm.hdr->stop)
-		shm.hdr->stop = 1;
+	shm_stop(1);
 	sys_alarm(TERM_GRACE_S);
 }
 
@@ -195,7 +194,7 @@ __export int shm_set_timer(enum shm_irq_kind kind, double rate_hz, double jitter
 
 	if (!thread_is_cpu())
 		return -EPERM;
-	if (kind >= NR_KINDS || rate_hz < 0 || rate_hz > 1e6 || jitter < 0 || jitter > 1)
+	if (kind >= NR_KINDS || !(rate_hz == 0 || (rate_hz >= 1e-3 && rate_hz <= 1e6)) || !(jitter >= 0 && jitter <= 1))
 		return -EINVAL;
 	if (!shm.handlers)
 		return -ENOTCONN;
@@ -242,7 +241,8 @@ __export uint64_t shm_inject(unsigned int first, unsigned int last, enum shm_irq
 {
 	u64 state = seed | 1, sent = 0, end, period, next;
 
-	if (!shm.base || last >= shm.nr_cpus || first > last || rate_hz <= 0 || seconds <= 0)
+	if (!shm.base || last >= shm.nr_cpus || first > last || !(rate_hz >= 1e-3 && rate_hz <= 1e9) ||
+	    !(seconds > 0 && seconds < MAX_SECONDS))
 		return 0;
 	end = read_tsc() + (u64)(seconds * (double)shm.hdr->tsc_hz);
 	period = (u64)((double)shm.hdr->tsc_hz / rate_hz);
@@ -258,7 +258,7 @@ __export uint64_t shm_inject(unsigned int first, unsigned int last, enum shm_irq
 		if (!shm_send_interrupt(cpu, kind))
 			sent++;
 		/* uniform in [0, 2) periods; what was missed while asleep is not made up for in a burst */
-		next = max_of(next, now) + ((random_next(&state) >> 40) * (2 * period) >> 24);
+		next = max_of(next, now) + (u64)(((unsigned __int128)(random_next(&state) >> 40) * (2 * period)) >> 24);
 	}
 	return sent;
 }

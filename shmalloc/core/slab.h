@@ -106,6 +106,9 @@ __helper void set_freepointer(const struct kmem_cache *s, u64 object, u64 next)
 {
 	u64 at = object + s->offset;
 
+	if (unlikely(s->random) && unlikely(object == next))
+		violation(VERDICT_CORRUPTION, CHECKER_HARDENING, NULL, LOCK_NONE, 0, object,
+			  "an object is freed that is the first of its freelist already");
 	*(u64 *)ptr_of(at) = freeptr_mangle(s, next, at);
 }
 

@@ -146,19 +146,21 @@ __fastpath void kfree(u64 object)
 	}
 }
 
-u64 ksize(u64 object)
+__slowtext u64 ksize(u64 object)
 {
 	struct page *page;
+	u32 index;
 
 	if (object <= SHM_ZERO_SIZE || !off_in_memory(object))
 		return 0;
 	page = virt_to_head_page(object);
-	if (page->flags & PG_slab)
-		return slab_cache(page)->object_size;
+	index = READ_ONCE(page->slab_cache);
+	if (page->flags & PG_slab && index)
+		return shm.caches[index - 1].object_size;
 	return page->flags & PG_large ? (u64)SHM_PAGE_SIZE << page->order : 0;
 }
 
-u64 krealloc(u64 object, u64 size, gfp_t gfp)
+__slowtext u64 krealloc(u64 object, u64 size, gfp_t gfp)
 {
 	u64 old = ksize(object), new;
 

@@ -32,7 +32,7 @@ struct slow_alloc {
 };
 
 /* cpu slab lock held: hand out the first object of a freelist that is ours alone */
-static enum step load_freelist(struct slow_alloc *a, u64 freelist)
+__slowtext static enum step load_freelist(struct slow_alloc *a, u64 freelist)
 {
 	WRITE_ONCE(a->c->freelist, get_freepointer(a->s, freelist));
 	tid_bump(a->c);
@@ -41,7 +41,7 @@ static enum step load_freelist(struct slow_alloc *a, u64 freelist)
 }
 
 /* Give up the present cpu slab: node or pfmemalloc do not suit the request. */
-static enum step deactivate_cpu_slab(struct slow_alloc *a, u64 slab)
+__slowtext static enum step deactivate_cpu_slab(struct slow_alloc *a, u64 slab)
 {
 	u32 flags = local_lock_irqsave(&a->c->lock);
 	u64 freelist;

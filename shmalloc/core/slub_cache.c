@@ -183,7 +183,7 @@ static bool same_name(const char *a, const char *b)
 
 static int check_request(const char *name, u32 size, u32 align, u32 flags, u32 ctor)
 {
-	const u32 known = SLAB_DEBUG_FLAGS | SLAB_KMALLOC | SLAB_HWCACHE_ALIGN | SLAB_CACHE_DMA | SLAB_CACHE_DMA32 |
+	const u32 known = SLAB_DEBUG_FLAGS | SLAB_HWCACHE_ALIGN | SLAB_CACHE_DMA | SLAB_CACHE_DMA32 |
 			  SLAB_TYPESAFE_BY_RCU | SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT | SLAB_PANIC;
 
 	if (!name_ok(name) || !size || size > SHM_PAGE_SIZE << SHM_MAX_PAGE_ORDER || flags & ~known)
@@ -264,7 +264,7 @@ __export int shm_kmem_cache_create(const char *name, uint32_t size, uint32_t ali
  * On the owner CPU, or for a CPU that nobody is.  -EOWNERDEAD: its owner died in the middle of an
  * update, and what it held cannot be told.
  */
-int flush_cpu_slab(struct kmem_cache *s, u32 cpu)
+__slowtext int flush_cpu_slab(struct kmem_cache *s, u32 cpu)
 {
 	struct kmem_cache_cpu *c = cache_cpu_of(s, cpu);
 	u64 slab, freelist, partial;
@@ -292,7 +292,7 @@ int flush_cpu_slab(struct kmem_cache *s, u32 cpu)
 }
 
 /* Give the empty slabs of the partial lists back; the fullest go first from now on. */
-void kmem_cache_shrink(struct kmem_cache *s)
+__slowtext void kmem_cache_shrink(struct kmem_cache *s)
 {
 	for (u32 node = 0; node < shm.nr_nodes; node++) {
 		struct kmem_cache_node *n = cache_node(s, node);
@@ -371,7 +371,9 @@ __export int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geo
 {
 	struct kmem_cache s = { .object_size = size, .flags = flags, .align = 8 };
 
-	if (!size || size > SHM_PAGE_SIZE << SHM_MAX_PAGE_ORDER || !geometry->nr_cpus)
+	if (!size || size > SHM_PAGE_SIZE << SHM_MAX_PAGE_ORDER || !geometry->nr_cpus ||
+	    geometry->slab_max_order > SHM_MAX_PAGE_ORDER || geometry->slab_min_order > geometry->slab_max_order ||
+	    geometry->slab_min_objects > 32767)
 		return -EINVAL;
 	if (flags & SLAB_KMALLOC)
 		s.align = max_of(8u, size & -size);

@@ -37,7 +37,7 @@ static bool is_full(const struct page *slab)
 }
 
 /* list_lock held */
-u64 alloc_single_from_partial(struct kmem_cache *s, struct kmem_cache_node *n, struct page *slab)
+__slowtext u64 alloc_single_from_partial(struct kmem_cache *s, struct kmem_cache_node *n, struct page *slab)
 {
 	u64 object = take_first(s, slab);
 

@@ -63,7 +63,7 @@ __slowpath u64 freeze_slab(const struct kmem_cache *s, struct page *slab)
 	return freelist;
 }
 
-void add_partial(struct kmem_cache_node *n, struct page *slab, bool tail)
+__slowtext void add_partial(struct kmem_cache_node *n, struct page *slab, bool tail)
 {
 	n->nr_partial++;
 	if (tail)
@@ -73,7 +73,7 @@ void add_partial(struct kmem_cache_node *n, struct page *slab, bool tail)
 	slab->flags |= PG_partial;
 }
 
-void remove_partial(struct kmem_cache_node *n, struct page *slab)
+__slowtext void remove_partial(struct kmem_cache_node *n, struct page *slab)
 {
 	list_del(&slab->lru);
 	slab->flags &= ~PG_partial;

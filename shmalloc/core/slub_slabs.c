@@ -10,7 +10,7 @@
  */
 #include "slab.h"
 
-void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
+__slowtext void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
 {
 	struct kmem_cache_node *n = slab_node(s, slab);
 
@@ -18,7 +18,7 @@ void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
 	atomic_add(&n->total_objects, counters_objects(slab->counters));
 }
 
-void dec_slabs_node(struct kmem_cache *s, const struct page *slab)
+__slowtext void dec_slabs_node(struct kmem_cache *s, const struct page *slab)
 {
 	struct kmem_cache_node *n = slab_node(s, slab);
 
@@ -26,7 +26,7 @@ void dec_slabs_node(struct kmem_cache *s, const struct page *slab)
 	atomic_sub(&n->total_objects, counters_objects(slab->counters));
 }
 
-static void account_slab(const struct page *slab, bool add)
+__slowtext static void account_slab(const struct page *slab, bool add)
 {
 	u64 *pages = &shm.nodes[page_node(slab)].nr_slab_pages;
 

@@ -5,7 +5,7 @@
  */
 #include "core.h"
 
-void zero_bytes(void *p, u64 bytes)
+__slowtext void zero_bytes(void *p, u64 bytes)
 {
 	__asm__ volatile("rep stosb" : "+D"(p), "+c"(bytes) : "a"(0) : "memory");
 }
@@ -14,7 +14,7 @@ void zero_bytes(void *p, u64 bytes)
 void *memset(void *p, int value, size_t bytes);
 void *memcpy(void *to, const void *from, size_t bytes);
 
-void *memset(void *p, int value, size_t bytes)
+__slowtext void *memset(void *p, int value, size_t bytes)
 {
 	void *at = p;
 
@@ -22,7 +22,7 @@ void *memset(void *p, int value, size_t bytes)
 	return p;
 }
 
-void *memcpy(void *to, const void *from, size_t bytes)
+__slowtext void *memcpy(void *to, const void *from, size_t bytes)
 {
 	void *at = to;
 

@@ -30,6 +30,7 @@ typedef u32 gfp_t;
  */
 #define __fastpath __attribute__((section("shm_fast")))
 #define __slowpath __attribute__((noinline, section("shm_slow")))
+#define __slowtext __attribute__((section("shm_slow"))) /* part of one, inlined where that is better */
 #define __helper static inline __attribute__((always_inline))
 #define __export __attribute__((visibility("default")))
 

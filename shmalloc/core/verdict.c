@@ -134,14 +134,22 @@ bool stopped_by_verdict(void)
 	return shm.hdr && READ_ONCE(shm.hdr->stop) > 1;
 }
 
+/* Broken rules may be many; the last entry is kept for the verdict that stops the run. */
 static struct shm_violation *claim_violation(enum shm_verdict verdict)
 {
-	u32 at;
+	u32 at = READ_ONCE(shm.hdr->nr_violations);
 
-	if (verdict != VERDICT_BROKEN_RULE && xchg(&shm.hdr->stop, 2) == 2)
-		return NULL;
-	at = atomic_fetch_add(&shm.hdr->nr_violations, 1);
-	return at < SHM_MAX_VIOLATIONS ? &shm.hdr->violations[at] : NULL;
+	if (verdict != VERDICT_BROKEN_RULE) {
+		if (xchg(&shm.hdr->stop, 2) == 2)
+			return NULL;
+		at = atomic_fetch_add(&shm.hdr->nr_violations, 1);
+		return &shm.hdr->violations[min_of(at, (u32)SHM_MAX_VIOLATIONS - 1)];
+	}
+	do {
+		if (at >= SHM_MAX_VIOLATIONS - 1)
+			return NULL;
+	} while (!try_cmpxchg(&shm.hdr->nr_violations, &at, at + 1));
+	return &shm.hdr->violations[at];
 }
 
 void violation(enum shm_verdict verdict, enum shm_checker checker, const u32 *lock_word, u32 lock_class, u32 owner,
@@ -201,6 +209,10 @@ __export int shm_report(unsigned int verdict, unsigned int checker, const char *
 
 __export void shm_stop(uint32_t why)
 {
-	if (shm.hdr && READ_ONCE(shm.hdr->stop) < why)
-		WRITE_ONCE(shm.hdr->stop, why);
+	u32 now = 0;
+
+	if (!shm.hdr)
+		return;
+	while (now < why && !try_cmpxchg(&shm.hdr->stop, &now, why))
+		;
 }

@@ -74,9 +74,9 @@ WINDOWS = (
            f"free_fastpath=1 {TO_PARTIAL}"),
     Window(ELSEWHERE, "alloc_fastpath", "other_cpu", cpu_slab, "kmalloc", "free", "A: freed",
            f"alloc_fastpath=1 {DEFERRED} free_frozen=1"),
-    *(Window(ELSEWHERE, site, ANY, remote_frees, "kmalloc", "free elsewhere", "A: freed",
+    *(Window(ELSEWHERE, site, by, remote_frees, "kmalloc", "free elsewhere", "A: freed",
              f"alloc_slowpath=1 alloc_refill=1 {TO_PARTIAL}")
-      for site in ("cpu_slab_locked", "cpu_slab_editing", "cpu_slab_unlocked")),
+      for site, by in (("cpu_slab_locked", ANY), ("cpu_slab_editing", "irq nmi"), ("cpu_slab_unlocked", ANY))),
     # the cpu slab has just been given up, so that its objects lie elsewhere too
     *(Window(ELSEWHERE, site, ANY, full_slab, outer, "free", "A: freed",
              f"alloc_slowpath=1 deactivate_bypass=1 alloc_slab=1 {TO_PARTIAL}")

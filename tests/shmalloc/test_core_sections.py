@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Where an interrupt has landed is told from its RIP: so every allocator's code lies in the two sections for it."""
+
+from elftools.elf.elffile import ELFFile
+
+from shmalloc import _binding
+from shmalloc.symbols import symbols
+
+ALLOCATOR = {
+    "buddy.c", "ctor.c", "design_kmalloc.c", "design_kmalloc_nolock.c", "lock.c", "page_alloc.c", "pcp.c",
+    "slab_common.c", "slub.c", "slub_cache.c", "slub_debug.c", "slub_lists.c", "slub_nolock.c", "slub_slabs.c",
+    "string.c",
+}  # fmt: skip
+SET_UP = {
+    "create", "create_locked", "destroy", "shrink", "check_request", "kmem_cache_open", "kmem_cache_init",
+    "calculate_sizes", "calculate_layout", "calculate_order", "calculate_alignment", "cpu_partial_objects",
+    "order_objects", "get_order", "init_random_seq", "init_cache_nodes", "init_cache_cpus", "name_ok", "same_name",
+    "live_cache", "create_kmalloc_cache", "cache_name", "bucket_size", "any_dma_zone", "nr_ctors",
+}  # fmt: skip
+
+
+def test_no_allocator_function_lies_outside_the_sections(core: _binding.Core) -> None:
+    sources = symbols(core.path)
+    with core.path.open("rb") as file:
+        elf = ELFFile(file)
+        text = elf.get_section_index(".text")
+        functions = [
+            (symbol.name.split(".")[0], symbol["st_value"])
+            for symbol in elf.get_section_by_name(".symtab").iter_symbols()
+            if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_shndx"] == text and symbol["st_size"]
+        ]
+    where = {name: (sources.find(address).file or "").rsplit("/")[-1] for name, address in functions}
+    assert "replay.c" in where.values()  # the files are told
+    strays = {
+        name
+        for name, source in where.items()
+        if source in ALLOCATOR and name not in SET_UP and not name.startswith("shm_")
+    }
+    assert strays == set()
