@@ -76,10 +76,11 @@ class PageMachine(RuleBasedStateMachine):
         except AllocationFailed as failure:
             reason = failure.reason
         expected = self.model.allocate(cpu, request)
-        assert ((offset - self.pages.memory) // PAGE_BYTES if offset else None, reason) == (
-            expected,
-            self.model.reason,
-        ), f"CPU {cpu}: {request}"
+        found = (offset - self.pages.memory) // PAGE_BYTES if offset else None
+        self.ready = (found, reason) == (expected, self.model.reason)
+        assert self.ready, (
+            f"CPU {cpu}, {request}: the core gave {reason or found}, the model {self.model.reason or expected}"
+        )
         if expected is not None:
             self.live.append(expected)
         return expected is not None
@@ -126,6 +127,7 @@ class PageMachine(RuleBasedStateMachine):
         if self.steps % AUDIT_EVERY == 0:
             self.check_audit(live=True)
         found = differences(self.pages.state(), of_model(self.model))
+        self.ready = not found  # else there is no use in going on
         assert not found, "\n".join(found)
 
     def check_audit(self, *, live: bool) -> None:

@@ -99,7 +99,12 @@ class SlabMachine(RuleBasedStateMachine):
         except AllocationFailed as failure:
             reason = failure.reason
         expected = self.model.allocate(cpu, gfp, node)
-        assert (self.cache.object_at(offset) if offset else None, reason) == (expected, self.model.reason)
+        found = self.cache.object_at(offset) if offset else None
+        self.ready = (found, reason) == (expected, self.model.reason)
+        assert self.ready, (
+            f"CPU {cpu}, {gfp:#x}, node {node}: the core gave {found or reason}, "
+            f"the model {expected or self.model.reason}"
+        )
         if expected is not None:
             self.live.append(expected)
         return expected is not None
@@ -171,6 +176,7 @@ class SlabMachine(RuleBasedStateMachine):
         found = differences(
             self.cache.state() | self.pages.state(), of_model(self.model) | pages_of_model(self.model.pages)
         )
+        self.ready = not found  # else there is no use in going on
         assert not found, "\n".join(found)
 
     def check_audit(self, *, drained: bool) -> None:
