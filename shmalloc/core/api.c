@@ -281,9 +281,9 @@ __export int shm_phase_wait(uint32_t phase, double seconds)
 
 	if (!shm.base)
 		return -ENOTCONN;
-	if (!(seconds >= 0 && seconds < MAX_SECONDS))
+	if (!(seconds >= 0))
 		return -EINVAL;
-	deadline = read_tsc() + (u64)(seconds * (double)shm.hdr->tsc_hz);
+	deadline = read_tsc() + (u64)(min_of(seconds, MAX_SECONDS) * (double)shm.hdr->tsc_hz);
 	for (u32 polls = 0; load_acquire(&shm.hdr->phase) < phase; polls++) {
 		if (shm.terminated || READ_ONCE(shm.hdr->stop))
 			return -ECANCELED;

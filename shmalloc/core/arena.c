@@ -182,6 +182,21 @@ static void init_cpu(u32 id, const struct shm_geometry *g)
 	cpu->defer_work.func = 0;
 }
 
+static u32 tid_step_of(const struct shm_geometry *g)
+{
+	return g->nr_cpus > 1 ? 1u << fls64(g->nr_cpus - 1) : 1;
+}
+
+static u32 zones_of(const struct shm_geometry *g)
+{
+	u32 zones = 0;
+
+	for (u32 n = 0; n < g->nr_nodes; n++)
+		for (u32 type = 0; type < NR_ZONE_TYPES; type++)
+			zones += g->zone_permille[n][type] > 0;
+	return zones;
+}
+
 static void init_header(struct shm_header *h, const struct shm_geometry *g)
 {
 	h->state = SHM_STATE_FORMATTING;
@@ -191,7 +206,7 @@ static void init_header(struct shm_header *h, const struct shm_geometry *g)
 	h->creator_pid = (u32)shm.pid;
 	h->creator_start_time = shm_start_time(h->creator_pid);
 	h->tsc_hz = measure_tsc_hz();
-	h->tid_step = g->nr_cpus > 1 ? 1u << fls64(g->nr_cpus - 1) : 1;
+	h->tid_step = tid_step_of(g);
 	h->cache_cpus_stride = (u32)(g->max_caches * sizeof(struct kmem_cache_cpu));
 	h->cache_stats_stride = (u32)(g->max_caches * sizeof(struct kmem_cache_stat));
 	h->slab_mutex.class = LOCK_SLAB_MUTEX;
@@ -199,16 +214,6 @@ static void init_header(struct shm_header *h, const struct shm_geometry *g)
 	h->lock_rules = 1;
 }
 
-/* Every zone that was asked for must have got a pageblock. */
-static bool zones_complete(const struct shm_geometry *g)
-{
-	u32 want = 0;
-
-	for (u32 n = 0; n < g->nr_nodes; n++)
-		for (u32 type = 0; type < NR_ZONE_TYPES; type++)
-			want += g->zone_permille[n][type] > 0;
-	return want == shm.nr_zones;
-}
 
 static int format(void *base, const struct shm_geometry *g)
 {
@@ -227,7 +232,7 @@ static int format(void *base, const struct shm_geometry *g)
 	for (u32 i = 0; i < g->nr_cpus; i++)
 		init_cpu(i, g);
 	setup_zones();
-	if (!zones_complete(g))
+	if (shm.nr_zones != zones_of(g)) /* one that was asked for did not get a pageblock */
 		return -ENOSPC;
 	/* formatting runs as CPU 0, which the counters of the first frees belong to */
 	free_area_init();
@@ -276,9 +281,10 @@ __export int shm_arena_check(const void *base, uint64_t bytes)
 	for (u32 i = 0; i < NR_REGIONS; i++)
 		if (h->regions[i].offset != l.regions[i].offset || h->regions[i].bytes != l.regions[i].bytes)
 			return -EBADMSG;
-	if (h->nr_pages != l.nr_pages || !h->nr_zones || h->nr_zones > SHM_MAX_ZONES ||
-	    h->nr_caches > h->geometry.max_caches || !h->tid_step || h->tid_step & (h->tid_step - 1) ||
-	    h->tid_step < h->geometry.nr_cpus || !h->tsc_hz || h->broken >= NR_BROKEN ||
+	if (h->nr_pages != l.nr_pages || h->nr_zones != zones_of(&h->geometry) ||
+	    h->nr_caches > h->geometry.max_caches || h->tid_step != tid_step_of(&h->geometry) ||
+	    h->tsc_hz < 1000000 || h->tsc_hz > 1000000000000 || h->broken >= NR_BROKEN ||
+	    h->slab_mutex.class != LOCK_SLAB_MUTEX || h->ipi_lock.class != LOCK_USER ||
 	    h->cache_cpus_stride != h->geometry.max_caches * sizeof(struct kmem_cache_cpu) ||
 	    h->cache_stats_stride != h->geometry.max_caches * sizeof(struct kmem_cache_stat))
 		return -EBADMSG;

@@ -21,7 +21,7 @@
 #define SHM_CHECKED 0
 #endif
 
-#define MAX_SECONDS 1e8 /* of any duration that is passed in */
+#define MAX_SECONDS 1e8 /* longer durations are cut to this: for ever */
 
 /* Where a proven deadlock unwinds to: one per execution level. */
 struct guard {

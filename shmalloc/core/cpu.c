@@ -185,7 +185,6 @@ static void release_slot(struct shm_cpu *slot)
 {
 	store_release(&slot->state, CPU_OFFLINE);
 	slot->handlers = 0;
-	slot->start_time = 0;
 	store_release(&slot->pid, 0);
 }
 
@@ -218,11 +217,11 @@ __export int shm_cpu_unbind(unsigned int cpu)
 		return -ENOTCONN;
 	if (slot == shm.cpu && !thread_is_cpu())
 		return -EPERM;
-	release_slot(slot); /* no interrupt is sent to it any more; one under way is ignored */
-	if (slot == shm.cpu) {
+	if (slot == shm.cpu) { /* first: a handler must not work on what somebody else may become */
 		shm.cpu = NULL;
 		shm.thread = NULL;
 	}
+	release_slot(slot); /* no interrupt is sent to it any more; one under way is ignored */
 	if (!bound_by_this_process())
 		end_interrupts();
 	return 0;

@@ -143,6 +143,9 @@ __export int shm_probe_arm(unsigned int site, enum shm_probe_action action, uint
 __export int shm_probe_disarm(void)
 {
 	shm.probes_armed = 0;
+	if (shm.cpu)
+		atomic_and(&shm.cpu->irq_pending, ~IRQ_PENDING_PROBE);
+	shm.probe_program = (struct shm_program){ 0 };
 	for (u32 i = 0; i < NR_PROBE_SITES; i++)
 		probes[i] = (struct probe){ 0 };
 	probes_fired = 0;

@@ -241,10 +241,9 @@ __export uint64_t shm_inject(unsigned int first, unsigned int last, enum shm_irq
 {
 	u64 state = seed | 1, sent = 0, end, period, next;
 
-	if (!shm.base || last >= shm.nr_cpus || first > last || !(rate_hz >= 1e-3 && rate_hz <= 1e9) ||
-	    !(seconds > 0 && seconds < MAX_SECONDS))
+	if (!shm.base || last >= shm.nr_cpus || first > last || !(rate_hz >= 1e-3 && rate_hz <= 1e9) || !(seconds > 0))
 		return 0;
-	end = read_tsc() + (u64)(seconds * (double)shm.hdr->tsc_hz);
+	end = read_tsc() + (u64)(min_of(seconds, MAX_SECONDS) * (double)shm.hdr->tsc_hz);
 	period = (u64)((double)shm.hdr->tsc_hz / rate_hz);
 	next = read_tsc();
 	while (!READ_ONCE(shm.hdr->stop) && !shm.terminated && next < end) {

@@ -291,7 +291,7 @@ __slowtext int flush_cpu_slab(struct kmem_cache *s, u32 cpu)
 	return 0;
 }
 
-/* Give the empty slabs of the partial lists back; the fullest go first from now on. */
+/* Give the empty slabs of the partial lists back.  The kernel sorts the rest as well. */
 __slowtext void kmem_cache_shrink(struct kmem_cache *s)
 {
 	for (u32 node = 0; node < shm.nr_nodes; node++) {

@@ -10,7 +10,11 @@
  */
 #include "slab.h"
 
-__slowtext void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
+__slowtext /* Where a slab lies is the cache's business, not the request's; zeroing is per object. */
+#define PLACEMENT (__GFP_DMA | __GFP_HIGHMEM | __GFP_DMA32 | __GFP_MOVABLE | __GFP_RECLAIMABLE | __GFP_ZERO | \
+		   __GFP_COMP | __GFP_WRITE)
+
+void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
 {
 	struct kmem_cache_node *n = slab_node(s, slab);
 
@@ -101,7 +105,7 @@ static struct page *alloc_slab_pages(struct kmem_cache *s, gfp_t gfp, int node, 
 __slowpath struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node)
 {
 	u32 oo, pfmemalloc;
-	struct page *slab = alloc_slab_pages(s, gfp & ~__GFP_ZERO, node, &oo);
+	struct page *slab = alloc_slab_pages(s, gfp & ~PLACEMENT, node, &oo);
 
 	if (!slab)
 		return NULL;

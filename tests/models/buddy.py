@@ -53,7 +53,7 @@ class Buddy:
         self.shape = shape
         self.pageblock_order = pageblock_order
         self.lists: list[list[list[int]]] = [[[] for _ in TYPES] for _ in range(NR_ORDERS)]
-        self.types = {block: MOVABLE for block in self._blocks(shape.start, shape.pages)}
+        self.types = dict.fromkeys(self._blocks(shape.start, shape.pages), MOVABLE)
         self.free_pages = 0
         self.claims_below_block = 0
         self._place: dict[int, tuple[int, int]] = {}

@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
+
 from models.page_state import ArenaPages, differences, of_model
 from models.pages import PageAllocator, PageGeometry, Request
-
 from shmalloc import Arena, Cpu
 from shmalloc.arena import Geometry
 from shmalloc.audit import audit
@@ -40,11 +40,11 @@ def model_of(arena: Arena, geometry: Geometry) -> PageAllocator:
 class PageMachine(RuleBasedStateMachine):
     """An arena whose CPUs are all this thread, its model, and the blocks that are in use.
 
-    Attributes: flavour: of the core.  geometries: to choose from.
+    Attributes: flavour: of the core.  geometry: of the arena.
     """
 
-    flavour = "release"
-    geometries: tuple[Geometry, ...] = ()
+    flavour: str
+    geometry: Geometry
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ class PageMachine(RuleBasedStateMachine):
         self.ready = False
         self.arena: Arena | None = None
 
-    @initialize(which=WHICH)
-    def create(self, which: int) -> None:
-        """Make an arena; which geometry matters more than any small number."""
-        geometry = self.geometries[which % len(self.geometries)]
+    @initialize()
+    def create(self) -> None:
+        """Make an arena."""
+        geometry = self.geometry
         self.arena = Arena.create(geometry, flavour=self.flavour, reserve="sparse")
         self.cpus = [Cpu(self.arena, number, handlers=False) for number in range(geometry.nr_cpus)]
         self.model = model_of(self.arena, geometry)

@@ -9,7 +9,6 @@ from typing import Any
 from models.buddy import NR_ORDERS, TYPES
 from models.pages import PageAllocator, Zone
 from models.pcp import NR_LISTS, Pageset
-
 from shmalloc import Arena
 
 State = dict[str, Any]

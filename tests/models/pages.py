@@ -11,7 +11,6 @@ from models import watermarks as wm
 from models.buddy import MAX_ORDER, MOVABLE, RECLAIMABLE, UNMOVABLE, Buddy, How, Used
 from models.pcp import Pageset, allowed_order, list_index
 from models.watermarks import Demand, Marks, ZoneShape
-
 from shmalloc.gfp import parse
 
 GFP_DMA, GFP_DMA32, GFP_HIGHMEM = parse("__GFP_DMA"), parse("__GFP_DMA32"), parse("__GFP_HIGHMEM")
@@ -214,9 +213,7 @@ class PageAllocator:
             self._wake_kswapd(zone)
         return pfn
 
-    def _from_pageset(
-        self, cpu: int, index: int, request: Request, flags: int
-    ) -> tuple[int | None, bool]:
+    def _from_pageset(self, cpu: int, index: int, request: Request, flags: int) -> tuple[int | None, bool]:
         zone = self.zones[index]
         pageset = zone.pagesets[cpu]
         if (index, cpu) in self.held_pagesets:

@@ -19,7 +19,6 @@ from models.pages import (
     PageAllocator,
     Request,
 )
-
 from shmalloc.gfp import parse
 
 Object = tuple[int, int]  # first page of the slab, number of the slot

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
-from models.page_machine import PAGE_BYTES, WHICH, model_of
+
+from models.page_machine import PAGE_BYTES, model_of
 from models.page_state import ArenaPages, differences
 from models.page_state import of_model as pages_of_model
 from models.pages import Request
 from models.slab import CacheShape, DebugCache, Object, SlabCache
 from models.slab_state import ArenaCache, of_model
-
 from shmalloc import Arena, Cpu
 from shmalloc.arena import Geometry
 from shmalloc.audit import audit
@@ -22,7 +22,8 @@ from shmalloc.gfp import parse
 
 AUDIT_EVERY = 11  # steps
 _ALWAYS = 1023
-_KERNEL = parse("GFP_KERNEL")
+_KERNEL, _ATOMIC = parse("GFP_KERNEL"), parse("GFP_ATOMIC")
+_MAY_WAIT = parse("__GFP_DIRECT_RECLAIM|__GFP_IO|__GFP_FS")
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ def shape_of(row: Any, setting: Setting, arena: Arena) -> CacheShape:
 class SlabMachine(RuleBasedStateMachine):
     """An arena whose CPUs are all this thread, one cache, its model, and the objects that are in use.
 
-    Attributes: flavour: of the core.  settings: to choose from.
+    Attributes: flavour: of the core.  setting: of the arena and the cache.
     """
 
-    flavour = "release"
-    choices: tuple[Setting, ...] = ()
+    flavour: str
+    setting: Setting
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,10 +75,10 @@ class SlabMachine(RuleBasedStateMachine):
         self.ready = False
         self.arena: Arena | None = None
 
-    @initialize(which=WHICH)
-    def create(self, which: int) -> None:
+    @initialize()
+    def create(self) -> None:
         """Make an arena with one cache of ours."""
-        setting = self.choices[which % len(self.choices)]
+        setting = self.setting
         self.arena = Arena.create(setting.geometry, flavour=self.flavour, reserve="sparse")
         self.cpus = [Cpu(self.arena, number, handlers=False) for number in range(setting.geometry.nr_cpus)]
         index = self.cpus[0].kmem_cache_create("modelled", setting.size, flags="|".join(setting.flags)).index
@@ -98,6 +99,8 @@ class SlabMachine(RuleBasedStateMachine):
             offset = call(gfp, node)
         except AllocationFailed as failure:
             reason = failure.reason
+        if self.model.cpus[cpu].irqs_off and not nolock:
+            gfp = gfp & ~_MAY_WAIT | _ATOMIC  # what its caller would have had to write
         expected = self.model.allocate(cpu, gfp, node)
         found = self.cache.object_at(offset) if offset else None
         self.ready = (found, reason) == (expected, self.model.reason)
@@ -133,9 +136,9 @@ class SlabMachine(RuleBasedStateMachine):
     def hog(self, cpu: int, pages: int) -> None:
         """Take single pages that the cache then cannot have."""
         for _ in range(pages):
-            pfn = self.model.pages.allocate(cpu, Request(0, _KERNEL))
+            pfn = self.model.pages.allocate(cpu, Request(0, _ATOMIC))
             try:
-                offset = self.cpus[cpu].alloc_pages(0, _KERNEL)
+                offset = self.cpus[cpu].alloc_pages(0, _ATOMIC)
             except AllocationFailed:
                 assert pfn is None
                 return

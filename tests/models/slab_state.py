@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from models.page_state import ArenaPages, State
 from models.slab import Object, SlabCache
-
 from shmalloc import Arena
 
 PAGE_BYTES = 4096
@@ -66,7 +67,9 @@ class ArenaCache:
         ]
         cpus = range(self._header.geometry.nr_cpus)
         self._cpus = [
-            self._at("struct kmem_cache_cpu *", "REGION_CACHE_CPUS", index, cpu * self._header.cache_cpus_stride)
+            self._at(
+                "struct kmem_cache_cpu *", "REGION_CACHE_CPUS", index, cpu * self._header.cache_cpus_stride
+            )
             for cpu in cpus
         ]
         self._stats = [
@@ -83,6 +86,7 @@ class ArenaCache:
             self._ffi.cast("struct shm_cpu *", self._base + areas.offset + cpu * (areas.bytes // len(cpus)))
             for cpu in cpus
         ]
+        self._records = arena.region("pages")
         self._page_offset = self._ffi.offsetof("struct page", "lru")
         self._first_tids = [c.tid for c in self._cpus]
 
@@ -169,11 +173,11 @@ class ArenaCache:
         assert rest == 0, f"the transaction id of CPU {cpu} is another CPU's"
         return int(events)
 
-    def _slabs(self) -> Iterator[int]:
-        for pfn in range(self._header.nr_pages):
-            page = self._pages.page(pfn)
-            if page.flags & self._lib.PG_slab and page.slab_cache == self.row.index + 1:
-                yield pfn
+    def _slabs(self) -> list[int]:
+        mine = self._records["flags"] & self._lib.PG_slab != 0
+        return [
+            int(pfn) for pfn in np.flatnonzero(mine & (self._records["slab_cache"] == self.row.index + 1))
+        ]
 
     def _slab(self, pfn: int) -> tuple[Any, ...]:
         page = self._pages.page(pfn)

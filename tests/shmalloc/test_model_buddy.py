@@ -5,50 +5,43 @@ All pagesets are held by somebody else, so that every order goes straight to the
 """
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule
 from models.page_machine import ANY_GFP, COUNTS, MANY, NODES, STRIDES, WHICH, PageMachine
 from models.pages import Request
+from models.running import run_machine
 
 from shmalloc.arena import Geometry
 
 KIB = 1024
-GEOMETRIES = (
-    # one zone; more than one block of the largest order, and an end that is none
-    Geometry(10240 * KIB, nr_cpus=1, pageblock_order=4, min_free_kbytes=4, max_caches=64),
-    Geometry(1000 * KIB, nr_cpus=1, pageblock_order=3, min_free_kbytes=4, max_caches=64),
-    Geometry(1000 * KIB, nr_cpus=1, pageblock_order=1, min_free_kbytes=64, max_caches=64),
-    Geometry(6000 * KIB, nr_cpus=1, pageblock_order=9, min_free_kbytes=128, max_caches=64),
-    # zones that begin and end where blocks would go on
-    Geometry(
+GEOMETRIES = {
+    "blocks of the largest order": Geometry(10240 * KIB, nr_cpus=1, pageblock_order=4, min_free_kbytes=4),
+    "small": Geometry(1000 * KIB, nr_cpus=1, pageblock_order=3, min_free_kbytes=4),
+    "smallest pageblocks": Geometry(1000 * KIB, nr_cpus=1, pageblock_order=1, min_free_kbytes=64),
+    "default pageblocks": Geometry(6000 * KIB, nr_cpus=1, pageblock_order=9, min_free_kbytes=128),
+    "all zones": Geometry(
         2000 * KIB,
         nr_cpus=2,
         pageblock_order=3,
         min_free_kbytes=32,
-        max_caches=64,
         zone_permille=[[100, 300, 450, 150]],
     ),
-    Geometry(
+    "three nodes": Geometry(
         3000 * KIB,
         nr_cpus=3,
         nr_nodes=3,
         pageblock_order=2,
         min_free_kbytes=64,
-        max_caches=64,
         zone_permille=[[0, 100, 200, 0], [0, 0, 350, 50], [0, 0, 250, 50]],
         distance=[[10, 20, 15], [20, 10, 30], [15, 30, 10]],
         cpu_node=[0, 1, 1],
     ),
-)
-
+}
 ORDERS = st.integers(0, 10) | st.sampled_from([0, 0, 1, 2, 11])
 
 
 class BuddyMachine(PageMachine):
     """Blocks of all orders and types, taken and given back in any order."""
-
-    geometries = GEOMETRIES
 
     def prepare(self) -> None:
         for zone in range(len(self.model.zones)):
@@ -69,12 +62,6 @@ class BuddyMachine(PageMachine):
         self.free_many(cpu, index, count, stride)
 
 
-class CheckedBuddyMachine(BuddyMachine):
-    """The same on the checked flavour."""
-
-    flavour = "checked"
-
-
-@pytest.mark.parametrize("machine", [BuddyMachine, CheckedBuddyMachine])
-def test_buddy(machine: type[BuddyMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=40))
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_buddy(flavour: str, name: str) -> None:
+    run_machine(BuddyMachine, share=20, flavour=flavour, geometry=GEOMETRIES[name])

@@ -6,24 +6,21 @@ are parked because of them, and drains, on several CPUs.
 """
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule
 from models.page_machine import ANY_GFP, COUNTS, MANY, NODES, STRIDES, WHICH, PageMachine
 from models.pages import Request
+from models.running import run_machine
 
 from shmalloc.arena import Geometry
 
 MIB = 1024 * 1024
-GEOMETRIES = (
-    # a pageset of one page at a time
-    Geometry(2 * MIB, nr_cpus=2, pageblock_order=3, min_free_kbytes=16),
-    # batches of 3 and 7
-    Geometry(64 * MIB, nr_cpus=1, pageblock_order=9, min_free_kbytes=512),
-    Geometry(128 * MIB, nr_cpus=2, pageblock_order=9, min_free_kbytes=2048),
-    # most of the memory lies below the high mark
-    Geometry(64 * MIB, nr_cpus=2, pageblock_order=5, min_free_kbytes=36 * 1024),
-    Geometry(
+GEOMETRIES = {
+    "batches of 1": Geometry(2 * MIB, nr_cpus=2, pageblock_order=3, min_free_kbytes=16),
+    "batches of 3": Geometry(64 * MIB, nr_cpus=1, pageblock_order=9, min_free_kbytes=512),
+    "batches of 7": Geometry(128 * MIB, nr_cpus=2, pageblock_order=9, min_free_kbytes=2048),
+    "mostly below high": Geometry(64 * MIB, nr_cpus=2, pageblock_order=5, min_free_kbytes=36 * 1024),
+    "two nodes": Geometry(
         100 * MIB,
         nr_cpus=3,
         nr_nodes=2,
@@ -32,7 +29,7 @@ GEOMETRIES = (
         zone_permille=[[0, 130, 400, 0], [0, 0, 400, 70]],
         cpu_node=[0, 1, 1],
     ),
-    Geometry(
+    "two small nodes": Geometry(
         6 * MIB,
         nr_cpus=2,
         nr_nodes=2,
@@ -41,14 +38,12 @@ GEOMETRIES = (
         zone_permille=[[100, 200, 200, 0], [0, 0, 400, 100]],
         cpu_node=[1, 0],
     ),
-)
+}
 ORDERS = st.sampled_from([0] * 6 + [1, 1, 2, 3, 4, 6, 9, 9, 10, 11])
 
 
 class PagesetMachine(PageMachine):
     """Several CPUs take, give back and drain, while locks come and go."""
-
-    geometries = GEOMETRIES
 
     @rule(cpu=WHICH, node=NODES, order=ORDERS, gfp=ANY_GFP, count=COUNTS)
     @precondition(lambda self: not self.model.held_zones)
@@ -91,12 +86,6 @@ class PagesetMachine(PageMachine):
         self.release_all()
 
 
-class CheckedPagesetMachine(PagesetMachine):
-    """The same on the checked flavour."""
-
-    flavour = "checked"
-
-
-@pytest.mark.parametrize("machine", [PagesetMachine, CheckedPagesetMachine])
-def test_pagesets(machine: type[PagesetMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=50))
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_pagesets(flavour: str, name: str) -> None:
+    run_machine(PagesetMachine, share=20, flavour=flavour, geometry=GEOMETRIES[name])

@@ -6,10 +6,10 @@ lists, discards, deferred frees, and list_locks that somebody else holds.
 """
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule
 from models.page_machine import COUNTS, MANY, NODES, STRIDES, WHICH, gfp_of
+from models.running import run_machine
 from models.slab_machine import Setting, SlabMachine
 
 from shmalloc.arena import Geometry
@@ -29,19 +29,19 @@ NUMA = Geometry(
     cpu_node=[0, 1, 2],
 )
 DEBUG = ("SLAB_CONSISTENCY_CHECKS", "SLAB_RED_ZONE", "SLAB_POISON", "SLAB_STORE_USER")
-CHOICES = (
-    Setting(ONE, 8192),
-    Setting(ONE, 1000),
-    Setting(THREE, 8192),
-    Setting(THREE, 4096),
-    Setting(THREE, 2000, ("SLAB_TYPESAFE_BY_RCU",)),
-    Setting(HARD, 3000),
-    Setting(OLD, 8192),
-    Setting(NUMA, 8192, any_node=True),
-    Setting(NUMA, 4096),
-    Setting(THREE, 2000, DEBUG),
-    Setting(NUMA, 4000, ("SLAB_RED_ZONE",), any_node=True),
-)
+SETTINGS = {
+    "one CPU, 4 objects": Setting(ONE, 8192),
+    "one CPU, many objects": Setting(ONE, 1000),
+    "three CPUs, 4 objects": Setting(THREE, 8192),
+    "three CPUs, 8 objects": Setting(THREE, 4096),
+    "typesafe": Setting(THREE, 2000, ("SLAB_TYPESAFE_BY_RCU",)),
+    "hardened": Setting(HARD, 3000),
+    "without cmpxchg16b": Setting(OLD, 8192),
+    "NUMA": Setting(NUMA, 8192, any_node=True),
+    "NUMA, own nodes only": Setting(NUMA, 4096),
+    "debug": Setting(THREE, 2000, DEBUG),
+    "debug, NUMA": Setting(NUMA, 4000, ("SLAB_RED_ZONE",), any_node=True),
+}
 GFP = st.sampled_from(
     [gfp_of("GFP_KERNEL")] * 3
     + [gfp_of("GFP_ATOMIC"), gfp_of("GFP_NOWAIT"), gfp_of("GFP_KERNEL", "__GFP_THISNODE")]
@@ -52,8 +52,6 @@ FEW = COUNTS | st.just(101)
 
 class CacheMachine(SlabMachine):
     """Objects taken and given back by several CPUs."""
-
-    choices = CHOICES
 
     @rule(cpu=WHICH, gfp=GFP, node=NODES, count=FEW)
     @precondition(lambda self: not self.model.held_lists)
@@ -117,12 +115,6 @@ class CacheMachine(SlabMachine):
         self.model.shrink(cpu % len(self.cpus))
 
 
-class CheckedCacheMachine(CacheMachine):
-    """The same on the checked flavour."""
-
-    flavour = "checked"
-
-
-@pytest.mark.parametrize("machine", [CacheMachine, CheckedCacheMachine])
-def test_cache(machine: type[CacheMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=50))
+@pytest.mark.parametrize("name", SETTINGS)
+def test_cache(flavour: str, name: str) -> None:
+    run_machine(CacheMachine, share=25, flavour=flavour, setting=SETTINGS[name])

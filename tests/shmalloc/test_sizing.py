@@ -95,13 +95,11 @@ def layout_in(row: Any) -> Layout:
     return Layout(*(int(row[name]) for name in ("size", "align", "inuse", "offset", "red_left_pad")))
 
 
-@pytest.mark.parametrize(("column", "cpus"), enumerate(CPUS))
+@pytest.mark.parametrize(("column", "cpus"), list(enumerate(CPUS)))
 def test_kernels_table(core: Core, column: int, cpus: int) -> None:
     geometry = Geometry(64 * MIB, nr_cpus=cpus)
     expected = {size: Sizing(*columns[column], least) for size, (columns, least) in KERNEL.items()}
-    assert {
-        size: sizing_of(core, size, core.lib.SLAB_KMALLOC, geometry) for size in KERNEL
-    } == expected
+    assert {size: sizing_of(core, size, core.lib.SLAB_KMALLOC, geometry) for size in KERNEL} == expected
     with Arena.create(geometry, reserve="sparse", flavour=core.flavour) as arena:
         found = caches(arena)
         for prefix in ("kmalloc-", "kmalloc-rcl-", "kmalloc-cg-"):
