@@ -191,12 +191,12 @@ static s32 next_best_node(u32 local, u32 used, const u32 *load)
 	u64 best_value = ~0ull;
 	s32 best = -1;
 
-	if (!(used >> local & 1))
+	if (!(used >> local & 1) && shm.nodes[local].nr_zones)
 		return (s32)local;
 	for (u32 n = 0; n < shm.nr_nodes; n++) {
 		u64 value;
 
-		if (used >> n & 1)
+		if (used >> n & 1 || !shm.nodes[n].nr_zones)
 			continue;
 		value = g->distance[local][n] + (n < local) + (cpus_of_node(n) > 0);
 		value = value * SHM_MAX_NODES + load[n];

@@ -44,7 +44,7 @@ static u32 nr_pcp_alloc(struct per_cpu_pages *pcp, const struct zone *zone, u32 
 	if (high < base)
 		return 1;
 	if (pcp->high_min != pcp->high_max && !(zone->flags & ZONE_BELOW_HIGH))
-		pcp->high = min_of(high + nr, pcp->high_max);
+		high = pcp->high = min_of(high + nr, pcp->high_max);
 	if (!order) {
 		s32 room = max_of(high - pcp->count - base, base);
 
@@ -139,10 +139,13 @@ __slowpath struct page *rmqueue_pcplist(struct zone *zone, u32 order, u32 migrat
 	return page;
 }
 
-/* Pages go back from the tails, one from each list in turn; pcp lock held. */
-__slowpath static void free_pcppages_bulk(struct zone *zone, struct per_cpu_pages *pcp, s32 count)
+/*
+ * Pages go back from the tails, list after list, beginning with the one that has just grown; pcp
+ * lock held.
+ */
+__slowpath static void free_pcppages_bulk(struct zone *zone, struct per_cpu_pages *pcp, s32 count, u32 index)
 {
-	u32 index = 0, empty = 0, flags;
+	u32 flags, empty = 0;
 
 	count = min_of(count, pcp->count);
 	if (count <= 0)
@@ -151,14 +154,15 @@ __slowpath static void free_pcppages_bulk(struct zone *zone, struct per_cpu_page
 	while (count > 0 && empty < NR_PCP_LISTS) {
 		struct list_head *list = &pcp->lists[index];
 		u32 order = list_order(index);
+		struct page *page;
 
-		index = (index + 1) % NR_PCP_LISTS;
-		empty++;
-		if (list_empty(list))
+		if (list_empty(list)) {
+			index = (index + 1) % NR_PCP_LISTS;
+			empty++;
 			continue;
-		struct page *page = list_page(list->prev);
-
+		}
 		empty = 0;
+		page = list_page(list->prev);
 		list_del(&page->lru);
 		page->flags = 0;
 		pcp->count -= 1 << order;
@@ -194,7 +198,7 @@ static s32 nr_pcp_high(struct per_cpu_pages *pcp, const struct zone *zone, bool 
 	if (pcp->high_min == pcp->high_max)
 		return high;
 	if (zone->flags & ZONE_BELOW_HIGH) {
-		pcp->high = max_of(high - pcp->free_count, pcp->high_min);
+		pcp->high = max_of(high - max_of(pcp->free_count, pcp->batch), pcp->high_min);
 		return max_of(pcp->count, pcp->high_min);
 	}
 	if (pcp->count >= high && high < pcp->free_count + pcp->batch)
@@ -216,14 +220,14 @@ static bool should_free_high(struct per_cpu_pages *pcp, u32 order)
 	return high;
 }
 
-static void trim_pcp(struct zone *zone, struct per_cpu_pages *pcp, bool free_high)
+static void trim_pcp(struct zone *zone, struct per_cpu_pages *pcp, bool free_high, u32 index)
 {
 	s32 high = nr_pcp_high(pcp, zone, free_high);
 
 	if (pcp->count < high)
 		return;
-	free_pcppages_bulk(zone, pcp, nr_pcp_free(pcp, high, free_high));
-	if (zone->flags & ZONE_BELOW_HIGH && zone_watermark_ok(zone, 0, zone->wmark[2] + zone->wmark_boost, 0, 0))
+	free_pcppages_bulk(zone, pcp, nr_pcp_free(pcp, high, free_high), index);
+	if (zone->flags & ZONE_BELOW_HIGH && zone_watermark_ok(zone, 0, zone->wmark[2] + zone->wmark_boost, ZONE_MOVABLE, 0))
 		atomic_and(&zone->flags, ~ZONE_BELOW_HIGH);
 }
 
@@ -245,7 +249,7 @@ __slowpath void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct
 	if (pcp->free_count < pcp->batch << PCP_BATCH_SCALE_MAX)
 		pcp->free_count += 1 << order;
 	if (!(fpi & FPI_TRYLOCK))
-		trim_pcp(zone, pcp, free_high);
+		trim_pcp(zone, pcp, free_high, pcp_list_index(order, migratetype));
 }
 
 /* Everything in a CPU's pagesets goes back to the buddy.  Task context; waits for the pageset's lock. */
@@ -256,7 +260,7 @@ __slowtext void drain_pages(u32 cpu)
 		struct per_cpu_pages *pcp = zone_pageset(zone, cpu);
 
 		spin_lock(&pcp->lock);
-		free_pcppages_bulk(zone, pcp, pcp->count);
+		free_pcppages_bulk(zone, pcp, pcp->count, 0);
 		spin_unlock(&pcp->lock);
 	}
 }

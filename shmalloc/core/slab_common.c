@@ -168,8 +168,11 @@ __slowtext u64 krealloc(u64 object, u64 size, gfp_t gfp)
 		kfree(object);
 		return SHM_ZERO_SIZE;
 	}
-	if (object > SHM_ZERO_SIZE && old >= size)
+	if (object > SHM_ZERO_SIZE && old >= size) {
+		if (gfp & __GFP_ZERO) /* so that what it grows by later is zero, too */
+			zero_bytes(ptr_of(object + size), old - size);
 		return object;
+	}
 	new = kmalloc_node(size, gfp, NO_NODE);
 	if (!new || object <= SHM_ZERO_SIZE)
 		return new;

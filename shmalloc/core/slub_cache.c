@@ -14,6 +14,7 @@
 
 #define TRACK_BYTES 32
 #define CACHE_LINE 64
+#define SHRINK_PROMOTE_MAX 32 /* free objects */
 #define MIN_PARTIAL 5
 #define MAX_PARTIAL 10
 #define MAX_OBJS_PER_PAGE 32767 /* what the counters word can hold */
@@ -291,7 +292,23 @@ __slowtext int flush_cpu_slab(struct kmem_cache *s, u32 cpu)
 	return 0;
 }
 
-/* Give the empty slabs of the partial lists back.  The kernel sorts the rest as well. */
+/* Slabs with few free objects go to the head, those with the fewest first; list_lock held. */
+__slowtext static void promote_fullest(struct kmem_cache_node *n)
+{
+	for (u32 nr_free = SHRINK_PROMOTE_MAX; nr_free; nr_free--) {
+		for (u64 at = n->partial.next, next; at != off_of(&n->partial); at = next) {
+			struct page *slab = list_page(at);
+
+			next = slab->lru.next;
+			if (counters_objects(slab->counters) - counters_inuse(slab->counters) != nr_free)
+				continue;
+			list_del(&slab->lru);
+			list_add(&slab->lru, &n->partial);
+		}
+	}
+}
+
+/* Give the empty slabs of the partial lists back; of the rest the fullest go first from now on. */
 __slowtext void kmem_cache_shrink(struct kmem_cache *s)
 {
 	for (u32 node = 0; node < shm.nr_nodes; node++) {
@@ -310,6 +327,7 @@ __slowtext void kmem_cache_shrink(struct kmem_cache *s)
 			empty = off_of(slab);
 			dec_slabs_node(s, slab);
 		}
+		promote_fullest(n);
 		spin_unlock_irqrestore(&n->list_lock, flags);
 		while (empty) {
 			struct page *slab = ptr_of(empty);

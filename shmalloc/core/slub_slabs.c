@@ -92,7 +92,7 @@ static struct page *alloc_slab_pages(struct kmem_cache *s, gfp_t gfp, int node, 
 	*oo = s->oo;
 	page = allow_spin ? alloc_frozen_pages(first, node, oo_order(s->oo)) :
 			    alloc_frozen_pages_nolock(0, node, oo_order(s->oo));
-	if (page || oo_order(s->oo) == oo_order(s->min))
+	if (page)
 		return page;
 	*oo = s->min;
 	page = allow_spin ? alloc_frozen_pages(gfp | s->allocflags, node, oo_order(s->min)) :
