@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shmalloc import layout
 from shmalloc.audit.report import CORRUPTION, Findings
+from shmalloc.errors import HostileArena
 
 __all__ = ["Auditable", "Flags", "Ints", "Mask", "Records", "View", "Words", "constant"]
 
@@ -77,6 +78,13 @@ class View:
 
         Raises: ValueError, if its header describes no arena of this size.
         """
+        try:
+            return cls._read(arena)
+        except HostileArena as error:
+            raise ValueError(str(error)) from None
+
+    @classmethod
+    def _read(cls, arena: Auditable) -> View:
         raw = memoryview(arena.buffer).cast("B")
         words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
         header = np.frombuffer(raw, layout.dtype("shm_header"), 1)[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from leases import lease
-from running import config, results
+from running import config, results, run
 
 from harness import matrix, vocabulary
 from harness.matrix import Experiment
@@ -52,7 +52,20 @@ def test_config_says_what_it_shows_and_what_must_happen(name: str) -> None:
 
 
 def test_every_config_is_looked_at() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.toml")} == set(NAMES)
+    assert {path.stem for path in CONFIGS.glob("*.toml")} == {*NAMES, "broken"}
+
+
+def test_every_broken_variant_of_the_config_is_expected_to_be_caught() -> None:
+    cells = loaded("broken").cells
+    expected = {spec.cell["broken"]: spec.verdict for spec in cells[0].config.expect}
+    assert expected.keys() == {cell.config.broken for cell in cells} - {"none"}
+    assert "ok" not in expected.values()
+
+
+@pytest.mark.slow
+def test_every_broken_variant_of_the_config_is_caught(tmp_path: Path) -> None:
+    done = run("run", CONFIGS / "broken.toml", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
 
 
 def test_what_the_names_promise_is_what_the_configs_do() -> None:

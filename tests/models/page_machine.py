@@ -181,9 +181,16 @@ MANY = 601
 STRIDES = st.sampled_from([0, 1, 2, 5])
 NODES = st.integers(-1, 2)
 BASE_GFP = st.sampled_from(
-    [gfp_of("GFP_KERNEL"), gfp_of("GFP_KERNEL"), gfp_of("GFP_ATOMIC"), gfp_of("GFP_NOWAIT"), 0]
-    + [gfp_of("GFP_KERNEL", "__GFP_MEMALLOC"), gfp_of("GFP_KERNEL", "__GFP_NOFAIL")]
-    + [gfp_of("GFP_ATOMIC", "__GFP_NOMEMALLOC")]
+    [
+        gfp_of("GFP_KERNEL"),
+        gfp_of("GFP_KERNEL"),
+        gfp_of("GFP_ATOMIC"),
+        gfp_of("GFP_NOWAIT"),
+        0,
+        gfp_of("GFP_KERNEL", "__GFP_MEMALLOC"),
+        gfp_of("GFP_KERNEL", "__GFP_NOFAIL"),
+        gfp_of("GFP_ATOMIC", "__GFP_NOMEMALLOC"),
+    ]
 )
 TYPE_GFP = st.sampled_from([0, gfp_of("__GFP_MOVABLE"), gfp_of("__GFP_RECLAIMABLE")])
 ZONE_GFP = st.sampled_from([0, 0, 0, gfp_of("__GFP_DMA"), gfp_of("__GFP_DMA32"), gfp_of("__GFP_HIGHMEM")])

@@ -81,10 +81,8 @@ def marks_of(zone: ZoneShape, zones: Sequence[ZoneShape], kbytes: int, scale_fac
     Args: kbytes: vm.min_free_kbytes, 0 = the kernel's choice.  scale_factor: vm.watermark_scale_factor.
     """
     pages_min, lowmem = (kbytes or min_free_kbytes(zones)) // PAGE_KBYTES, lowmem_pages(zones)
-    if zone.kind == MOVABLE:
-        low = _clamp(zone.pages // 1024, 32, 128)
-    else:
-        low = pages_min * zone.pages // lowmem
+    by_share = zone.kind != MOVABLE
+    low = pages_min * zone.pages // lowmem if by_share else _clamp(zone.pages // 1024, 32, 128)
     step = max(low // 4, zone.pages * scale_factor // 10000)
     return Marks((low, low + step, low + 2 * step, low + 3 * step), _reserve_of(zone, zones))
 

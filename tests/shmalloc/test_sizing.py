@@ -105,7 +105,7 @@ def test_kernels_table(core: Core, column: int, cpus: int) -> None:
         for prefix in ("kmalloc-", "kmalloc-rcl-", "kmalloc-cg-"):
             rows = {size: found[kmalloc_name(prefix, size)] for size in KERNEL}
             assert {size: sizing_in(row) for size, row in rows.items()} == expected
-            assert {size: int(row["size"]) for size, row in rows.items()} == dict(zip(KERNEL, KERNEL))
+            assert {size: int(row["size"]) for size, row in rows.items()} == {size: size for size in KERNEL}
             assert all(int(row["min"]) >> 16 == max(size // 4096 - 1, 0) for size, row in rows.items())
 
 

@@ -58,7 +58,7 @@ WINDOWS = (
     Window(ZONE, "zone_locked_bulk", "nmi probe", no_slab, "alloc_pages", "alloc A", "zone 0: zone_busy",
            "pcp_busy=2 zone_busy=2 alloc_slowpath=1"),
     Window(ZONE, "zone_locked_bulk", "nmi probe", no_slab, "alloc_pages", "alloc 64", "zone 0: zone_busy",
-           f"{BUSY} alloc_slowpath=1"),
+           "pcp_busy=2 zone_busy=2 alloc_slowpath=1"),  # the usual order, then the smallest: both are 0
     Window(ZONE, "zone_locked_bulk", "nmi probe", no_slab, "kmalloc", "alloc B", "A: B",
            f"{BUSY} alloc_slowpath=2 alloc_slab=2", geometry=TWO_NODES),
     # what needs no page does not notice
