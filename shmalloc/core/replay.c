@@ -1,143 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Replaying op arrays at machine speed: the workload in task context, programs in handlers.
- *
- * A slot word holds what an op allocated: bits 0-47 offset, 48-52 page order, 53 pages, 54 carries
- * the keyed pattern, 56-63 the design that allocated it.  A private slot is touched by one op array only, with plain accesses; a
- * shared one is exchanged atomically, so every object has one holder at any time.
  * Context: any; shm_replay itself task.
  */
 #include "design.h"
-#include "oracle.h"
 #include "replay.h"
 #include "signals.h"
+#include "slots.h"
 
-#define SLOT_OFFSET ((1ull << 48) - 1)
-#define SLOT_ORDER_SHIFT 48
-#define SLOT_PAGES (1ull << 53)
-#define SLOT_PATTERN (1ull << 54)
-#define SLOT_DESIGN_SHIFT 56
 #define CHECK_EVERY 256
-#define SLOT_TRIES 16
-
-/* what surrounds the ops of one array */
-struct runner {
-	u64 *slots;
-	u64 nr_slots;
-	u32 design;
-	u32 flags;
-};
-
-static u64 pattern_of(u64 off)
-{
-	return off * 0xd6e8feb86659fd93ull ^ 0x5ca1ab1e5ca1ab1eull;
-}
-
-/* A keyed word at the front and one at the end, which only the oracle will find again. */
-static u64 pattern_write(u32 flags, u64 off, u64 bytes)
-{
-	if (!(flags & SHM_REPLAY_PATTERN) || !oracle_on() || !bytes || off <= SHM_ZERO_SIZE)
-		return 0;
-	*(u64 *)ptr_of(off) = pattern_of(off);
-	*(u64 *)ptr_of(off + round_up(bytes, 8) - 8) = pattern_of(off);
-	return SLOT_PATTERN;
-}
-
-static void pattern_check(u64 off)
-{
-	u64 bytes = oracle_extent(off);
-
-	if (!bytes) /* garbage or already free: the oracle says so at the free */
-		return;
-	if (*(const u64 *)ptr_of(off) == pattern_of(off) &&
-	    *(const u64 *)ptr_of(off + bytes - 8) == pattern_of(off))
-		return;
-	violation(VERDICT_CORRUPTION, CHECKER_PATTERN, NULL, LOCK_NONE, 0, off,
-		  "a live object was written to by somebody else");
-}
-
-static bool constructed(u64 off)
-{
-	const struct page *page = virt_to_head_page(off);
-
-	return page->flags & PG_slab && slab_cache(page)->ctor;
-}
-
-static u64 slot_take(const struct runner *r, const struct shm_op *op)
-{
-	u64 value;
-
-	if (op->flags & OPF_SHARED)
-		return op->slot < shm.nr_slots ? xchg(&shm.slots[op->slot], 0) : 0;
-	if (op->slot >= r->nr_slots)
-		return 0;
-	value = r->slots[op->slot];
-	r->slots[op->slot] = 0;
-	return value;
-}
-
-static u64 slot_put(const struct runner *r, const struct shm_op *op, u64 value)
-{
-	if (op->flags & OPF_SHARED)
-		return op->slot < shm.nr_slots ? xchg(&shm.slots[op->slot], value) : value;
-	if (op->slot >= r->nr_slots)
-		return value;
-	r->slots[op->slot] = value;
-	return 0;
-}
-
-static bool slot_filled(const struct runner *r, const struct shm_op *op)
-{
-	if (op->flags & OPF_SHARED)
-		return op->slot < shm.nr_slots && READ_ONCE(shm.slots[op->slot]);
-	return op->slot < r->nr_slots && r->slots[op->slot];
-}
-
-static void bad_free(u64 off)
-{
-	violation(VERDICT_CORRUPTION, CHECKER_ORACLE, NULL, LOCK_NONE, 0, off,
-		  "an object that its holder frees is not owned by anybody");
-}
-
-static bool is_large(u64 off)
-{
-	return off > SHM_ZERO_SIZE && virt_to_head_page(off)->flags & PG_large;
-}
-
-/* False: this design cannot free it here; the caller keeps it. */
-static bool free_value(u32 design, u64 value)
-{
-	u64 off = value & SLOT_OFFSET;
-	int error;
-
-	if (value & SLOT_PAGES) {
-		error = design_pages_free(design, off, value >> SLOT_ORDER_SHIFT & 31);
-	} else {
-		if (!designs[design]->frees_large && is_large(off))
-			return false;
-		if (value & SLOT_PATTERN)
-			pattern_check(off);
-		error = design_free(design, off);
-	}
-	if (error)
-		bad_free(off);
-	return true;
-}
-
-/*
- * Put a value into its slot and free what came there in between.  What this design cannot free goes
- * back into the slot, and the value that it displaces there is freed instead.
- */
-static void slot_store(const struct runner *r, const struct shm_op *op, u64 value)
-{
-	for (u32 tries = 0; value && tries < SLOT_TRIES; tries++) {
-		value = slot_put(r, op, value);
-		if (value && free_value(r->design, value))
-			return;
-	}
-	if (value)
-		warn_once(); /* lost, and the audit says so */
-}
 
 static void op_free(const struct runner *r, const struct shm_op *op)
 {
@@ -440,29 +311,3 @@ __export int shm_replay(struct shm_replay *p)
 	return GUARDED(int, -EDEADLK, replay(p));
 }
 
-static s64 drain(u64 *slots, u64 from, u64 to)
-{
-	s64 freed = 0;
-
-	for (u64 i = from; i < to && !stopped_by_verdict(); i++) {
-		u64 value = xchg(&slots[i], 0);
-
-		if (value && off_in_memory(value & SLOT_OFFSET)) {
-			free_value((u32)(value >> SLOT_DESIGN_SHIFT) % NR_DESIGNS, value);
-			freed++;
-		}
-	}
-	return freed;
-}
-
-__export int64_t shm_drain_slots(uint64_t *slots, uint64_t nr_slots)
-{
-	return GUARDED(s64, thread_is_cpu() ? -EDEADLK : -EPERM, drain(slots, 0, nr_slots));
-}
-
-__export int64_t shm_drain_shared_slots(unsigned int first, unsigned int last)
-{
-	if (!shm.base || last > shm.nr_slots)
-		return -EINVAL;
-	return GUARDED(s64, thread_is_cpu() ? -EDEADLK : -EPERM, drain(shm.slots, first, last));
-}

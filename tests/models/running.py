@@ -16,4 +16,7 @@ def run_machine(machine: type[RuleBasedStateMachine], *, share: int, **attribute
     """
     kind = type(machine.__name__, (machine,), attributes)
     examples = max(settings.default.max_examples // share, 1)  # type: ignore[union-attr]
-    run_state_machine_as_test(kind, settings=settings(max_examples=examples, stateful_step_count=STEPS))
+    run_state_machine_as_test(
+        kind,
+        settings=settings(max_examples=examples, stateful_step_count=STEPS, report_multiple_bugs=False),
+    )
