@@ -131,10 +131,16 @@ class InterruptSpec(Table):
     design: DesignName | None = Field(None, description="default: the cell's, or kmalloc_nolock for NMIs")
 
 
+class NmiSpec(InterruptSpec):
+    """The same for NMIs."""
+
+    nesting: bool = Field(False, description="NMIs interrupt NMIs, which is stronger than hardware")
+
+
 class InterruptSpecs(Table):
     """Both kinds of interrupt."""
 
-    nmi: InterruptSpec = Field(default_factory=InterruptSpec)
+    nmi: NmiSpec = Field(default_factory=NmiSpec)
     irq: InterruptSpec = Field(default_factory=InterruptSpec)
 
 

@@ -62,6 +62,8 @@ class CpuProcess:
 
     def _bind(self) -> None:
         flags = self.lib.SHM_BIND_HANDLERS | self.lib.SHM_BIND_TERM
+        if self.spec["nesting"]:
+            flags |= self.lib.SHM_BIND_NEST
         self._check("bind", self.lib.shm_cpu_bind(self.spec["cpu"], flags))
 
     def _create_caches(self) -> None:

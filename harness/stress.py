@@ -192,6 +192,7 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
                 "sample": config.sample,
                 "pattern": config.has_pattern,
                 "programs": programs,
+                "nesting": config.interrupts.nmi.nesting,
                 "timers": {
                     kind: [config.interrupt(kind).rate_hz, config.interrupt(kind).jitter]
                     for kind in KINDS

@@ -39,6 +39,7 @@ int shm_set_broken(unsigned int variant);    /* -EOPNOTSUPP in the release flavo
 /* --- CPUs --------------------------------------------------------------------------------------- */
 #define SHM_BIND_HANDLERS 0x1u   /* install the signal handlers and the alternate stack */
 #define SHM_BIND_STEAL 0x2u      /* take over a slot whose owner is dead */
+#define SHM_BIND_NEST 0x8u       /* NMIs nest, as deep as there are levels: stronger than hardware */
 #define SHM_BIND_TERM 0x4u       /* SIGTERM (which PDEATHSIG sends) sets header.stop, from C, at once */
 int shm_cpu_bind(unsigned int cpu, unsigned int flags); /* -EBUSY slot taken, -EINVAL no such CPU,
  * -EOWNERDEAD: to be stolen, but its dead owner holds locks */

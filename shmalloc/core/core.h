@@ -85,6 +85,7 @@ struct shm_env {
 	const struct shm_op *interrupted_op;  /* of the level below, for OPF_SAME */
 	u32 terminated;
 	u32 handlers;              /* installed */
+	u32 nmi_nesting;           /* a handler's slots are then exchanged atomically */
 	s32 timer_id[NR_KINDS];
 	u64 timer_ns[NR_KINDS];
 	u32 timer_jitter[NR_KINDS];  /* per mille */

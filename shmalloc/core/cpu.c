@@ -172,7 +172,7 @@ __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
 	shm.thread = __builtin_thread_pointer();
 	load_cpu(cpu);
 	if (flags & SHM_BIND_HANDLERS && !shm.handlers)
-		error = signals_install(flags & SHM_BIND_TERM);
+		error = signals_install(flags & SHM_BIND_TERM, flags & SHM_BIND_NEST);
 	/* last: from here on interrupts may be sent, and without a handler a signal kills */
 	slot->handlers = shm.handlers;
 	store_release(&slot->state, CPU_ONLINE);

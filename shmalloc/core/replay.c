@@ -175,7 +175,8 @@ static void run_op_timed(const struct runner *r, const struct shm_op *op)
 /* ops [from, from + count) of a program, cyclically */
 void program_run_ops(const struct shm_program *program, u64 from, u64 count)
 {
-	const struct runner r = { program->slots, program->nr_slots, program->design, program->flags };
+	const struct runner r = { program->slots, program->nr_slots, program->design, program->flags,
+				  shm.nmi_nesting };
 	const struct shm_op *below = shm.interrupted_op, *interrupted = shm.current_op;
 
 	shm.interrupted_op = interrupted;
@@ -246,7 +247,7 @@ static bool time_is_up(u64 deadline)
 
 static int replay_ops(struct shm_replay *p, u64 deadline)
 {
-	const struct runner r = { p->slots, p->nr_slots, p->design, p->flags };
+	const struct runner r = { p->slots, p->nr_slots, p->design, p->flags, false };
 	u32 until_sample = p->sample;
 	u64 at = 0;
 

@@ -4,7 +4,8 @@
  *
  * IRQ = SIGUSR1, NMI = SIGUSR2, thread-directed: a process-directed signal might run on another
  * thread, which is no interrupt at all; the handlers check.  The NMI's mask blocks both, the IRQ's
- * blocks IRQs only: an NMI may interrupt an IRQ, and neither nests in itself before it returns.
+ * blocks IRQs only: an NMI may interrupt an IRQ, and neither nests in itself before it returns, as on
+ * x86.  SHM_BIND_NEST lets NMIs nest, up to the number of levels: stronger than hardware.
  * The handlers touch no errno: the core's system calls are bare instructions.
  */
 #define _GNU_SOURCE
@@ -99,13 +100,13 @@ static void on_term(int sig)
 	sys_alarm(TERM_GRACE_S);
 }
 
-/* At least three signal frames deep: NMI in IRQ in task, and room for what they call. */
+/* A signal frame for each level, and room for what the handlers call. */
 static int install_stack(void)
 {
 	u64 frame = getauxval(AT_MINSIGSTKSZ);
 	stack_t stack = { 0 };
 
-	stack_bytes = round_up(3 * max_of(frame, 4096ull) + 8 * 32768, SHM_PAGE_SIZE);
+	stack_bytes = round_up(SHM_MAX_LEVELS * (max_of(frame, 4096ull) + 32768), SHM_PAGE_SIZE);
 	stack_memory = mmap(NULL, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stack_memory == MAP_FAILED)
 		return -ENOMEM;
@@ -114,7 +115,7 @@ static int install_stack(void)
 	return sigaltstack(&stack, &old_stack) ? -EINVAL : 0;
 }
 
-int signals_install(bool term)
+int signals_install(bool term, bool nest)
 {
 	struct sigaction action = { 0 };
 	int error = install_stack();
@@ -126,7 +127,10 @@ int signals_install(bool term)
 	sigaddset(&action.sa_mask, SIG_IRQ);
 	action.sa_sigaction = on_irq;
 	sigaction(SIG_IRQ, &action, &old_irq);
-	sigaddset(&action.sa_mask, SIG_NMI);
+	if (nest)
+		action.sa_flags |= SA_NODEFER;
+	else
+		sigaddset(&action.sa_mask, SIG_NMI);
 	action.sa_sigaction = on_nmi;
 	sigaction(SIG_NMI, &action, &old_nmi);
 	if (term) {
@@ -137,6 +141,7 @@ int signals_install(bool term)
 		sigaction(SIGTERM, &end, &old_term);
 	}
 	term_installed = term;
+	shm.nmi_nesting = nest;
 	shm.handlers = 1;
 	shm.timer_id[KIND_NMI] = shm.timer_id[KIND_IRQ] = -1;
 	return 0;

@@ -9,7 +9,7 @@ void irq_take(u64 rip, u64 rbp, bool sync);
 void nmi_take(u64 rip, u64 rbp, bool sync);
 bool rip_in_allocator(u64 rip);
 bool rip_in_slow_path(u64 rip);
-int signals_install(bool term);
+int signals_install(bool term, bool nest);
 void signals_remove(void);
 int self_interrupt(enum shm_irq_kind kind);
 

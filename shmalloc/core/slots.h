@@ -16,6 +16,7 @@ struct runner {
 	u64 nr_slots;
 	u32 design;
 	u32 flags;
+	bool atomic;     /* the program may interrupt itself: private slots are exchanged, too */
 };
 
 bool constructed(u64 off);
@@ -32,6 +33,8 @@ __helper u64 slot_take(const struct runner *r, const struct shm_op *op)
 		return op->slot < shm.nr_slots ? xchg(&shm.slots[op->slot], 0) : 0;
 	if (op->slot >= r->nr_slots)
 		return 0;
+	if (r->atomic)
+		return xchg(&r->slots[op->slot], 0);
 	value = r->slots[op->slot];
 	r->slots[op->slot] = 0;
 	return value;
@@ -43,6 +46,8 @@ __helper u64 slot_put(const struct runner *r, const struct shm_op *op, u64 value
 		return op->slot < shm.nr_slots ? xchg(&shm.slots[op->slot], value) : value;
 	if (op->slot >= r->nr_slots)
 		return value;
+	if (r->atomic)
+		return xchg(&r->slots[op->slot], value);
 	r->slots[op->slot] = value;
 	return 0;
 }

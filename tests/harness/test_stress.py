@@ -43,6 +43,17 @@ def test_interrupts_come_and_are_counted(tmp_path: Path, kind: str, source: str)
     assert cell["contexts"][other]["allocs"] == 0
 
 
+@pytest.mark.parametrize("flavour", ["release", "checked"])
+def test_nesting_nmis_do_no_harm(tmp_path: Path, flavour: str) -> None:
+    text = SMALL.replace("ops = 20_000", "duration_s = 1.0").replace("cpus = 2", "cpus = 1")
+    text += INTERRUPTS.format(kind="nmi", source="injector", rate_hz=60_013.0)
+    settings = ("nesting=true", 'program="burst"')
+    sets = [word for setting in settings for word in ("--set", f"interrupts.nmi.{setting}")]
+    sets += ["--set", f"flavour={flavour}", "--set", 'must_happen=["interrupts.nmi.in_allocator"]']
+    cell = only_cell(results(config(tmp_path, text), *sets))
+    assert (cell["verdict"], cell["violations"]) == ("ok", [])
+
+
 def test_interrupts_by_ops_are_exact(tmp_path: Path) -> None:
     text = SMALL.replace('kind = "mix"\nslots = 101\narray_ops = 2003', 'kind = "pair"\nnmi_every = 23')
     cell = only_cell(results(config(tmp_path, text)))

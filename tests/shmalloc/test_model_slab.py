@@ -42,8 +42,9 @@ SETTINGS = {
     "debug": Setting(THREE, 2000, DEBUG),
     "debug, NUMA": Setting(NUMA, 4000, ("SLAB_RED_ZONE",), any_node=True),
 }
+KERNEL = gfp_of("GFP_KERNEL")
 GFP = st.sampled_from(
-    [gfp_of("GFP_KERNEL")] * 3
+    [KERNEL] * 3
     + [gfp_of("GFP_ATOMIC"), gfp_of("GFP_NOWAIT"), gfp_of("GFP_KERNEL", "__GFP_THISNODE")]
     + [gfp_of("GFP_KERNEL", "__GFP_NOFAIL")]
 )
@@ -58,18 +59,6 @@ class CacheMachine(SlabMachine):
     def take(self, cpu: int, gfp: int, node: int, count: int) -> None:
         self.take_many(cpu, gfp, node, count)
 
-    @rule(cpu=WHICH, gfp=GFP)
-    @precondition(lambda self: not self.model.held_lists)
-    def take_all(self, cpu: int, gfp: int) -> None:
-        self.take_many(cpu, gfp, -1, MANY)
-
-    @rule(cpu=WHICH, stride=st.sampled_from([2, 3, 9]))
-    def fragment(self, cpu: int, stride: int) -> None:
-        number = cpu % len(self.cpus)
-        if not self.hogged:
-            self.hog(number, MANY)
-        self.unhog(number, stride)
-
     @rule(cpu=WHICH, node=NODES, count=COUNTS)
     def take_nolock(self, cpu: int, node: int, count: int) -> None:
         self.take_many(cpu, 0, node, count, nolock=True)
@@ -78,6 +67,13 @@ class CacheMachine(SlabMachine):
     @precondition(lambda self: self.live and not self.model.held_lists)
     def give_back(self, cpu: int, index: int, count: int, stride: int) -> None:
         self.free_many(cpu, index, count, stride)
+
+    @rule(cpu=WHICH, other=WHICH, taken=COUNTS, given=COUNTS, stride=st.sampled_from([0, -1, -2]))
+    @precondition(lambda self: not self.model.held_lists)
+    def pass_on(self, cpu: int, other: int, taken: int, given: int, stride: int) -> None:
+        """One CPU takes, and another gives back, beginning with the newest."""
+        self.take_many(cpu, KERNEL, -1, taken)
+        self.free_many(other, len(self.live) - 1, given, stride)
 
     @rule(cpu=WHICH, index=WHICH, count=COUNTS, stride=STRIDES)
     @precondition(lambda self: self.live)
@@ -92,27 +88,36 @@ class CacheMachine(SlabMachine):
         self.set_irqs(cpu % len(self.cpus), off=off)
 
     @rule(node=WHICH)
-    def somebody_locks(self, node: int) -> None:
-        self.hold(node % len(self.model.nodes), held=True)
+    def list_lock(self, node: int) -> None:
+        """Somebody takes a list_lock, or gives all back."""
+        held = sorted(self.model.held_lists)
+        for other in held:
+            self.hold(other, held=False)
+        if not held:
+            self.hold(node % len(self.model.nodes), held=True)
 
-    @rule()
-    @precondition(lambda self: self.model.held_lists)
-    def all_unlock(self) -> None:
-        for node in sorted(self.model.held_lists):
-            self.hold(node, held=False)
-
-    @rule(cpu=WHICH)
+    @rule(cpu=WHICH, shrink=st.booleans())
     @precondition(lambda self: not self.model.held_lists)
-    def flush(self, cpu: int) -> None:
+    def tidy(self, cpu: int, shrink: bool) -> None:
         number = cpu % len(self.cpus)
-        self.cpus[number].flush_all(self.caches[number])
-        self.model.flush(number)
+        if shrink:
+            self.caches[number].shrink()
+            self.model.shrink(number)
+        else:
+            self.cpus[number].flush_all(self.caches[number])
+            self.model.flush(number)
 
-    @rule(cpu=WHICH)
+    @rule(cpu=WHICH, gfp=GFP, stride=st.sampled_from([0, 2, 3, 9]))
     @precondition(lambda self: not self.model.held_lists)
-    def shrink(self, cpu: int) -> None:
-        self.caches[cpu % len(self.cpus)].shrink()
-        self.model.shrink(cpu % len(self.cpus))
+    def use_up(self, cpu: int, gfp: int, stride: int) -> None:
+        """Take all memory, or leave it in fragments."""
+        number = cpu % len(self.cpus)
+        if not stride:
+            self.take_many(number, gfp, -1, MANY)
+            return
+        if not self.hogged:
+            self.hog(number, MANY)
+        self.unhog(number, stride)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

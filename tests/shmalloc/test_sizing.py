@@ -195,12 +195,13 @@ def test_any_size(size: int, cpus: int, orders: list[int], objects: int) -> None
     )
 
 
-def test_waste_decides_before_the_number_of_objects() -> None:
+def test_waste_decides_before_the_number_of_objects(core: Core) -> None:
     """Sizes that leave much of a slab unused move up an order, or take what there is."""
-    assert [calculate_order(size, Rules(4)) for size in (680, 1344, 5000, 9000, 20_000, 40_000)] == [
-        *(2, 3, 3, 3, 3),
-        4,
-    ]
+    orders = {480: 0, 680: 2, 1344: 3, 5000: 3, 9000: 3, 20_000: 3, 40_000: 4}
+    assert {size: calculate_order(size, Rules(1 if size == 480 else 4)) for size in orders} == orders
+    for size, order in orders.items():
+        geometry = Geometry(8 * MIB, nr_cpus=1 if size == 480 else 4)
+        assert sizing_of(core, size, 0, geometry).order == order
 
 
 WISHES = st.builds(
