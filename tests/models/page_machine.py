@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from models.page_state import ArenaPages, differences, of_model
 from models.pages import PageAllocator, PageGeometry, Request
+from models.watermarks import ZoneShape
 from shmalloc import Arena, Cpu
 from shmalloc.arena import Geometry
 from shmalloc.audit import audit
@@ -163,12 +165,15 @@ class PageMachine(RuleBasedStateMachine):
             core.drain_pages()
             self.model.drain(cpu)
         self.same_state()
-        for zone in self.model.zones:
-            assert zone.buddy.free_pages + sum(1 << order for order in self._parked(zone)) == zone.shape.pages
+        for shape, free, parked in self._totals():
+            assert free + parked == shape.pages
         self.check_audit(live=any(zone.parked for zone in self.model.zones))
 
-    def _parked(self, zone: Any) -> list[int]:
-        return [self.model.used[pfn].order for pfn in zone.parked]
+    def _totals(self) -> Iterator[tuple[ZoneShape, int, int]]:
+        """List the zones with their free and their parked pages."""
+        for zone in self.model.zones:
+            parked = sum(1 << self.model.used[pfn].order for pfn in zone.parked)
+            yield zone.shape, zone.buddy.free_pages, parked
 
 
 def gfp_of(*names: str) -> int:

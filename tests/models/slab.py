@@ -6,9 +6,7 @@ One CPU acts at a time, so there are no races here: what an interrupt would chan
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from models.pages import (
     GFP_DIRECT_RECLAIM,
@@ -19,102 +17,13 @@ from models.pages import (
     PageAllocator,
     Request,
 )
+from models.slab_parts import CacheShape, CpuSlab, NodeSlabs, Object, Slab
 from shmalloc.gfp import parse
 
-Object = tuple[int, int]  # first page of the slab, number of the slot
 RECLAIM = GFP_DIRECT_RECLAIM | GFP_KSWAPD_RECLAIM
 _NOWAIT = parse("GFP_NOWAIT")
 _TRY_ONCE = parse("__GFP_NOWARN|__GFP_NORETRY")
 _PROMOTED = 32  # a shrink sorts the slabs with up to so many free objects
-
-
-@dataclass(frozen=True)
-class CacheShape:
-    """What a cache is like.
-
-    Attributes: order, objects: of its usual slab.  min_order, min_objects: of the smallest.
-        cpu_partial_slabs, min_partial: limits of the lists.  any_node: whether partial slabs of other nodes
-        are used.  debug: no cpu slabs.  track_full: full slabs are on a list.  lockless: a slab's freelist
-        is replaced by one exchange, so requests that may not spin are served.
-    """
-
-    order: int
-    objects: int
-    min_order: int
-    min_objects: int
-    cpu_partial_slabs: int
-    min_partial: int
-    any_node: bool = False
-    debug: bool = False
-    track_full: bool = False
-    lockless: bool = True
-    allocflags: int = 0
-
-
-@dataclass(eq=False)
-class Slab:
-    """Some pages with objects; free ones by slot, head of the freelist first."""
-
-    pfn: int
-    order: int
-    objects: int
-    node: int
-    freelist: list[int]
-    inuse: int = 0
-    frozen: bool = False
-    on_node_list: bool = False
-
-    def push(self, slot: int) -> None:
-        """Free an object to the slab itself."""
-        self.freelist.insert(0, slot)
-        self.inuse -= 1
-
-    def take_all(self, *, frozen: bool) -> list[int]:
-        """Detach the freelist: all objects then count as in use."""
-        freelist, self.freelist = self.freelist, []
-        self.inuse, self.frozen = self.objects, frozen
-        return freelist
-
-
-@dataclass
-class CpuSlab:
-    """What one CPU holds of the cache: its slab, that one's free objects, more slabs; newest first."""
-
-    slab: Slab | None = None
-    freelist: list[int] = field(default_factory=list)
-    partial: list[Slab] = field(default_factory=list)
-    events: int = 0  # of its transaction id
-    stats: Counter[str] = field(default_factory=Counter)
-    deferred: list[Object] = field(default_factory=list)
-    deferred_slabs: list[Slab] = field(default_factory=list)
-    irqs_off: bool = False
-
-    def detach(self) -> tuple[Slab | None, list[int]]:
-        """Give up the slab."""
-        slab, freelist = self.slab, self.freelist
-        self.slab, self.freelist = None, []
-        self.events += 1
-        return slab, freelist
-
-
-@dataclass
-class NodeSlabs:
-    """The slabs of a node: those with free objects that no CPU holds, head first; full debug slabs."""
-
-    partial: list[Slab] = field(default_factory=list)
-    full: list[Slab] = field(default_factory=list)
-    nr_slabs: int = 0
-    total_objects: int = 0
-
-    def add(self, slab: Slab, *, tail: bool) -> None:
-        """Put a slab on the partial list."""
-        self.partial.insert(len(self.partial) if tail else 0, slab)
-        slab.on_node_list = True
-
-    def remove(self, slab: Slab) -> None:
-        """Take a slab off the partial list."""
-        self.partial.remove(slab)
-        slab.on_node_list = False
 
 
 class SlabCache:
@@ -214,7 +123,8 @@ class SlabCache:
 
     def put_partials(self, cpu: int, slabs: list[Slab]) -> None:
         """Give slabs to their nodes; empty ones beyond the minimum are given up, the last one first."""
-        stats, surplus = self.cpus[cpu].stats, []
+        stats = self.cpus[cpu].stats
+        surplus: list[Slab] = []
         for slab in slabs:
             node = self._node(slab)
             if not slab.inuse and len(node.partial) >= self.shape.min_partial:
@@ -433,54 +343,3 @@ class SlabCache:
         for free in range(1, _PROMOTED + 1):
             yield from (slab for slab in reversed(slabs) if len(slab.freelist) == free)
         yield from (slab for slab in slabs if len(slab.freelist) > _PROMOTED)
-
-
-class DebugCache(SlabCache):
-    """A debug cache: every object comes from, and goes to, a slab under list_lock."""
-
-    def _take_one(self, slab: Slab) -> Object:
-        slab.inuse += 1
-        return slab.pfn, slab.freelist.pop(0)
-
-    def use_partial(self, cpu: int, slab: Slab) -> Object | None:
-        node, taken = self._node(slab), self._take_one(slab)
-        if not slab.freelist:
-            node.remove(slab)
-            self._add_full(node, slab)
-        return taken
-
-    def use_new(self, cpu: int, slab: Slab, gfp: int) -> Object | None:
-        if not self.lock_list(cpu, gfp, slab.node):
-            self.cpus[cpu].stats["defer_deactivate"] += 1
-            self.cpus[cpu].deferred_slabs.insert(0, slab)
-            self.irq_work(cpu)
-            return None
-        node, taken = self._node(slab), self._take_one(slab)
-        if slab.freelist:
-            node.add(slab, tail=False)
-        else:
-            self._add_full(node, slab)
-        self.count(slab)
-        return taken
-
-    def _add_full(self, node: NodeSlabs, slab: Slab) -> None:
-        if self.shape.track_full:
-            node.full.insert(0, slab)
-
-    def slow_free(self, cpu: int, slab: Slab, slot: int) -> None:
-        stats, node = self.cpus[cpu].stats, self._node(slab)
-        stats["free_slowpath"] += 1
-        was_full = not slab.freelist
-        slab.push(slot)
-        surplus = not slab.inuse and len(node.partial) >= self.shape.min_partial
-        if was_full:
-            if self.shape.track_full:
-                node.full.remove(slab)
-            if not surplus:
-                node.add(slab, tail=True)
-                stats["free_add_partial"] += 1
-        elif surplus:
-            node.remove(slab)
-            stats["free_remove_partial"] += 1
-        if surplus:
-            self.discard(cpu, slab)

@@ -12,7 +12,9 @@ from models.page_machine import PAGE_BYTES, model_of
 from models.page_state import ArenaPages, differences
 from models.page_state import of_model as pages_of_model
 from models.pages import Request
-from models.slab import CacheShape, DebugCache, Object, SlabCache
+from models.slab import SlabCache
+from models.slab_debug import DebugCache
+from models.slab_parts import CacheShape, Object
 from models.slab_state import ArenaCache, of_model
 from shmalloc import Arena, Cpu
 from shmalloc.arena import Geometry

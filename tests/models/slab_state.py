@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from models.page_state import ArenaPages, State
-from models.slab import Object, SlabCache
+from models.slab import SlabCache
+from models.slab_parts import Object
 from shmalloc import Arena
 
 PAGE_BYTES = 4096
@@ -23,10 +24,10 @@ def of_model(model: SlabCache) -> State:
     state: State = {}
     for number, c in enumerate(model.cpus):
         name = f"cpu {number}"
-        slab = c.slab.pfn if c.slab else None
+        holds = c.slab.pfn if c.slab else None
         state |= {
-            f"{name} slab": slab,
-            f"{name} freelist": [(slab, slot) for slot in c.freelist],
+            f"{name} slab": holds,
+            f"{name} freelist": [(holds, slot) for slot in c.freelist],
             f"{name} partial": [(s.pfn, len(c.partial) - i) for i, s in enumerate(c.partial)],
             f"{name} tid events": c.events,
             f"{name} stats": {key: count for key, count in c.stats.items() if count},

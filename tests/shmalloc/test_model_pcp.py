@@ -5,12 +5,14 @@ Batches, the moving high mark, refills and bulk frees, frees beyond high, other 
 are parked because of them, and drains, on several CPUs.
 """
 
+from random import Random
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from models.page_machine import ANY_GFP, COUNTS, MANY, NODES, STRIDES, WHICH, PageMachine
+from models.page_machine import ANY_GFP, COUNTS, MANY, NODES, STRIDES, WHICH, PageMachine, gfp_of
 from models.pages import Request
-from models.running import run_machine
+from models.running import run_machine, walk
 
 from shmalloc.arena import Geometry
 
@@ -89,3 +91,59 @@ class PagesetMachine(PageMachine):
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_pagesets(flavour: str, name: str) -> None:
     run_machine(PagesetMachine, share=20, flavour=flavour, geometry=GEOMETRIES[name])
+
+
+# --- a long way ------------------------------------------------------------------------------------
+
+
+def some_cpu(machine: PageMachine, draw: Random) -> int:
+    return draw.randrange(len(machine.cpus))
+
+
+def request(draw: Random, *, nolock: bool) -> Request:
+    order = draw.choice([0, 0, 0, 1, 2, 3, 4, 7, 9])
+    types = [0, 0, gfp_of("__GFP_MOVABLE"), gfp_of("__GFP_RECLAIMABLE"), gfp_of("GFP_HIGHUSER_MOVABLE")]
+    gfp = 0 if nolock else draw.choice([gfp_of("GFP_KERNEL"), gfp_of("GFP_ATOMIC")]) | draw.choice(types)
+    return Request(order, gfp, draw.choice([-1, 0, 1]), nolock)
+
+
+def take(machine: PageMachine, draw: Random) -> None:
+    count, nolock = draw.choice([1, 2, 5, 23, 101]), draw.random() < 0.3
+    machine.take_many(some_cpu(machine, draw), request(draw, nolock=nolock), count)
+
+
+def give(machine: PageMachine, draw: Random) -> None:
+    if machine.live:
+        count, stride = draw.choice([1, 2, 11, 53, 211]), draw.choice([0, 1, 3])
+        first, nolock = draw.randrange(len(machine.live)), draw.random() < 0.3
+        machine.free_many(some_cpu(machine, draw), first, count, stride, nolock=nolock)
+
+
+def drain(machine: PageMachine, draw: Random) -> None:
+    number = some_cpu(machine, draw)
+    machine.cpus[number].drain_pages()
+    machine.model.drain(number)
+
+
+def busy(machine: PageMachine, draw: Random) -> None:
+    """Somebody holds pagesets and a zone, and then the pagesets only."""
+    zone = draw.randrange(len(machine.model.zones))
+    machine.hold(zone=zone, cpu=None, held=True)
+    for number in range(len(machine.cpus)):
+        machine.hold(zone=zone, cpu=number, held=draw.random() < 0.8)
+    for held in (True, False):
+        machine.hold(zone=zone, cpu=None, held=held)
+        machine.take_many(some_cpu(machine, draw), request(draw, nolock=True), 3)
+        if machine.live:
+            first = draw.randrange(len(machine.live))
+            machine.free_many(some_cpu(machine, draw), first, 5, 1, nolock=True)
+        machine.same_state()
+    machine.release_all()
+
+
+MOVES = ((7, take), (7, give), (1, drain), (3, busy))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_long_walk(name: str) -> None:
+    walk(PagesetMachine, MOVES, 211, flavour="release", geometry=GEOMETRIES[name])

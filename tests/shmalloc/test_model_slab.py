@@ -5,11 +5,13 @@ Several CPUs are switched in one process: fast paths, frees from elsewhere, cpu 
 lists, discards, deferred frees, and list_locks that somebody else holds.
 """
 
+from random import Random
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from models.page_machine import COUNTS, MANY, NODES, STRIDES, WHICH, gfp_of
-from models.running import run_machine
+from models.running import run_machine, walk
 from models.slab_machine import Setting, SlabMachine
 
 from shmalloc.arena import Geometry
@@ -123,3 +125,52 @@ class CacheMachine(SlabMachine):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_cache(flavour: str, name: str) -> None:
     run_machine(CacheMachine, share=25, flavour=flavour, setting=SETTINGS[name])
+
+
+# --- a long way ------------------------------------------------------------------------------------
+
+
+def some_cpu(machine: SlabMachine, draw: Random) -> int:
+    return draw.randrange(len(machine.cpus))
+
+
+def some_node(machine: SlabMachine, draw: Random) -> int:
+    return draw.choice([-1, draw.randrange(len(machine.model.nodes))])
+
+
+def take(machine: SlabMachine, draw: Random) -> None:
+    gfp, count = draw.choice([KERNEL, gfp_of("GFP_ATOMIC"), 0]), draw.choice([1, 2, 5, 11, 23])
+    machine.take_many(some_cpu(machine, draw), gfp, some_node(machine, draw), count, nolock=not gfp)
+
+
+def give(machine: SlabMachine, draw: Random) -> None:
+    if machine.live:
+        count, stride = draw.choice([1, 2, 5, 23, 53]), draw.choice([0, 1, 1, 3, -1])
+        first = draw.choice([-1, draw.randrange(len(machine.live))])
+        machine.free_many(some_cpu(machine, draw), first, count, stride, nolock=draw.random() < 0.3)
+
+
+def mask(machine: SlabMachine, draw: Random) -> None:
+    machine.set_irqs(some_cpu(machine, draw), off=draw.random() < 0.5)
+
+
+def flush(machine: SlabMachine, draw: Random) -> None:
+    number = some_cpu(machine, draw)
+    machine.cpus[number].flush_all(machine.caches[number])
+    machine.model.flush(number)
+
+
+def busy_list(machine: SlabMachine, draw: Random) -> None:
+    """A request that may not wait meets somebody else's list_lock."""
+    node = draw.randrange(len(machine.model.nodes))
+    machine.hold(node, held=True)
+    machine.take_many(some_cpu(machine, draw), 0, some_node(machine, draw), 9, nolock=True)
+    machine.hold(node, held=False)
+
+
+MOVES = ((9, take), (10, give), (3, mask), (1, flush), (1, busy_list))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_long_walk(name: str) -> None:
+    walk(CacheMachine, MOVES, 201, flavour="release", setting=SETTINGS[name])
