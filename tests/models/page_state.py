@@ -76,6 +76,7 @@ class ArenaPages:
     def __init__(self, arena: Arena) -> None:
         self._ffi, self._lib, self._base = arena.core.ffi, arena.core.lib, arena.base
         header = arena.header
+        self._bytes, self._nr_pages = arena.size_bytes, header.nr_pages
         self._pages = header.regions[self._lib.REGION_PAGES].offset
         self.memory: int = header.regions[self._lib.REGION_MEMORY].offset
         self._lru = self._ffi.offsetof("struct page", "lru")
@@ -100,10 +101,17 @@ class ArenaPages:
         """Look at one struct page."""
         return self._page_array[pfn]
 
+    def word(self, offset: int) -> int:
+        """Read a 64-bit word of the arena, and of nothing else."""
+        assert 0 < offset <= self._bytes - _WORD and offset % _WORD == 0, (
+            f"{offset:#x} is no offset of a link"
+        )
+        return int(self._words[offset // _WORD])
+
     def pfn_of_link(self, link: int) -> int:
         """Return the page whose lru field a link leads to."""
         pfn, rest = divmod(link - self._lru - self._pages, self._page_bytes)
-        assert not rest, f"link {link:#x} leads to no struct page"
+        assert not rest and 0 <= pfn < self._nr_pages, f"link {link:#x} leads to no struct page"
         return int(pfn)
 
     def walk(self, head: Any) -> list[int]:
@@ -114,13 +122,13 @@ class ArenaPages:
         while link != start:
             found.append(self.pfn_of_link(link))
             assert len(found) <= 1 << 20, f"the list at {start:#x} has no end"
-            link = self._words[link // _WORD]
+            link = self.word(link)
         return found
 
     def _chain(self, first: int) -> Iterator[int]:
         while first:
             yield self.pfn_of_link(first)
-            first = self._words[first // _WORD]
+            first = self.word(first)
 
     def hold(self, *, zone: int, cpu: int | None, held: bool) -> None:
         """Have a zone's lock, or that of a pageset, held by somebody, or given back."""

@@ -14,9 +14,7 @@ from models.slab_parts import Object
 from shmalloc import Arena
 
 PAGE_BYTES = 4096
-_WORD = 8
 _LOCKED = 0x40
-_BITS = (1 << 64) - 1
 
 
 def of_model(model: SlabCache) -> State:
@@ -59,7 +57,6 @@ class ArenaCache:
     def __init__(self, arena: Arena, index: int, pages: ArenaPages) -> None:
         self._ffi, self._lib, self._base = arena.core.ffi, arena.core.lib, arena.base
         self._header, self._pages = arena.header, pages
-        self._words = self._ffi.cast("uint64_t *", self._base)
         self.row = self._at("struct kmem_cache *", "REGION_CACHES", index)
         self._nodes = [
             self._at("struct kmem_cache_node *", "REGION_CACHE_NODES", index * self._header.geometry.nr_nodes)
@@ -102,6 +99,7 @@ class ArenaCache:
     def object_at(self, offset: int) -> Object:
         """Name the object at an offset by its slab and slot."""
         pfn = (offset - self._pages.memory) // PAGE_BYTES
+        assert 0 <= pfn < self._header.nr_pages, f"{offset:#x} is no object"
         page = self._pages.page(pfn)
         if page.flags & self._lib.PG_tail:
             pfn = page.compound_head
@@ -121,7 +119,7 @@ class ArenaCache:
                 return
             yield self.object_at(first)
             at = first + self.row.offset
-            first = self._words[at // _WORD]
+            first = self._pages.word(at)
             if self.row.random:
                 first ^= self.row.random ^ int.from_bytes(at.to_bytes(8, "little"), "big")
         raise AssertionError(f"a freelist of {self.row.index} has no end")
@@ -138,12 +136,12 @@ class ArenaCache:
     def _deferred(self, link: int) -> Iterator[Object]:
         while link:
             yield self.object_at(link - self.row.offset)
-            link = self._words[link // _WORD]
+            link = self._pages.word(link)
 
     def _deferred_slabs(self, link: int) -> Iterator[int]:
         while link:
             yield self._pages.pfn_of_link(link)
-            link = self._words[link // _WORD]
+            link = self._pages.word(link)
 
     def state(self) -> State:
         """Write down what `of_model` predicts."""
