@@ -173,7 +173,7 @@ class Allocating:
         self._calls.free_pages(offset, order, self._lib.shm_free_pages_nolock)
 
     def drain_pages(self) -> None:
-        """Give this CPU's page lists, and what waits on the zones' deferred lists, back to the buddy."""
+        """Give this CPU's page lists back to the buddy; the zones' deferred lists wait for the next free."""
         self._calls.run(self._lib.shm_drain_pages)
 
     # --- caches -------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ int design_pages_free(u32 design, u64 off, u32 order);
 /* what a request that may wait becomes where waiting is not allowed */
 __helper gfp_t gfp_for_context(gfp_t gfp)
 {
-	if (this_ctx() == CTX_TASK && !irqs_disabled())
+	if (!gfpflags_allow_blocking(gfp) || (this_ctx() == CTX_TASK && !irqs_disabled()))
 		return gfp;
 	return (gfp & ~(__GFP_DIRECT_RECLAIM | __GFP_IO | __GFP_FS)) | GFP_ATOMIC;
 }

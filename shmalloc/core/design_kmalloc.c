@@ -3,7 +3,7 @@
  * Design kmalloc: the synchronous stack of the talk, down to __rmqueue and wakeup_kswapd.
  *
  * It spins.  Reentered from NMI it deadlocks, and the lock layer proves it.  Outside task context a
- * request becomes GFP_ATOMIC, as its caller would have had to write.
+ * request that may block becomes GFP_ATOMIC, as its caller would have had to write.
  */
 #include "design.h"
 

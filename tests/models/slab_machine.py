@@ -25,6 +25,7 @@ from shmalloc.gfp import parse
 AUDIT_EVERY = 11  # steps
 _ALWAYS = 1023
 _KERNEL, _ATOMIC = parse("GFP_KERNEL"), parse("GFP_ATOMIC")
+_DIRECT_RECLAIM = parse("__GFP_DIRECT_RECLAIM")
 _MAY_WAIT = parse("__GFP_DIRECT_RECLAIM|__GFP_IO|__GFP_FS")
 
 
@@ -101,7 +102,7 @@ class SlabMachine(RuleBasedStateMachine):
             offset = call(gfp, node)
         except AllocationFailed as failure:
             reason = failure.reason
-        if self.model.cpus[cpu].irqs_off and not nolock:
+        if self.model.cpus[cpu].irqs_off and not nolock and gfp & _DIRECT_RECLAIM:
             gfp = gfp & ~_MAY_WAIT | _ATOMIC  # what its caller would have had to write
         expected = self.model.allocate(cpu, gfp, node)
         found = self.cache.object_at(offset) if offset else None

@@ -43,7 +43,7 @@ def aba_of_slow_paths(rig: Rig) -> None:
     first = cpu_slab(rig).ready[-1]
 
     def take(node: int, slot: int) -> tuple[str, dict[str, int]]:
-        return "alloc", {**A, "node": node, "slot": slot}
+        return "alloc", {**A, "gfp": "GFP_ATOMIC", "node": node, "slot": slot}
 
     irq = rig.program(
         take(1, 1), take(0, 2),  # X
