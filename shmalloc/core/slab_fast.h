@@ -66,6 +66,14 @@ __helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node)
 	}
 }
 
+/* What follows every allocation: a constructed object keeps its content. */
+__helper u64 post_alloc(const struct kmem_cache *s, u64 object, gfp_t gfp)
+{
+	if (unlikely(gfp & __GFP_ZERO) && object && !s->ctor)
+		zero_bytes(ptr_of(object), s->object_size);
+	return object;
+}
+
 __helper bool cpu_slab_locked_in_nmi(const struct kmem_cache *s)
 {
 	return in_nmi() && local_lock_is_locked(&cpu_slab(s)->lock) && !broken(k42);

@@ -291,13 +291,6 @@ __slowpath u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node)
 	return ___slab_alloc(&a);
 }
 
-__helper u64 post_alloc(const struct kmem_cache *s, u64 object, gfp_t gfp)
-{
-	if (unlikely(gfp & __GFP_ZERO) && object && !s->ctor)
-		zero_bytes(ptr_of(object), s->object_size);
-	return object;
-}
-
 __fastpath u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node)
 {
 	return post_alloc(s, slab_alloc_node_fast(s, gfp, node), gfp);

@@ -26,13 +26,6 @@ __helper u64 alloc_or_busy(struct kmem_cache *s, gfp_t gfp, int node)
 	return slab_alloc_node_fast(s, gfp, node);
 }
 
-__helper u64 finish_alloc(const struct kmem_cache *s, u64 object, gfp_t gfp)
-{
-	if (unlikely(gfp & __GFP_ZERO) && object && !s->ctor)
-		zero_bytes(ptr_of(object), s->object_size);
-	return object;
-}
-
 /* Both buckets, the wanted one and the next larger, are being edited by what was interrupted. */
 __slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, gfp_t gfp, int node)
 {
@@ -45,18 +38,13 @@ __slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, gfp_t gfp
 	s = kmalloc_slab(size, gfp);
 	stat(s, bucket_retry);
 	object = alloc_or_busy(s, gfp, node);
-	return object == SLAB_EBUSY ? 0 : finish_alloc(s, object, gfp);
+	return object == SLAB_EBUSY ? 0 : post_alloc(s, object, gfp);
 }
 
 static bool cache_usable(const struct kmem_cache *s)
 {
 	/* without the 16-byte exchange a slab is guarded by a bit spinlock, which NMI must not try */
 	return s->flags & SLAB_CMPXCHG_DOUBLE || cache_debug(s);
-}
-
-static u64 spin_instead(u64 size, int node)
-{
-	return kmalloc_node(size, GFP_ATOMIC, node);
 }
 
 __fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
@@ -66,7 +54,7 @@ __fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
 	u64 object;
 
 	if (broken(spin_in_nmi) && in_nmi())
-		return spin_instead(size, node);
+		return kmalloc_node(size, GFP_ATOMIC, node);
 	if (unlikely(gfp & ~(__GFP_ACCOUNT | __GFP_ZERO)))
 		warn_once();
 	if (unlikely(!size))
@@ -83,7 +71,7 @@ __fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
 	object = alloc_or_busy(s, alloc_gfp, node);
 	if (unlikely(object == SLAB_EBUSY))
 		return retry_next_bucket(s, alloc_gfp, node);
-	return finish_alloc(s, object, alloc_gfp);
+	return post_alloc(s, object, alloc_gfp);
 }
 
 __fastpath u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node)
@@ -100,7 +88,7 @@ __fastpath u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node
 		reason_contention(REASON_CPU_SLAB_BUSY);
 		return 0;
 	}
-	return finish_alloc(s, object, alloc_gfp);
+	return post_alloc(s, object, alloc_gfp);
 }
 
 /* The word of a free object that the deferred list is chained through: not offset 0 (K-09). */
