@@ -203,7 +203,6 @@ struct node {
 	uint32_t kswapd_order;
 	uint32_t kswapd_wakeups;     /* events */
 	uint64_t nr_slab_pages;      /* pages in slabs, atomic */
-	uint64_t nr_alloc_pages;     /* unused by the allocator: reserved for reports */
 };
 
 /* kmem_cache flags, kernel names */
@@ -487,7 +486,6 @@ struct shm_header {
 	uint32_t class_usage[NR_LOCK_CLASSES];   /* lock-rule checker: LOCK_USED_*; atomic */
 	uint32_t class_after[NR_LOCK_CLASSES];   /* bit b: class b was waited for while this was held */
 	uint32_t rule_reported[NR_LOCK_CLASSES]; /* once per class and rule */
-	uint64_t live_bytes;         /* of requests, telemetry; see replay.c */
 	struct shm_violation violations[SHM_MAX_VIOLATIONS];
 };
 
