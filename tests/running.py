@@ -106,7 +106,7 @@ class Running:
 
     def _children(self, count: int) -> list[psutil.Process]:
         assert self.process.poll() is None, self.process.communicate()
-        found = psutil.Process(self.process.pid).children()
+        found = [child for child in psutil.Process(self.process.pid).children() if _has_started(child)]
         return found if len(found) == count else []
 
     def _segment(self) -> Path | None:
@@ -133,6 +133,14 @@ class Running:
     def is_gone(self) -> bool:
         """Whether no child lives."""
         return not any(_lives(child) for child in self.children)
+
+
+def _has_started(child: psutil.Process) -> bool:
+    """Whether a child runs its own program; between fork and exec it still shows its parent's command line."""
+    try:
+        return any(argument.startswith("harness.") for argument in child.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _lives(process: psutil.Process) -> bool:
