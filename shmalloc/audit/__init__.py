@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from shmalloc.audit import holders, idle, lists, objects, oracle, pages, slabs, states, zones
+from shmalloc.audit import holders, idle, kept, lists, objects, oracle, pages, slabs, states, zones
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, AuditReport, Findings, Problem
 from shmalloc.audit.view import Auditable, Ints, View, check_frame, constant
 
@@ -51,7 +51,8 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
     zones.check_counters(view, blocks, anchors, anchor_of, findings)
 
     held = holders.find_holders(view, blocks, table, anchors, anchor_of, findings)
-    free = objects.find_free_objects(view, table, held, findings)
+    keeps = kept.find_kept(view, drained, findings)
+    free = objects.find_free_objects(view, table, held, keeps, findings)
     states.check_slab_states(view, table, held, free, findings)
     states.check_cache_counters(view, table, held, findings)
     states.check_slab_pages(view, blocks, findings)
@@ -59,7 +60,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
 
     zones.count_pages(view, blocks, pages.PLACES, findings)
     states.count_slabs(view, table, held, free, findings)
-    _check_live(view, blocks, table, held, free, drained, findings)
+    _check_live(view, blocks, table, held, free, keeps, drained, findings)
     idle.check_locks(view, blocks, findings)
     idle.check_contexts(view, findings)
     idle.check_deferred_work(view, held, free, drained, findings)
@@ -84,18 +85,21 @@ def _check_live(
     table: slabs.Slabs,
     held: holders.Holders,
     free: objects.FreeObjects,
+    keeps: list[kept.Keep],
     drained: bool,
     findings: Findings,
 ) -> None:
     """Check what is live: against the oracle if there is one, and against a drained workload."""
     totals = findings.totals
+    kept_blocks = np.concatenate([np.zeros(0, np.int64), *(keep.blocks for keep in keeps)])
     if view.has_oracle:
         oracle.check_bitmaps(view, findings)
-        oracle.check_owned_pages(view, blocks, findings)
+        oracle.check_owned_pages(view, blocks, kept_blocks, findings)
         oracle.check_owned_objects(view, table, held, free, findings)
         oracle.count_owned(view, findings)
     else:
         given = blocks.of("PG_allocated")
+        given = given[~np.isin(blocks.pfn[given], kept_blocks)]
         size = view.caches["object_size"][table.cache].astype(np.int64)
         live = table.objects - free.free()
         totals["live_objects"] = int(live.sum()) + len(given)

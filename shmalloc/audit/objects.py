@@ -7,26 +7,29 @@ ends at 0, at a link that is no object of its slab, or when it has more entries 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shmalloc.audit.holders import CPU_SLAB, DEFERRED, DISABLED, Holders
+from shmalloc.audit.kept import Keep
 from shmalloc.audit.lists import walk_chain
 from shmalloc.audit.report import CORRUPTION, Findings
 from shmalloc.audit.slabs import Slabs
 from shmalloc.audit.view import Ints, View, Words, constant
 
-__all__ = ["ON_CPU", "ON_DEFERRED", "ON_FLUSH", "ON_SLAB", "FreeObjects", "find_free_objects"]
+__all__ = ["KEPT", "ON_CPU", "ON_DEFERRED", "ON_FLUSH", "ON_SLAB", "FreeObjects", "find_free_objects"]
 
-LIVE, ON_SLAB, ON_CPU, ON_FLUSH, ON_DEFERRED = range(5)
+LIVE, ON_SLAB, ON_CPU, ON_FLUSH, ON_DEFERRED, KEPT = range(6)
 _PLACE_NAMES = (
     "live",
     "the slab's freelist",
     "the cpu freelist",
     "the freelist of its deferred slab",
     "a list of deferred objects",
+    "what a layer above the slabs keeps",
 )
 
 
@@ -35,7 +38,7 @@ class FreeObjects:
     """Every object that is not live, as far as the lists could be followed.
 
     Attributes: state: LIVE or ON_*, uint8, one for each object of each slab, numbered as Slabs.base says.
-        counts: of each state in each slab, int64, shape (slabs, 5).
+        counts: of each state in each slab, int64, shape (slabs, 6).
         offset, slab: of each free object: its offset and its slab's index.
         deferred_by: objects on each CPU's list of deferred ones, int64, shape (cpus,).
     """
@@ -90,8 +93,10 @@ class _Marks:
         self.owners.append(slab[once])
 
 
-def find_free_objects(view: View, slabs: Slabs, holders: Holders, findings: Findings) -> FreeObjects:
-    """Follow every freelist and every list of deferred objects."""
+def find_free_objects(
+    view: View, slabs: Slabs, holders: Holders, kept: Sequence[Keep], findings: Findings
+) -> FreeObjects:
+    """Follow every freelist and every list of deferred objects; place what layers above keep."""
     marks = _Marks(view, slabs, findings, np.zeros(slabs.nr_objects, np.uint8), [], [])
     usable = np.flatnonzero(holders.holder != DISABLED)
     _follow(marks, slabs.freelist[usable], usable, ON_SLAB)
@@ -101,9 +106,11 @@ def find_free_objects(view: View, slabs: Slabs, holders: Holders, findings: Find
     flushing = np.flatnonzero(holders.holder == DEFERRED)
     _follow(marks, holders.flush[flushing], flushing, ON_FLUSH)
     deferred_by = _find_deferred(marks)
+    for keep in kept:
+        _place_kept(marks, keep)
 
     owner = np.repeat(np.arange(len(slabs)), slabs.objects)
-    counts = np.bincount(owner * 5 + marks.state, minlength=len(slabs) * 5).reshape(len(slabs), 5)
+    counts = np.bincount(owner * 6 + marks.state, minlength=len(slabs) * 6).reshape(len(slabs), 6)
     empty = np.zeros(0, np.int64)
     return FreeObjects(
         marks.state,
@@ -181,6 +188,30 @@ def _report_endless(marks: _Marks, slab: Ints, place: int) -> None:
         marks.doubt(int(i))
 
 
+def _is_object(slabs: Slabs, offset: Words, slab: Ints) -> NDArray[np.bool_]:
+    """Say which offsets are where an object of their slab begins."""
+    good: NDArray[np.bool_] = slab >= 0
+    if good.any():
+        distance = offset - slabs.first[slab]
+        size = slabs.size[slab].astype(np.uint64)
+        good &= (distance < size * slabs.objects[slab].astype(np.uint64)) & (distance % size == 0)
+    return good
+
+
+def _place_kept(marks: _Marks, keep: Keep) -> None:
+    """Put what one layer keeps into its place."""
+    slabs, view = marks.slabs, marks.view
+    slab = slabs.around((keep.objects.astype(np.int64) - view.memory_offset) >> constant("SHM_PAGE_SHIFT"))
+    good = _is_object(slabs, keep.objects, slab)
+    marks.findings.add_each(
+        CORRUPTION,
+        keep.objects[~good],
+        lambda at: (keep.where, f"keeps {int(at):#x}, which is no object of a slab"),
+        "things kept that are no objects",
+    )
+    marks.mark(keep.objects[good], slab[good], KEPT)
+
+
 def _find_deferred(marks: _Marks) -> Ints:
     """Walk each CPU's list of objects that kfree_nolock left to irq_work."""
     view, slabs = marks.view, marks.slabs
@@ -193,11 +224,7 @@ def _find_deferred(marks: _Marks) -> Ints:
         link = np.array(list(dict.fromkeys(chain.links)), np.int64)
         slab = slabs.around((link - view.memory_offset) >> constant("SHM_PAGE_SHIFT"))
         offset = link.astype(np.uint64) - slabs.link[slab] if len(slabs) else link.astype(np.uint64)
-        good = slab >= 0
-        if good.any():
-            distance = offset - slabs.first[slab]
-            size = slabs.size[slab].astype(np.uint64)
-            good &= (distance < size * slabs.objects[slab].astype(np.uint64)) & (distance % size == 0)
+        good = _is_object(slabs, offset, slab)
         marks.findings.add_each(
             CORRUPTION,
             link[~good],

@@ -79,8 +79,11 @@ def _lowest(word: np.uint64) -> int:
     return ((value & -value).bit_length() - 1) * GRANULE_BYTES
 
 
-def check_owned_pages(view: View, blocks: Blocks, findings: Findings) -> None:
-    """Check that no free page is owned, and that each block handed out has its owner."""
+def check_owned_pages(view: View, blocks: Blocks, kept: Ints, findings: Findings) -> None:
+    """Check that no free page is owned, and that each block handed out has its owner.
+
+    Args: kept: first pfn of the blocks that a layer above keeps, and hands out in parts or not at all.
+    """
     pages = view.nr_pages
     owned = view.owned[: pages * WORDS_PER_PAGE].reshape(pages, WORDS_PER_PAGE)
     start = view.start[: pages * WORDS_PER_PAGE].reshape(pages, WORDS_PER_PAGE)
@@ -96,6 +99,7 @@ def check_owned_pages(view: View, blocks: Blocks, findings: Findings) -> None:
         "free pages that are owned",
     )
     given = blocks.of("PG_allocated")
+    given = given[~np.isin(blocks.pfn[given], kept)]
     first = start[blocks.pfn[given], 0] & _ONE != 0
     findings.add_each(
         LOST_MEMORY,
@@ -107,6 +111,7 @@ def check_owned_pages(view: View, blocks: Blocks, findings: Findings) -> None:
         "blocks that nobody owns",
     )
     mine = used[kind == constant("PG_allocated")]
+    mine = mine[~np.isin(blocks.pfn[blocks.around(mine)], kept)]
     inner = np.bitwise_count(start[mine]).sum(axis=1).astype(np.int64)
     inner -= (blocks.pfn[blocks.around(mine)] == mine) & (start[mine, 0] & _ONE != 0)
     findings.add_each(
@@ -142,6 +147,7 @@ def check_owned_objects(
     for key in np.unique(shape[usable]):
         bits = _bits_of(view, slabs, np.flatnonzero(usable & (shape == key)))
         begins, bodies = _templates(view, slabs, int(bits.slab[0]))
+        begins |= _behind_header(begins)
         _report_bits(view, slabs, bits.slab, bits.start & ~begins, "begins where no object does", findings)
         beyond = bits.owned & ~bodies
         beyond[(bits.start & ~begins != 0).any(axis=1)] = 0  # reported, and the rest follows from it
@@ -149,6 +155,13 @@ def check_owned_objects(
         owners = np.bitwise_count(bits.start & begins).sum(axis=1).astype(np.int64)
         trusted = findings.trusted("slab", len(slabs))[bits.slab]
         _report_lost(view, slabs, free, bits, (live[bits.slab] - owners) * trusted, findings)
+
+
+def _behind_header(begins: Words) -> Words:
+    """Make the bits of where an allocator that has a header of 8 bytes lets its objects begin."""
+    behind = begins << _ONE
+    behind[1:] |= begins[:-1] >> _TOP
+    return behind
 
 
 def _bits_of(view: View, slabs: Slabs, which: Ints) -> _Bits:

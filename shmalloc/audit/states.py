@@ -17,7 +17,7 @@ from shmalloc.audit.holders import (
     PARTIAL_LIST,
     Holders,
 )
-from shmalloc.audit.objects import ON_CPU, ON_DEFERRED, ON_FLUSH, ON_SLAB, FreeObjects
+from shmalloc.audit.objects import KEPT, ON_CPU, ON_DEFERRED, ON_FLUSH, ON_SLAB, FreeObjects
 from shmalloc.audit.pages import Blocks
 from shmalloc.audit.report import BROKEN_RULE, CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.slabs import Slabs
@@ -79,7 +79,7 @@ def check_slab_states(
         lambda i: f"has no free object, and it is {_having(holders, i)}",
         "partial slabs without a free object",
     )
-    hidden = free.counts[:, [ON_CPU, ON_FLUSH, ON_DEFERRED]].sum(axis=1)
+    hidden = free.counts[:, [ON_CPU, ON_FLUSH, ON_DEFERRED, KEPT]].sum(axis=1)
     report(
         hidden > slabs.inuse,
         CORRUPTION,
@@ -179,4 +179,5 @@ def _count(slabs: Slabs, holders: Holders, free: FreeObjects, mine: Mask, prefix
         f"{prefix}objects_free_slab": int(counts[ON_SLAB]),
         f"{prefix}objects_free_cpu": int(counts[ON_CPU] + counts[ON_FLUSH]),
         f"{prefix}objects_deferred": int(counts[ON_DEFERRED]),
+        f"{prefix}objects_kept": int(counts[KEPT]),
     }
