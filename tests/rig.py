@@ -184,8 +184,10 @@ class Rig:
     # --- operations --------------------------------------------------------------------------
 
     def alloc(self, how: str = "kmalloc", size: int = A_BYTES, *, cpu: int = 0, node: int = -1) -> int:
-        """Allocate, and hold what was allocated."""
-        offset = int(getattr(self.cpus[cpu], how)(size, node=node))
+        """Allocate, by a call of `Cpu` or a design, and hold what was allocated."""
+        on = self.cpus[cpu]
+        call = getattr(on, how) if hasattr(on, how) else on.design(how).alloc
+        offset = int(call(size, node=node))
         self.held[offset] = None
         return offset
 

@@ -18,7 +18,7 @@ from rig import A_BYTES, B_BYTES, PER_SLAB, Outcome, Rig
 if TYPE_CHECKING:
     from shmalloc.program import Line
 
-NOLOCK, SPINNING = "kmalloc_nolock", "kmalloc"
+NOLOCK, SPINNING, PLAN = "kmalloc_nolock", "kmalloc", "try_kmalloc"
 
 
 @dataclass
@@ -115,6 +115,7 @@ Operation = Callable[[], "int | None"]
 OUTER: dict[str, Callable[[Rig, Given], Operation]] = {
     "kmalloc": lambda rig, _: lambda: rig.alloc("kmalloc"),
     "kmalloc_nolock": lambda rig, _: lambda: rig.alloc("kmalloc_nolock"),
+    "try_kmalloc": lambda rig, _: lambda: rig.alloc(PLAN),
     "kmalloc on node 1": lambda rig, _: lambda: rig.alloc("kmalloc", node=1),
     "kfree": lambda rig, state: lambda: rig.free(state.ready[0], "kfree"),
     "kfree_nolock": lambda rig, state: lambda: rig.free(state.ready[0], "kfree_nolock"),

@@ -138,6 +138,21 @@ __helper u32 local_lock_irqsave(struct spinlock *lock)
 	return flags;
 }
 
+/* Held: by an outer context of this CPU, whom waiting would never end.  Irqs are then as before. */
+__helper bool local_trylock_irqsave(struct spinlock *lock, u32 *flags)
+{
+	*flags = local_irq_save();
+	probe(cpu_slab_irq_off);
+	if (unlikely(lock->word)) {
+		local_irq_restore(*flags);
+		return false;
+	}
+	WRITE_ONCE(lock->word, lock_word_mine());
+	barrier();
+	lock_rules_acquired(&lock->word, lock->class);
+	return true;
+}
+
 __helper void local_unlock_irqrestore(struct spinlock *lock, u32 flags)
 {
 	lock_rules_released(&lock->word);

@@ -155,6 +155,7 @@ struct page *get_partial(struct kmem_cache *s, int node, struct partial_context 
 /* slub_slabs.c */
 struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node);
 void free_slab(struct kmem_cache *s, struct page *slab);
+void free_new_slab_nolock(struct kmem_cache *s, struct page *slab);
 void discard_slab(struct kmem_cache *s, struct page *slab);
 void inc_slabs_node(struct kmem_cache *s, const struct page *slab);
 void dec_slabs_node(struct kmem_cache *s, const struct page *slab);
@@ -176,6 +177,10 @@ u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node);
 void kfree_nolock(u64 object);
 void defer_deactivate_slab(struct page *slab, u64 flush_freelist);
 void free_deferred_objects(void);
+
+/* try_kmalloc.c */
+u64 try_kmalloc(u64 size, gfp_t gfp, int node);
+u64 try_kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp, int node);
 
 /* slub_cache.c */
 void calculate_sizes(struct kmem_cache *s, const struct shm_geometry *geometry);

@@ -44,7 +44,8 @@ __helper bool cpu_slab_cmpxchg(struct kmem_cache_cpu *c, u64 freelist, u64 tid, 
 	return this_cpu_cmpxchg_double(&c->freelist, freelist, tid, next, next_tid(tid));
 }
 
-__helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node)
+/* An object of the cpu slab, or 0: there is none, or the slab is of another node. */
+__helper u64 cpu_slab_pop(struct kmem_cache *s, int node)
 {
 	struct kmem_cache_cpu *c = cpu_slab(s);
 
@@ -55,7 +56,7 @@ __helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node)
 		object = READ_ONCE(c->freelist);
 		slab = READ_ONCE(c->slab);
 		if (unlikely(!object || !slab || !node_match(slab, node)))
-			return __slab_alloc(s, gfp, node);
+			return 0;
 		next = get_freepointer(s, object);
 		probe(alloc_fastpath);
 		if (likely(cpu_slab_cmpxchg(c, object, tid, next))) {
@@ -64,6 +65,13 @@ __helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node)
 		}
 		stat(s, cmpxchg_double_cpu_fail);
 	}
+}
+
+__helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	u64 object = cpu_slab_pop(s, node);
+
+	return likely(object) ? object : __slab_alloc(s, gfp, node);
 }
 
 /* What follows every allocation: a constructed object keeps its content. */

@@ -6,15 +6,15 @@
  * Changed: a SLAB_TYPESAFE_BY_RCU slab is freed at once: grace periods do not exist here yet.
  * Left out: memcg object extensions, poisoning of fresh pages.
  * Context: new_slab any (trylocks and the nolock page allocator if it may not spin); freeing a slab
- * task, softirq and irq.
+ * task, softirq and irq, of a new slab any.
  */
 #include "slab.h"
 
-__slowtext /* Where a slab lies is the cache's business, not the request's; zeroing is per object. */
+/* Where a slab lies is the cache's business, not the request's; zeroing is per object. */
 #define PLACEMENT (__GFP_DMA | __GFP_HIGHMEM | __GFP_DMA32 | __GFP_MOVABLE | __GFP_RECLAIMABLE | __GFP_ZERO | \
 		   __GFP_COMP | __GFP_WRITE)
 
-void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
+__slowtext void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
 {
 	struct kmem_cache_node *n = slab_node(s, slab);
 
@@ -128,6 +128,16 @@ __slowpath void free_slab(struct kmem_cache *s, struct page *slab)
 	(void)s;
 	account_slab(slab, false);
 	free_frozen_pages(slab, order, FPI_NONE);
+}
+
+/* The same for a slab that was never used, by trylocks only.  Any context. */
+__slowpath void free_new_slab_nolock(struct kmem_cache *s, struct page *slab)
+{
+	u32 order = slab->order;
+
+	(void)s;
+	account_slab(slab, false);
+	free_frozen_pages(slab, order, FPI_TRYLOCK);
 }
 
 __slowpath void discard_slab(struct kmem_cache *s, struct page *slab)

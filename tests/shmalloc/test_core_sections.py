@@ -7,9 +7,10 @@ from shmalloc import _binding
 from shmalloc.symbols import symbols
 
 ALLOCATOR = {
-    "buddy.c", "ctor.c", "design_kmalloc.c", "design_kmalloc_nolock.c", "lock.c", "page_alloc.c", "pcp.c",
+    "buddy.c", "ctor.c", "design_kmalloc.c", "design_kmalloc_nolock.c", "design_try_kmalloc.c", "lock.c",
+    "page_alloc.c", "pcp.c",
     "slab_common.c", "slub.c", "slub_cache.c", "slub_debug.c", "slub_lists.c", "slub_nolock.c", "slub_slabs.c",
-    "string.c",
+    "string.c", "try_kmalloc.c",
 }  # fmt: skip
 SET_UP = {
     "create", "create_locked", "destroy", "shrink", "check_request", "kmem_cache_open", "kmem_cache_init",
