@@ -116,6 +116,10 @@ class ArenaSpec(Table):
     slab_min_order: int = Field(0, ge=0, le=MAX_ORDER)
     slab_max_order: int = Field(3, ge=0, le=MAX_ORDER)
     slab_min_objects: int = Field(0, ge=0, le=32767)
+    rcu_gp_us: int = Field(3000, ge=0, le=0xFFFFFFFF, description="least duration of a grace period")
+    rcu_stall_ms: int = Field(
+        21_000, ge=1, le=0xFFFFFFFF, description="a reader that delays a grace period longer is a stall"
+    )
     slab_debug: Annotated[str, AfterValidator(_debug)] = Field("", description="slab_debug= letters: FZPUT")
 
 

@@ -47,6 +47,8 @@ class Geometry:
         slab_min_objects: 0 = by the number of CPUs.
         nr_slots: slots that CPUs and handlers of a workload share.
         slab_debug: SLAB_* debug flags of the kmalloc caches.
+        rcu_gp_us: how long a grace period lasts at least, unless somebody waits for it.
+        rcu_stall_ms: a reader that delays a grace period for longer is named, and the run is stalled.
         zone_permille: a row per node, a column per zone type (DMA, DMA32, NORMAL, MOVABLE): share of all
             pages, together 1000.  None = all NORMAL, nodes alike.
         distance: a row per node; 10 = local.  None = 10 and 20.
@@ -70,6 +72,8 @@ class Geometry:
     slab_min_objects: int = 0
     nr_slots: int = 0
     slab_debug: int = 0
+    rcu_gp_us: int = 3000
+    rcu_stall_ms: int = 21_000
     zone_permille: Sequence[Sequence[int]] | None = None
     distance: Sequence[Sequence[int]] | None = None
     cpu_node: Sequence[int] | None = None
@@ -202,6 +206,8 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         "slab_min_objects": (0, MAX_OBJECTS),
         "nr_slots": (0, 0xFFFFFFFF),
         "slab_debug": (0, lib.SLAB_DEBUG_FLAGS),
+        "rcu_gp_us": (0, 0xFFFFFFFF),
+        "rcu_stall_ms": (1, 0xFFFFFFFF),
         "seed": (0, 2**64 - 1),
     }
     problems = _size_form_problems(geometry.size_bytes, lib.SHM_PAGE_SIZE)

@@ -9,6 +9,7 @@ import numpy as np
 
 from shmalloc.audit.lists import FULL, PARTIAL, Anchors, walk_chain
 from shmalloc.audit.pages import Blocks, flag_names
+from shmalloc.audit.rcu import slabs_waiting
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.slabs import Slabs
 from shmalloc.audit.view import Ints, Mask, View, Words, constant, field_offset
@@ -22,13 +23,14 @@ __all__ = [
     "HOLDER_NAMES",
     "NOBODY",
     "PARTIAL_LIST",
+    "WAITS_RCU",
     "Holders",
     "find_holders",
     "on_full_list",
 ]
 
-NOBODY, CPU_SLAB, CPU_PARTIAL_LIST, PARTIAL_LIST, FULL_LIST, DEFERRED, DISABLED = range(7)
-HOLDER_NAMES = ("full", "cpu", "cpu_partial", "partial", "full_listed", "deferred", "disabled")
+NOBODY, CPU_SLAB, CPU_PARTIAL_LIST, PARTIAL_LIST, FULL_LIST, DEFERRED, DISABLED, WAITS_RCU = range(8)
+HOLDER_NAMES = ("full", "cpu", "cpu_partial", "partial", "full_listed", "deferred", "disabled", "rcu")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ def find_holders(
     _claim_cpu_slabs(claims)
     _claim_cpu_partial(claims)
     _claim_deferred(claims)
+    for cpu, struct in slabs_waiting(view):
+        slab = claims.find(struct, None, f"RCU callbacks of CPU {cpu}", "an entry")
+        if slab >= 0:
+            claims.claim(slab, WAITS_RCU, cpu)
     return holders
 
 
@@ -130,6 +136,8 @@ class _Claims:
                 return "list of full slabs of its node"
             case 5:
                 return f"deferred slabs of CPU {cpu}"
+            case 7:
+                return f"RCU callbacks of CPU {cpu}"
         return "disabled"
 
 

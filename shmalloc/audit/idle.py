@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shmalloc.audit.holders import DEFERRED, Holders
+from shmalloc.audit.holders import DEFERRED, WAITS_RCU, Holders
 from shmalloc.audit.objects import FreeObjects
 from shmalloc.audit.pages import Blocks
+from shmalloc.audit.rcu import check_readers
 from shmalloc.audit.report import BROKEN_RULE, LOST_MEMORY, Findings
 from shmalloc.audit.view import Records, View, constant
 
@@ -81,12 +82,20 @@ def check_contexts(view: View, findings: Findings) -> None:
     for field, meaning in _CONTEXT.items():
         for cpu in np.flatnonzero(view.cpus[field]).tolist():
             findings.add(BROKEN_RULE, f"CPU {cpu}", f"{field} is {int(view.cpus[field][cpu]):#x}: {meaning}")
+    check_readers(view, findings)
 
 
 def check_deferred_work(
     view: View, holders: Holders, free: FreeObjects, drained: bool, findings: Findings
 ) -> None:
     """Name what waits for irq_work; it is lost if no work is queued, or if all of it should have run."""
+    waiting = np.bincount(holders.cpu[holders.holder == WAITS_RCU], minlength=len(view.cpus))
+    for cpu in np.flatnonzero(waiting).tolist():
+        what = f"{waiting[cpu]} slabs wait for a grace period"
+        if drained:
+            findings.add(LOST_MEMORY, f"CPU {cpu}", f"{what}, though everything should have been freed")
+        else:
+            findings.notes.append(f"CPU {cpu}: {what}")
     queued = view.cpus["defer_work"]["flags"] & constant("IRQ_WORK_PENDING") != 0
     slabs = np.bincount(holders.cpu[holders.holder == DEFERRED], minlength=len(view.cpus))
     for cpu in np.flatnonzero((slabs > 0) | (free.deferred_by > 0)).tolist():

@@ -3,7 +3,7 @@
 
 A callback that waits for a grace period, a pool's free elements, a sheaf's content: the slab layer has handed
 them out, no workload owns them. Each such place has a keeper, a function that finds what lies there. Adding
-one to KEEPERS is all that a new place needs.
+one to keepers.KEEPERS is all that a new place needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.view import Ints, View, Words
 
-__all__ = ["KEEPERS", "Keep", "find_kept"]
+__all__ = ["Keep", "Keeper", "find_kept"]
 
 
 def _no_objects() -> Words:
@@ -46,11 +46,11 @@ class Keep:
 
 Keeper = Callable[[View, Findings], Iterator[Keep]]
 
-KEEPERS: tuple[Keeper, ...] = ()
-
 
 def find_kept(view: View, drained: bool, findings: Findings) -> list[Keep]:
     """Ask every keeper; report what is left pending though the workload was drained, and double keeping."""
+    from shmalloc.audit.keepers import KEEPERS
+
     kept = [keep for keeper in KEEPERS for keep in keeper(view, findings)]
     totals: dict[str, int] = {}
     for keep in kept:

@@ -15,6 +15,7 @@ from shmalloc.audit.holders import (
     HOLDER_NAMES,
     NOBODY,
     PARTIAL_LIST,
+    WAITS_RCU,
     Holders,
 )
 from shmalloc.audit.objects import KEPT, ON_CPU, ON_DEFERRED, ON_FLUSH, ON_SLAB, FreeObjects
@@ -94,6 +95,7 @@ def _having(holders: Holders, i: int) -> str:
         CPU_PARTIAL_LIST: f"on the cpu partial list of CPU {holders.cpu[i]}",
         PARTIAL_LIST: "on its node's partial list",
         DEFERRED: f"deferred by CPU {holders.cpu[i]}",
+        WAITS_RCU: f"waiting for a grace period on CPU {holders.cpu[i]}",
         NOBODY: "full, on no list",
     }
     return name.get(int(holders.holder[i]), HOLDER_NAMES[holders.holder[i]])
@@ -104,7 +106,7 @@ def check_cache_counters(view: View, slabs: Slabs, holders: Holders, findings: F
     shape = view.cache_nodes.shape
     cell = slabs.cache * shape[1] + slabs.node
     # A new debug slab that could not be added is deferred without ever having been counted.
-    counted = ~((holders.holder == DEFERRED) & ~slabs.frozen)
+    counted = ~((holders.holder == DEFERRED) & ~slabs.frozen) & (holders.holder != WAITS_RCU)
 
     def total(mask: Mask, weight: Ints | None = None) -> Ints:
         weights = None if weight is None else weight[mask]

@@ -7,6 +7,7 @@
 #include "lock.h"
 #include "oracle.h"
 #include "page_alloc.h"
+#include "rcu.h"
 #include "slab_fast.h"
 #include "sys.h"
 
@@ -95,6 +96,16 @@ static int free_object(u32 design, u64 off)
 	if (!plausible_object(off) || (!designs[design]->frees_large && virt_to_head_page(off)->flags & PG_large))
 		return -EINVAL;
 	return design_free(design, off);
+}
+
+static int free_rcu(u64 off, u32 head_offset)
+{
+	return plausible_object(off) ? design_free_rcu(DESIGN_kmalloc, off, head_offset) : -EINVAL;
+}
+
+__export int shm_kfree_rcu(uint64_t off, uint32_t head_offset)
+{
+	return GUARDED(int, REFUSED, free_rcu(off, head_offset));
 }
 
 static int free_block(u32 design, u64 off, u32 order)
@@ -291,6 +302,8 @@ __export int shm_phase_wait(uint32_t phase, double seconds)
 			return -EOWNERDEAD;
 		if (read_tsc() > deadline)
 			return -ETIMEDOUT;
+		if (thread_is_cpu() && !rcu_idle())
+			shm_rcu_tick();
 		sleep_ns(1000000);
 	}
 	return 0;

@@ -101,6 +101,17 @@ int shm_send_interrupt(unsigned int cpu, enum shm_irq_kind kind); /* any process
 int shm_flush_all(unsigned int cache); /* every CPU's slabs of the cache, ~0u = all caches; by IPI, with a deadline */
 int shm_run_irq_work(void);            /* run what is pending now, as if irqs had just been enabled */
 
+/* --- RCU [guarded] -------------------------------------------------------------------------------- */
+int shm_rcu_read_lock(enum shm_rcu_domain domain);
+int shm_rcu_read_unlock(enum shm_rcu_domain domain);   /* -EINVAL: not in a read-side section */
+/* free after a grace period; bytes head_offset .. head_offset + 15 of the object become its rcu_head.
+ * -EINVAL: no live object of a slab, or it does not have these bytes */
+int shm_kfree_rcu(uint64_t off, uint32_t head_offset);
+int shm_synchronize_rcu(enum shm_rcu_domain domain);   /* wait for a grace period; -EDEADLK from within a reader */
+int shm_rcu_barrier(void);             /* until no callback is left on any CPU, in any domain */
+int shm_rcu_tick(void);                /* as the timer does: advance grace periods, invoke what is due here */
+int64_t shm_rcu_pending(void);         /* callbacks on all CPUs that are not yet invoked */
+
 /* --- programs: what a handler does --------------------------------------------------------------- */
 struct shm_program {
 	const struct shm_op *ops;

@@ -30,7 +30,7 @@ static u64 blocks_of(u64 pages, u32 pageblock_order)
 static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *out)
 {
 	const u64 bytes[NR_REGIONS] = {
-		[REGION_CPUS] = g->nr_cpus * round_up(sizeof(struct shm_cpu), 64),
+		[REGION_CPUS] = g->nr_cpus * sizeof(struct shm_cpu),
 		[REGION_NODES] = g->nr_nodes * sizeof(struct node),
 		[REGION_ZONES] = SHM_MAX_ZONES * sizeof(struct zone),
 		[REGION_PAGESETS] = (u64)g->nr_nodes * NR_ZONE_TYPES * g->nr_cpus * sizeof(struct per_cpu_pages),
@@ -56,6 +56,8 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		at += bytes[i];
 	}
 }
+
+_Static_assert(sizeof(struct shm_cpu) % 64 == 0, "pad struct shm_cpu to whole cache lines");
 
 static u64 layout_end(const struct layout *l)
 {
@@ -211,6 +213,8 @@ static void init_header(struct shm_header *h, const struct shm_geometry *g)
 	h->cache_stats_stride = (u32)(g->max_caches * sizeof(struct kmem_cache_stat));
 	h->slab_mutex.class = LOCK_SLAB_MUTEX;
 	h->ipi_lock.class = LOCK_USER;
+	for (u32 domain = 0; domain < NR_RCU_DOMAINS; domain++)
+		h->rcu[domain].lock.class = LOCK_RCU;
 	h->lock_rules = 1;
 }
 

@@ -73,12 +73,12 @@ enum shm_reason { REASON_NONE, REASON_CPU_SLAB_BUSY, REASON_LIST_LOCK_BUSY, REAS
 
 /* who found a violation */
 enum shm_checker { CHECKER_NONE, CHECKER_ORACLE, CHECKER_DEADLOCK, CHECKER_LOCK_RULES, CHECKER_RETRY_BOUND,
-	CHECKER_OWNER, CHECKER_SLAB, CHECKER_CTOR, CHECKER_PATTERN, CHECKER_HARDENING, CHECKER_API,
+	CHECKER_OWNER, CHECKER_SLAB, CHECKER_CTOR, CHECKER_PATTERN, CHECKER_HARDENING, CHECKER_API, CHECKER_RCU,
 	NR_CHECKERS };
 
 /* lock classes, for the lock-rule checker and for messages */
 enum shm_lock_class { LOCK_NONE, LOCK_SLAB_MUTEX, LOCK_LIST, LOCK_CPU_SLAB, LOCK_SLAB_BIT, LOCK_PCP, LOCK_ZONE,
-	LOCK_USER, NR_LOCK_CLASSES };
+	LOCK_RCU, LOCK_USER, NR_LOCK_CLASSES };
 
 /*
  * A spinning lock.  The acquiring compare-and-exchange stores the owner:
@@ -320,6 +320,47 @@ struct irq_work {
 #define IRQ_WORK_PENDING 1u
 #define IRQ_WORK_BUSY 2u
 
+/* RCU: two kinds of readers, each with grace periods of its own */
+enum shm_rcu_domain { RCU_PLAIN, RCU_TASKS_TRACE, NR_RCU_DOMAINS };
+
+/* What is to be done after a grace period; lies in the object itself (16 bytes, as in the kernel). */
+struct rcu_head {
+	uint64_t next;               /* offset of the next head */
+	uint32_t func;               /* row of rcu.def */
+	uint32_t arg;
+};
+
+struct rcu_list {
+	uint64_t first;              /* offsets of rcu_heads */
+	uint64_t last;
+	uint64_t count;
+};
+
+/* One CPU's part of a domain. */
+struct rcu_cpu {
+	uint64_t reader;             /* in a read-side section: grace periods begun before it << 1 | 1; 0 = not */
+	uint32_t nesting;
+	uint32_t invoking;
+	struct rcu_list next;        /* not yet assigned to a grace period; irqs off */
+	struct rcu_list wait;        /* for the end of wait_gp */
+	struct rcu_list done;        /* to be invoked */
+	uint64_t wait_gp;
+	uint64_t queued;             /* events */
+	uint64_t invoked;
+};
+
+struct rcu_domain {
+	struct spinlock lock;        /* starting and ending grace periods: tried, never waited for */
+	uint64_t gp_started;         /* grace periods so far */
+	uint64_t gp_completed;
+	uint64_t gp_wanted;          /* the last one that somebody needs */
+	uint64_t gp_since;           /* tsc, of the one under way */
+	uint32_t urgent;             /* somebody is in a hurry: no minimum duration */
+	uint32_t stalls;             /* events: readers named for delaying one for too long */
+	uint32_t stalled_cpu;        /* the last reader that was named, + 1; 0 = none */
+	uint32_t pad;
+};
+
 struct held_lock {
 	uint64_t lock;               /* offset */
 	uint32_t class;
@@ -368,8 +409,10 @@ struct shm_cpu {
 	uint64_t ops_done;           /* heartbeat */
 	uint64_t op_index;           /* of the op in progress, task level */
 	uint64_t timer_ticks[NR_KINDS];  /* timer expirations seen */
+	struct rcu_cpu rcu[NR_RCU_DOMAINS];
 	uint32_t handlers;           /* it takes interrupts: its signal handlers are installed */
 	uint32_t pad0;
+	uint64_t pad1[4];            /* to whole cache lines: arena.c checks */
 };
 #define IRQ_PENDING_PROGRAM 1u
 #define IRQ_PENDING_WORK 2u
@@ -454,6 +497,8 @@ struct shm_geometry {
 	uint32_t slab_min_objects;   /* 0 = by number of CPUs */
 	uint32_t nr_slots;           /* shared slots for workloads */
 	uint32_t slab_debug;         /* SLAB_DEBUG_FLAGS for the kmalloc caches */
+	uint32_t rcu_gp_us;          /* a grace period lasts at least so long, unless somebody waits for it */
+	uint32_t rcu_stall_ms;       /* a reader that delays one for longer is named */
 	uint32_t zone_permille[SHM_MAX_NODES][NR_ZONE_TYPES]; /* share of all pages, sums to 1000 */
 	uint8_t distance[SHM_MAX_NODES][SHM_MAX_NODES];       /* SLIT: 10 = local */
 	uint8_t cpu_node[SHM_MAX_CPUS];
@@ -480,6 +525,7 @@ struct shm_header {
 	uint32_t phase;              /* barriers of a run; parent writes */
 	struct spinlock slab_mutex;
 	struct spinlock ipi_lock;
+	struct rcu_domain rcu[NR_RCU_DOMAINS];
 	uint32_t nr_violations;      /* atomic */
 	uint32_t lock_rules;         /* checked flavour: report rule violations */
 	uint32_t kmalloc_caches[NR_KMALLOC_TYPES][NR_KMALLOC_CACHES]; /* cache index */
@@ -491,7 +537,8 @@ struct shm_header {
 
 /* One line of a workload, 24 bytes. */
 enum shm_op_code { OP_NOP, OP_ALLOC, OP_CACHE_ALLOC, OP_PAGES_ALLOC, OP_FREE, OP_IRQ_OFF, OP_IRQ_ON, OP_BH_OFF,
-	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK, NR_OP_CODES };
+	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK,
+	OP_FREE_RCU, OP_RCU_LOCK, OP_RCU_UNLOCK, NR_OP_CODES };
 
 #define OPF_SHARED 0x1u   /* slot is in the arena and may be used by other CPUs or by handlers */
 #define OPF_SAME 0x2u     /* handler: take size and cache of the op that was interrupted */

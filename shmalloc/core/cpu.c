@@ -144,6 +144,10 @@ static void reset_slot(struct shm_cpu *cpu)
 	cpu->levels[0] = (struct shm_level){ CTX_TASK, REASON_NONE, 0, 0 };
 	cpu->waiting_for = 0;
 	cpu->nr_held = 0;
+	for (u32 i = 0; i < NR_RCU_DOMAINS; i++) {
+		cpu->rcu[i].reader = 0;
+		cpu->rcu[i].nesting = cpu->rcu[i].invoking = 0;
+	}
 	for (u32 i = 0; i < SHM_MAX_HELD; i++)
 		cpu->held[i].class = LOCK_NONE;
 }

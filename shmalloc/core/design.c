@@ -4,6 +4,7 @@
  */
 #include "design.h"
 #include "oracle.h"
+#include "rcu.h"
 
 #define DESIGN(name) &design_##name,
 const struct design_ops *const designs[NR_DESIGNS] = {
@@ -70,6 +71,19 @@ int design_free(u32 design, u64 object)
 		return -EINVAL;
 	this_cpu_inc64(&this_counts(design)->frees);
 	designs[design]->free(object);
+	return 0;
+}
+
+int design_free_rcu(u32 design, u64 object, u32 head_offset)
+{
+	const struct page *page = virt_to_head_page(object);
+	const struct kmem_cache *s = slab_cache(page);
+
+	if (!(page->flags & PG_slab) || s->ctor || head_offset & 7 ||
+	    head_offset + sizeof(struct rcu_head) > s->object_size || !oracle_release(object))
+		return -EINVAL;
+	this_cpu_inc64(&this_counts(design)->frees);
+	kfree_rcu(object, head_offset);
 	return 0;
 }
 

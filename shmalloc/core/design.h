@@ -38,6 +38,8 @@ u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node);
 u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order);
 int design_free(u32 design, u64 object);
 int design_pages_free(u32 design, u64 off, u32 order);
+/* after a grace period; -EINVAL: not a live object, or none that can carry a head */
+int design_free_rcu(u32 design, u64 object, u32 head_offset);
 
 /* what a request that may wait becomes where waiting is not allowed */
 __helper gfp_t gfp_for_context(gfp_t gfp)

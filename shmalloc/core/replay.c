@@ -4,6 +4,7 @@
  * Context: any; shm_replay itself task.
  */
 #include "design.h"
+#include "rcu.h"
 #include "replay.h"
 #include "signals.h"
 #include "slots.h"
@@ -90,6 +91,21 @@ static void op_realloc(const struct runner *r, const struct shm_op *op)
 	slot_store(r, op, value);
 }
 
+/* Free after a grace period; what cannot carry a head, or where call_rcu may not be called, stays. */
+static void op_free_rcu(const struct runner *r, const struct shm_op *op)
+{
+	u64 value = slot_take(r, op), off = value & SLOT_OFFSET;
+
+	if (!value || value & SLOT_PAGES || in_nmi() || off <= SHM_ZERO_SIZE) {
+		slot_store(r, op, value);
+		return;
+	}
+	if (value & SLOT_PATTERN)
+		pattern_check(off);
+	if (design_free_rcu(r->design, off, 0))
+		slot_store(r, op, value);
+}
+
 static void op_interrupt(enum shm_irq_kind kind)
 {
 	self_interrupt(kind);
@@ -140,6 +156,16 @@ static void run_op(const struct runner *r, const struct shm_op *op)
 	case OP_SHRINK:
 		if (this_ctx() == CTX_TASK && !irqs_disabled() && shm.caches[op->cache].state == CACHE_LIVE)
 			kmem_cache_shrink(&shm.caches[op->cache]);
+		break;
+	case OP_FREE_RCU:
+		op_free_rcu(r, op);
+		break;
+	case OP_RCU_LOCK:
+		rcu_read_lock();
+		break;
+	case OP_RCU_UNLOCK:
+		if (this_cpu()->rcu[RCU_PLAIN].nesting)
+			rcu_read_unlock();
 		break;
 	default:
 		break;
@@ -256,8 +282,11 @@ static int replay_ops(struct shm_replay *p, u64 deadline)
 
 		if (unlikely(READ_ONCE(shm.hdr->stop)))
 			return stopped_by_verdict() ? -EDEADLK : -ECANCELED;
-		if (done % CHECK_EVERY == 0 && time_is_up(deadline))
-			return 0;
+		if (done % CHECK_EVERY == 0) {
+			if (time_is_up(deadline))
+				return 0;
+			rcu_tick();
+		}
 		this_cpu()->op_index = at;
 		shm.current_op = op;
 		if (p->sample && --until_sample == 0) {
@@ -280,6 +309,8 @@ static int replay_ops(struct shm_replay *p, u64 deadline)
 /* Windows that an array left open must not outlive it. */
 static void close_windows(void)
 {
+	while (this_cpu()->rcu[RCU_PLAIN].nesting)
+		rcu_read_unlock();
 	while (this_cpu()->bh_count)
 		shm_bh_enable();
 	local_irq_restore(0);

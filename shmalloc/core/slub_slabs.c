@@ -3,11 +3,11 @@
  * Making a slab out of pages, and giving it back.
  *
  * Answers to: mm/slub.c (allocate_slab, shuffle_freelist, setup_object, __free_slab, discard_slab).
- * Changed: a SLAB_TYPESAFE_BY_RCU slab is freed at once: grace periods do not exist here yet.
  * Left out: memcg object extensions, poisoning of fresh pages.
  * Context: new_slab any (trylocks and the nolock page allocator if it may not spin); freeing a slab
  * task, softirq and irq, of a new slab any.
  */
+#include "rcu.h"
 #include "slab.h"
 
 /* Where a slab lies is the cache's business, not the request's; zeroing is per object. */
@@ -120,12 +120,10 @@ __slowpath struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node)
 	return slab;
 }
 
-/* Pages back, not counted among the node's slabs (any more). */
-__slowpath void free_slab(struct kmem_cache *s, struct page *slab)
+__slowtext static void free_slab_pages(struct page *slab)
 {
 	u32 order = slab->order;
 
-	(void)s;
 	account_slab(slab, false);
 	free_frozen_pages(slab, order, FPI_NONE);
 }
@@ -138,6 +136,20 @@ __slowpath void free_new_slab_nolock(struct kmem_cache *s, struct page *slab)
 	(void)s;
 	account_slab(slab, false);
 	free_frozen_pages(slab, order, FPI_TRYLOCK);
+}
+
+__slowpath void rcu_func_free_slab(u64 head)
+{
+	free_slab_pages(container_of((struct list_head *)ptr_of(head), struct page, lru));
+}
+
+/* Pages back, not counted among the node's slabs (any more). */
+__slowpath void free_slab(struct kmem_cache *s, struct page *slab)
+{
+	if (s->flags & SLAB_TYPESAFE_BY_RCU) /* its objects may be read for a grace period more */
+		call_rcu(off_of(&slab->lru), RCU_FUNC_free_slab, 0);
+	else
+		free_slab_pages(slab);
 }
 
 __slowpath void discard_slab(struct kmem_cache *s, struct page *slab)

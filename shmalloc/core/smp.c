@@ -8,6 +8,7 @@
  * Context: task; ipi_run irq.
  */
 #include "lock.h"
+#include "rcu.h"
 #include "slab.h"
 #include "smp.h"
 #include "sys.h"
@@ -30,7 +31,8 @@ static int flush_one(u32 cpu, u64 arg)
 }
 
 /* indices are in shm_cpu.ipi_func */
-static const ipi_fn ipi_table[] = { flush_one };
+enum { IPI_FLUSH, IPI_RCU };
+static const ipi_fn ipi_table[] = { [IPI_FLUSH] = flush_one, [IPI_RCU] = rcu_serve };
 
 void ipi_run(void)
 {
@@ -127,7 +129,12 @@ static int on_each_cpu(u32 func, u64 arg)
 
 int flush_all(u32 cache)
 {
-	return on_each_cpu(0, cache);
+	return on_each_cpu(IPI_FLUSH, cache);
+}
+
+int rcu_serve_all(void)
+{
+	return on_each_cpu(IPI_RCU, 0);
 }
 
 __export int shm_flush_all(unsigned int cache)

@@ -6,18 +6,58 @@ from elftools.elf.elffile import ELFFile
 from shmalloc import _binding
 from shmalloc.symbols import symbols
 
+# one name a line
 ALLOCATOR = {
-    "buddy.c", "ctor.c", "design_kmalloc.c", "design_kmalloc_nolock.c", "design_try_kmalloc.c", "lock.c",
-    "page_alloc.c", "pcp.c",
-    "slab_common.c", "slub.c", "slub_cache.c", "slub_debug.c", "slub_lists.c", "slub_nolock.c", "slub_slabs.c",
-    "string.c", "try_kmalloc.c",
-}  # fmt: skip
+    "buddy.c",
+    "ctor.c",
+    "design_kmalloc.c",
+    "design_kmalloc_nolock.c",
+    "design_try_kmalloc.c",
+    "lock.c",
+    "page_alloc.c",
+    "pcp.c",
+    "rcu.c",
+    "slab_common.c",
+    "slub.c",
+    "slub_cache.c",
+    "slub_debug.c",
+    "slub_lists.c",
+    "slub_nolock.c",
+    "slub_slabs.c",
+    "string.c",
+    "try_kmalloc.c",
+}
 SET_UP = {
-    "create", "create_locked", "destroy", "shrink", "check_request", "kmem_cache_open", "kmem_cache_init",
-    "calculate_sizes", "calculate_layout", "calculate_order", "calculate_alignment", "cpu_partial_objects",
-    "order_objects", "get_order", "init_random_seq", "init_cache_nodes", "init_cache_cpus", "name_ok", "same_name",
-    "live_cache", "create_kmalloc_cache", "cache_name", "bucket_size", "any_dma_zone", "nr_ctors",
-}  # fmt: skip
+    "any_dma_zone",
+    "bucket_size",
+    "cache_name",
+    "calculate_alignment",
+    "calculate_layout",
+    "calculate_order",
+    "calculate_sizes",
+    "check_request",
+    "cpu_partial_objects",
+    "create",
+    "create_kmalloc_cache",
+    "create_locked",
+    "destroy",
+    "get_order",
+    "init_cache_cpus",
+    "init_cache_nodes",
+    "init_random_seq",
+    "kmem_cache_init",
+    "kmem_cache_open",
+    "live_cache",
+    "name_ok",
+    "nr_ctors",
+    "order_objects",
+    "read_lock",
+    "read_unlock",
+    "same_name",
+    "shrink",
+    "synchronize",
+    "tick",
+}
 
 
 def test_no_allocator_function_lies_outside_the_sections(core: _binding.Core) -> None:

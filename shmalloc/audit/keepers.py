@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: MIT
+"""The places above the slabs that keep objects or blocks of pages: one keeper each."""
+
+from __future__ import annotations
+
+from shmalloc.audit.kept import Keeper
+from shmalloc.audit.rcu import keep_callbacks
+
+__all__ = ["KEEPERS"]
+
+KEEPERS: tuple[Keeper, ...] = (keep_callbacks,)
