@@ -85,7 +85,7 @@ __helper u64 next_tid(u64 tid)
 
 __helper void tid_bump(struct kmem_cache_cpu *c)
 {
-	if (!broken(tid_not_bumped))
+	if (!broken(k43))
 		WRITE_ONCE(c->tid, next_tid(c->tid));
 }
 

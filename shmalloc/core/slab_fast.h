@@ -88,7 +88,7 @@ __helper bool cpu_slab_locked_in_nmi(const struct kmem_cache *s)
 }
 
 /* Push on the cpu slab's freelist.  False: the slab is not (any more) this CPU's cpu slab. */
-__helper bool slab_free_fast(struct kmem_cache *s, const struct page *slab, u64 object, bool allow_spin)
+__helper bool slab_free_fast(struct kmem_cache *s, struct page *slab, u64 object, bool allow_spin)
 {
 	struct kmem_cache_cpu *c = cpu_slab(s);
 
@@ -96,8 +96,13 @@ __helper bool slab_free_fast(struct kmem_cache *s, const struct page *slab, u64 
 		u64 tid = READ_ONCE(c->tid), freelist;
 
 		barrier();
-		if (unlikely(off_of(slab) != READ_ONCE(c->slab)))
+		if (unlikely(off_of(slab) != READ_ONCE(c->slab))) {
+			if (broken(k07) && allow_spin) {
+				__slab_free(s, slab, object, object, 1);
+				return true;
+			}
 			return false;
+		}
 		if (!allow_spin && unlikely(cpu_slab_locked_in_nmi(s)))
 			return false;
 		freelist = READ_ONCE(c->freelist);
@@ -108,6 +113,8 @@ __helper bool slab_free_fast(struct kmem_cache *s, const struct page *slab, u64 
 			return true;
 		}
 		stat(s, cmpxchg_double_cpu_fail);
+		if (broken(k07))
+			allow_spin = true;
 	}
 }
 

@@ -185,7 +185,7 @@ __slowpath void put_partials(struct kmem_cache *s, u64 partial)
 __slowpath void put_cpu_partial(struct kmem_cache *s, struct page *slab, bool drain)
 {
 	struct kmem_cache_cpu *c = cpu_slab(s);
-	u32 flags = local_lock_irqsave(&c->lock);
+	u32 flags = broken(k41) ? 0 : local_lock_irqsave(&c->lock);
 	u64 old = c->partial, to_put = 0, nr = 0;
 
 	probe(list_lock_and_cpu_slab);
@@ -200,7 +200,8 @@ __slowpath void put_cpu_partial(struct kmem_cache *s, struct page *slab, bool dr
 	slab->lru.next = old;
 	slab->lru.prev = nr + 1;
 	WRITE_ONCE(c->partial, off_of(slab));
-	local_unlock_irqrestore(&c->lock, flags);
+	if (!broken(k41))
+		local_unlock_irqrestore(&c->lock, flags);
 	if (to_put) {
 		put_partials(s, to_put);
 		stat(s, cpu_partial_drain);
