@@ -80,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
             for experiment in experiments:
                 made, samples = runs.run_experiment(experiment, words, interruption, progress)
                 finished.append(made)
-                runs.write(out if len(experiments) == 1 else out / experiment.name, made, samples)
+                folder = out if len(experiments) == 1 else out / experiment.name
+                runs.write(folder, made, samples, None if arguments.no_plots else list(words.designs))
         except Interrupted as why:
             progress.close()
             runs.remove_if_empty(out)
@@ -206,6 +207,7 @@ def _add_run(commands: Any) -> None:
         "--json", action="store_true", help="print the results as JSON, and nothing else, on stdout"
     )
     parser.add_argument("--no-progress", action="store_true", help="no progress on stderr")
+    parser.add_argument("--no-plots", action="store_true", help="draw nothing into the folder of the results")
 
 
 def _add_show(commands: Any) -> None:

@@ -70,8 +70,10 @@ def selector_problems(selector: Mapping[str, Any], vocabulary: Vocabulary) -> li
                 found.append(f"{path}: " + unknown("key", key, schema.keys(models)))
                 break
             models = schema.tables(schema.type_of(models, key))
-        if path in _NAMED and value not in (allowed := _NAMED[path](vocabulary)):
-            found.append(f"{path} = {value!r}: {one_of(allowed)}")
+        if path in _NAMED:
+            allowed = _NAMED[path](vocabulary)
+            wrong = [name for name in (value if isinstance(value, list) else [value]) if name not in allowed]
+            found += [f"{path} = {name!r}: {one_of(allowed)}" for name in wrong]
     return found
 
 

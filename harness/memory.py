@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Samples of a running arena: memory in use, and what has been done so far."""
+"""Samples of a running arena: memory in use, and what has been done so far.
+
+Memory is counted where all of it comes from, the zones: what is on no buddy list and no pageset is held by
+somebody, be it as slabs, pools, caches of a design or pages that wait for a lock.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from harness.vocabulary import KINDS
 if TYPE_CHECKING:
     from shmalloc.arena import Arena
 
-SAMPLE_PERIOD_S = 0.05
+SAMPLE_PERIOD_S = 0.02
+MOST_SAMPLES = 1024  # of a cell; from there on every second one goes and the period doubles
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,11 @@ class Sample:
 
 
 class Sampler:
-    """Looks at an arena from the parent, every `SAMPLE_PERIOD_S`."""
+    """Looks at an arena from the parent, every `period_s`.
+
+    Attributes: period_s: it doubles as a run gets long, so that the samples stay below `MOST_SAMPLES`.
+        samples: in order.  peak_bytes: the most memory in use that any look saw, those dropped since included.
+    """
 
     def __init__(self, arena: Arena) -> None:
         self._page_bytes = int(arena.core.lib.SHM_PAGE_SIZE)
@@ -39,26 +48,29 @@ class Sampler:
         self._telemetry = arena.region("telemetry")
         self._since_s = 0.0
         self._t_s = 0.0
-        self.samples: list[Sample] = [self.look()]
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most memory that any sample saw in use."""
-        return max(sample.used_bytes for sample in self.samples)
+        self.period_s = SAMPLE_PERIOD_S
+        self.peak_bytes = 0
+        self.samples: list[Sample] = []
+        self.last()
 
     def tick(self, elapsed_s: float) -> Sample | None:
         """Let time pass; take a sample when it is time."""
         self._t_s += elapsed_s
         self._since_s += elapsed_s
-        if self._since_s < SAMPLE_PERIOD_S:
+        if self._since_s < self.period_s:
             return None
         self._since_s = 0.0
-        self.samples.append(self.look())
+        if len(self.samples) >= MOST_SAMPLES:
+            del self.samples[1::2]
+            self.period_s *= 2
+        self.last()
         return self.samples[-1]
 
     def last(self) -> None:
-        """Take one more sample, at the end."""
-        self.samples.append(self.look())
+        """Take one more sample, whatever the time."""
+        sample = self.look()
+        self.peak_bytes = max(self.peak_bytes, sample.used_bytes)
+        self.samples.append(sample)
 
     def look(self) -> Sample:
         """Look now. The counts are read while they change, so a sample is off by what is in flight."""

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness import units
+from harness import compare, units
 from harness.results import passed
 from harness.vocabulary import CONTEXTS, KINDS, OK
 from shmalloc.units import format_bytes
@@ -50,6 +50,9 @@ def stdout_console() -> Console:
 def parts(run: Run) -> Iterator[RenderableType]:
     """Yield the pieces of a report, top down."""
     yield _headline(run)
+    compared = compare.table(run["cells"])
+    if compared is not None:
+        yield compared
     yield _allocations(run["cells"])
     yield _cells(run["cells"])
     yield from _interrupts(run["cells"])
@@ -102,16 +105,10 @@ def _allocations(cells: Sequence[Run]) -> Table:
                 units.count(row["allocs"]),
                 *latency,
                 units.count(failed),
-                why(row["failures"]),
+                compare.why(row["failures"]),
             )
             label = ""
     return table
-
-
-def why(failures: Mapping[str, int]) -> str:
-    """Write the reasons of failures, most frequent first."""
-    ordered = sorted(failures.items(), key=lambda item: -item[1])
-    return ", ".join(f"{reason} {units.count(number)}" for reason, number in ordered if number)
 
 
 def _cells(cells: Sequence[Run]) -> Table:

@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from harness import expect, machine, report, stress
+from harness import expect, machine, plots, report, stress
 from harness.config import Cell
 from harness.interruption import Interruption
 from harness.matrix import Experiment
@@ -177,12 +177,17 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def write(folder: Path, run: Mapping[str, Any], samples: Samples) -> None:
-    """Leave a run's folder: result.json, samples.csv, report.txt."""
+def write(folder: Path, run: Mapping[str, Any], samples: Samples, designs: Sequence[str] | None) -> None:
+    """Leave a run's folder: result.json, samples.csv, report.txt, plots.
+
+    Args: designs: all that exist, which decides their colours; None = no plots.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.txt", report.text(run))
     _write_samples(folder / "samples.csv", samples)
     _replace(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
+    if designs is not None:
+        plots.draw(folder, run, samples, designs)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from harness.config import Cell, Config
 from harness.cpu_process import DRAINED, READY, REPLAYED
 from harness.expect import expected_verdict, must_happen
 from harness.interruption import Interruption
-from harness.memory import SAMPLE_PERIOD_S, Sample, Sampler
+from harness.memory import Sample, Sampler
 from harness.opsfile import OpsFile, relocate
 from harness.problems import ConfigError, Problem
 from harness.results import Snapshot, blank_cell, measure
@@ -243,7 +243,8 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     if not report.ok:
         return  # to free what is corrupt would prove nothing more
     crew.open_phase(REPLAYED)
-    crew.wait_phase(DRAINED)
+    crew.wait_phase(DRAINED, tick)
+    sampler.last()
     _note_audit(found, audit(arena, expect_live=False), "after the drain")
     crew.open_phase(DRAINED)
     found.reports = crew.wait_exits()
@@ -278,7 +279,7 @@ def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -
             "peak_bytes": found.sampler.peak_bytes if found.sampler else 0,
             "live_bytes": found.live_bytes,
             "arena_bytes": arena_bytes,
-            "sample_period_s": SAMPLE_PERIOD_S,
+            "sample_period_s": found.sampler.period_s if found.sampler else 0.0,
             "samples": len(found.sampler.samples) if found.sampler else 0,
         },
         "handlers": {kind: handler_design(config, kind, vocabulary) for kind in todo.programs},

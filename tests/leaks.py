@@ -20,6 +20,7 @@ import psutil
 
 SHM_DIR = Path("/dev/shm")
 _SEGMENT = re.compile(r"shmalloc-(\d+)-")
+_KEPT_OPEN = "/matplotlib/mpl-data/fonts/"  # by matplotlib's font cache, for the life of the process
 _PR_SET_CHILD_SUBREAPER = 36
 
 _spawned: set[int] = set()
@@ -111,7 +112,7 @@ class Snapshot:
             *(
                 f"descriptor {number} -> {target}"
                 for number, target in descriptors().items()
-                if self.descriptors.get(number) != target
+                if self.descriptors.get(number) != target and _KEPT_OPEN not in target
             ),
         ]
 

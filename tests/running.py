@@ -71,9 +71,10 @@ def run_apart(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]
 
 
 def results(path: Path, *arguments: object, status: int = 0) -> dict[str, Any]:
-    """Run one config, and return its result; its exit status must be the one given."""
+    """Run one config without plots, and return its result; its exit status must be the one given."""
+    out = path.parent / "out"
     done = run(
-        "run", path, "--json", "--no-progress", "--out", path.parent / "out", *arguments, cwd=path.parent
+        "run", path, "--json", "--no-progress", "--no-plots", "--out", out, *arguments, cwd=path.parent
     )
     assert done.returncode == status, done.stderr + done.stdout
     found: dict[str, Any] = json.loads(done.stdout)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.workload.mix import generate_mix
 from harness.workload.model import Part, Place
-from harness.workload.ops import code_of, make_ops
+from harness.workload.ops import IntArray, code_of, insert, make_ops
 from harness.workload.sizes import draw_sizes
 from harness.workload.spec import (
     AnyWorkload,
@@ -21,10 +21,18 @@ from harness.workload.spec import (
     MixSpec,
     PairSpec,
     ProducerConsumerSpec,
+    WaveSpec,
 )
 from shmalloc import gfp as gfp_flags
 
-__all__ = ["generate", "generate_batch", "generate_burst", "generate_pair", "generate_producer_consumer"]
+__all__ = [
+    "generate",
+    "generate_batch",
+    "generate_burst",
+    "generate_pair",
+    "generate_producer_consumer",
+    "generate_wave",
+]
 
 
 def generate(spec: AnyWorkload, place: Place, rng: np.random.Generator) -> Part:
@@ -87,6 +95,35 @@ def _rounds(
     return Part(ops, private_slots=count)
 
 
+def generate_wave(spec: WaveSpec, place: Place, rng: np.random.Generator) -> Part:
+    """Replace random live objects, while their number follows a wave from trough to trough."""
+    ticks = np.arange(spec.array_ops)
+    height = 0.5 - 0.5 * np.cos(2 * np.pi * spec.waves * ticks / spec.array_ops)
+    level = np.maximum(1, np.rint(spec.slots * (spec.low + (1 - spec.low) * height)).astype(np.int64))
+    before = np.concatenate([[0], level[:-1]])
+    replaced = make_ops(ticks.size, "OP_ALLOC", slot=(rng.random(ticks.size) * level).astype(np.int64))
+    risen_at, risen = _ranges(before, level)
+    fallen_at, fallen = _ranges(level, before)
+    groups = [
+        (risen_at, make_ops(risen.size, "OP_ALLOC", slot=risen)),
+        (fallen_at, make_ops(fallen.size, "OP_FREE", slot=fallen)),
+    ]
+    ops = insert(replaced, groups)
+    allocs = ops["code"] == code_of("OP_ALLOC")
+    ops["size"][allocs] = _sizes(spec.size, int(allocs.sum()), rng)
+    ops["gfp"][allocs] = gfp_flags.parse(spec.gfp)
+    ops["node"][allocs] = spec.node
+    return Part(ops, private_slots=spec.slots)
+
+
+def _ranges(first: IntArray, end: IntArray) -> tuple[IntArray, IntArray]:
+    """List the numbers first[i] .. end[i] - 1 for each i, and the i that each belongs to."""
+    lengths = np.maximum(end - first, 0)
+    at = np.repeat(np.arange(lengths.size), lengths)
+    offset = np.arange(at.size) - (np.cumsum(lengths) - lengths)[at]
+    return at, first[at] + offset
+
+
 def generate_producer_consumer(spec: ProducerConsumerSpec, place: Place, rng: np.random.Generator) -> Part:
     """Fill this CPU's queue, empty the previous CPU's, `count` slots at a time."""
     total = spec.slots * max(1, spec.array_ops // (2 * spec.slots))
@@ -107,6 +144,7 @@ _GENERATORS: dict[type, Callable[..., Part]] = {
     PairSpec: generate_pair,
     BatchSpec: generate_batch,
     BurstSpec: generate_burst,
+    WaveSpec: generate_wave,
     MixSpec: generate_mix,
     ProducerConsumerSpec: generate_producer_consumer,
 }

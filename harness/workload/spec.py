@@ -32,6 +32,7 @@ __all__ = [
     "ProducerConsumerSpec",
     "ProgramSpec",
     "TraceSpec",
+    "WaveSpec",
     "WindowSpec",
     "WorkloadBase",
     "WorkloadError",
@@ -129,6 +130,22 @@ class BurstSpec(LocalSpec):
     count: int = Field(default=2048, ge=1, le=MAX_SLOTS)
 
 
+class WaveSpec(LocalSpec):
+    """`wave`: the number of live objects rises and falls, and objects are replaced all the time.
+
+    Attributes:
+        slots: live objects at the crest.
+        low: in the trough, as a share of that, 0..1.
+        waves: in the array, before it repeats.
+    """
+
+    kind: Literal["wave"]
+    size: Size = 256
+    slots: int = Field(default=2048, ge=1, le=MAX_SLOTS)
+    low: Share = 0.1
+    waves: int = Field(default=1, ge=1, le=1024)
+
+
 class MixSpec(LocalSpec):
     """`mix`: random lifetimes over `slots` slots, kernel-like sizes.
 
@@ -191,7 +208,7 @@ class TraceSpec(WorkloadBase):
     events: int = Field(default=0, ge=0)
 
 
-AnyWorkload = PairSpec | BatchSpec | BurstSpec | MixSpec | ProducerConsumerSpec | TraceSpec
+AnyWorkload = PairSpec | BatchSpec | BurstSpec | WaveSpec | MixSpec | ProducerConsumerSpec | TraceSpec
 _KINDS: dict[str, type[AnyWorkload]] = by_kind(get_args(AnyWorkload))
 
 

@@ -39,6 +39,7 @@ def test_a_run_leaves_a_folder_and_prints_a_table(tmp_path: Path) -> None:
         "result.json",
         "samples.csv",
         "report.txt",
+        "plots",
     }
     assert (tmp_path / "out/report.txt").read_text().startswith("small: passed")
     assert (tmp_path / "out/samples.csv").read_text().startswith("cell,t_s,used_bytes,ops,nmi,irq,failures\n")

@@ -200,3 +200,9 @@ def test_selectors_reach_into_tables() -> None:
     assert expect.matches({"interrupts": {"nmi": {"program": "burst"}}}, cell.config)
     assert expect.matches({"interrupts.nmi.rate_hz": 5.0, "cpus": 2}, cell.config)
     assert not expect.matches({"interrupts.nmi.rate_hz": 6.0}, cell.config)
+
+
+def test_a_list_in_a_selector_names_designs_one_by_one() -> None:
+    assert expect.selector_problems({"design": ["kmalloc", "kmalloc_nolock"]}, WORDS) == []
+    (problem,) = expect.selector_problems({"design": ["kmalloc", "slob"]}, WORDS)
+    assert "'slob'" in problem

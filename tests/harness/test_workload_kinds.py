@@ -50,6 +50,20 @@ def test_burst_takes_one_size_at_a_time_and_gives_all_back() -> None:
     assert (len(machine.freed), machine.skipped, machine.live()) == (20 * 101, 0, [])
 
 
+def test_a_wave_rises_to_its_slots_and_falls_to_its_share_of_them() -> None:
+    ops = made(kind="wave", slots=101, low=0.2, waves=3, array_ops=6_007).ops[0]
+    live, levels = set[int](), []
+    for code, slot in zip(workload_model.names_of(ops), ops["slot"].tolist(), strict=True):
+        assert (code == "OP_FREE") <= (slot in live)
+        live = live - {slot} if code == "OP_FREE" else live | {slot}
+        levels.append(len(live))
+    assert max(levels) == 101
+    assert levels[-1] == min(levels[200:]) == 20
+    crests = [at for at in range(1, len(levels)) if levels[at] == 101 > levels[at - 1]]
+    assert len(crests) == 3
+    assert count(made(kind="wave", slots=101, low=0.2, waves=3, array_ops=6_007))["OP_FREE"] == 3 * 81
+
+
 @pytest.mark.parametrize("cpus", [2, 3, 16])
 def test_what_one_cpu_produces_the_next_one_frees(cpus: int) -> None:
     workload = made(cpus, kind="producer_consumer", slots=23, count=7, array_ops=230)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""The cells of a run by design and by what else varies: what the rows and lines of a picture are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from harness.compare import contexts_used, group_of, requests
+
+__all__ = ["Cell", "Grid", "Row"]
+
+Cell = Mapping[str, Any]
+
+_LINES_FROM = 3  # values of a number that varies, from which a line says more than bars
+MOST_ROWS = 48  # more rows than that nobody reads; the report has all of them
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell. Attributes: label: unique in the grid.  design.  colour: number of its design's colour.  cell."""
+
+    label: str
+    design: str
+    colour: int
+    cell: Cell
+
+    def handler_note(self, context: str) -> str:
+        """Say which design was used in a context, if it was not the cell's own."""
+        used = [name for name, seen in self.cell.get("designs", {}).items() if context in seen]
+        return f"by {', '.join(used)}" if used and used != [self.design] else ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells that asked for memory.
+
+    Attributes: rows: in the order of the run.  contexts: those in which memory was asked for.  sweep: name of
+        the one number that varies beside the design, if its values make a line; else "".
+    """
+
+    rows: tuple[Row, ...]
+    contexts: tuple[str, ...]
+    sweep: str
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell], order: Sequence[str]) -> Self | None:
+        """Lay the cells of a run out; None if none of them asked for memory."""
+        used = [cell for cell in cells if requests(cell).number]
+        if not used:
+            return None
+        designs = [*order, *(cell["design"] for cell in used)]
+        rows = tuple(
+            Row(_label(cell, used), cell["design"], designs.index(cell["design"]), cell) for cell in used
+        )
+        return cls(rows, tuple(contexts_used(used)), _sweep(used))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is nothing to compare."""
+        return len(self.rows) == 1
+
+    @property
+    def groups(self) -> dict[str, list[Row]]:
+        """The rows that differ in their design only, by what they have in common."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(group_of(row.cell), []).append(row)
+        return groups
+
+    @property
+    def lines(self) -> dict[str, list[Row]]:
+        """The rows of each design, by the number that is swept."""
+        lines: dict[str, list[Row]] = {}
+        for row in self.rows:
+            lines.setdefault(row.design, []).append(row)
+        return {name: sorted(rows, key=lambda row: self.value(row)) for name, rows in lines.items()}
+
+    def value(self, row: Row) -> float:
+        """Return the number that is swept, of one row."""
+        return float(row.cell["params"][self.sweep])
+
+
+def _label(cell: Cell, cells: Sequence[Cell]) -> str:
+    """Name a row: the design, and what else varies."""
+    several = len({other["design"] for other in cells}) > 1
+    group = group_of(cell)
+    return ", ".join(part for part in (cell["design"] if several or not group else "", group) if part)
+
+
+def _sweep(cells: Sequence[Cell]) -> str:
+    """Find the one number that varies beside the design."""
+    paths = {path for cell in cells for path in cell["params"] if path != "design"}
+    if len(paths) != 1:
+        return ""
+    (path,) = paths
+    values = [cell["params"].get(path) for cell in cells]
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return path if numeric and len(set(values)) >= _LINES_FROM and path != "seed" else ""
