@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness import expect
 from harness.config import SLAB_DEBUG, ZONES, ArenaSpec, Config
 from harness.problems import Problem, one_of, shown
+from harness.script import check as script
 from harness.vocabulary import KINDS, Vocabulary
 from harness.workload.spec import sharing_problems
 
@@ -34,6 +35,7 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
         about which nothing more is said.
     """
     found = [*_flavour(config), *_cpus(config), *_interrupts(config), *_names(config, vocabulary)]
+    found += script.problems(config, vocabulary)
     if not any(path.startswith("arena") for path in wrong | {problem.path for problem in found}):
         found += _arena(config)
     return [problem for problem in found if problem.path not in wrong]
@@ -93,22 +95,23 @@ def _interrupts(config: Config) -> Iterator[Problem]:
 
 
 def _names(config: Config, vocabulary: Vocabulary) -> Iterator[Problem]:
+    facts = script.facts(config)
     for at, text in enumerate(config.must_happen):
-        yield from _expression(f"must_happen[{at}]", text, vocabulary)
+        yield from _expression(f"must_happen[{at}]", text, vocabulary, facts)
     for at, spec in enumerate(config.expect):
         path = f"expect[{at}]"
         if (spec.condition is None) == (spec.verdict is None):
             yield Problem(path, None, "allowed is either a condition or a verdict, one of them")
         if spec.condition is not None:
-            yield from _expression(f"{path}.condition", spec.condition, vocabulary)
+            yield from _expression(f"{path}.condition", spec.condition, vocabulary, facts)
         if spec.verdict is not None and spec.verdict not in vocabulary.verdicts:
             yield Problem(f"{path}.verdict", shown(spec.verdict), one_of(vocabulary.verdicts))
         for problem in expect.selector_problems(spec.cell, vocabulary):
             yield Problem(f"{path}.cell", shown(spec.cell), problem)
 
 
-def _expression(path: str, text: str, vocabulary: Vocabulary) -> Iterator[Problem]:
-    for why in expect.mistakes(text, vocabulary):
+def _expression(path: str, text: str, vocabulary: Vocabulary, facts: Iterable[str]) -> Iterator[Problem]:
+    for why in expect.mistakes(text, vocabulary, facts):
         yield Problem(path, shown(text), why)
 
 

@@ -162,7 +162,7 @@ class Config(Table):
     """One cell of an experiment, all keys resolved."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    engine: Literal["stress"] = "stress"
+    engine: Literal["stress", "script"] = "stress"
     design: DesignName = "kmalloc_nolock"
     flavour: Literal["release", "checked"] = "release"
     broken: Annotated[str, AfterValidator(_broken)] = "none"
@@ -183,6 +183,10 @@ class Config(Table):
     arena: ArenaSpec = Field(default_factory=ArenaSpec)
     workload: WorkloadSpec = Field(default_factory=lambda: parse_workload({"kind": "mix"}))
     interrupts: InterruptSpecs = Field(default_factory=InterruptSpecs)
+    let: dict[str, int | float | str | bool] = Field(
+        default_factory=dict, description='values that the steps of a script name: "$name"'
+    )
+    step: list[dict[str, Any]] = Field(default_factory=list, description="the script; see harness.script")
     must_happen: list[str] = Field(default_factory=list)
     expect: list[ExpectSpec] = Field(default_factory=list)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import expression, overrides, schema
@@ -16,16 +16,17 @@ from harness.vocabulary import OK, Vocabulary
 _NAMED = {"design": lambda v: list(v.designs), "broken": lambda v: list(v.broken)}
 
 
-def mistakes(text: str, vocabulary: Vocabulary) -> list[str]:
+def mistakes(text: str, vocabulary: Vocabulary, facts: Iterable[str] = ()) -> list[str]:
     """List what is wrong with a condition before anything has run.
 
-    Args: text: the condition.  vocabulary: decides which names a cell's results have.
+    Args: text: the condition.  vocabulary: decides which names a cell's results have.  facts: counters
+        that a script stores.
     """
     try:
         tree = expression.parse(text)
     except ExpressionError as error:
         return [str(error)]
-    blank = blank_cell(vocabulary)
+    blank = blank_cell(vocabulary, facts)
     found = []
     for selector, keys in expression.names(tree):
         try:
@@ -69,7 +70,10 @@ def selector_problems(selector: Mapping[str, Any], vocabulary: Vocabulary) -> li
             if key not in schema.keys(models):
                 found.append(f"{path}: " + unknown("key", key, schema.keys(models)))
                 break
-            models = schema.tables(schema.type_of(models, key))
+            annotation = schema.type_of(models, key)
+            if schema.is_free(annotation):
+                break
+            models = schema.tables(annotation)
         if path in _NAMED:
             allowed = _NAMED[path](vocabulary)
             wrong = [name for name in (value if isinstance(value, list) else [value]) if name not in allowed]

@@ -143,16 +143,24 @@ def evaluate(text: str, cell: Mapping[str, Any], other: Lookup | None = None) ->
     """
     tree = parse(text)
 
-    def value(node: ast.expr) -> Any:
+    def value_of(node: ast.expr) -> Any:
         return _value(node, cell, other)
 
-    holds = _truth(value(tree))
+    holds = _truth(value_of(tree))
     if isinstance(tree, ast.Compare):
-        return Outcome(holds, value(tree.left))
+        return Outcome(holds, value_of(tree.left))
     found = {_spelled(path): _resolve(path, cell, other) for path in names(tree)}
     if len(found) == 1:
         return Outcome(holds, next(iter(found.values())))
     return Outcome(holds, found)
+
+
+def value(text: str, names: Mapping[str, Any]) -> Value:
+    """Return the value of an expression: a number, or None if it has none.
+
+    Raises: ExpressionError.
+    """
+    return _value(parse(text), names, None)  # type: ignore[no-any-return]
 
 
 def _spelled(path: tuple[str | None, list[str]]) -> str:

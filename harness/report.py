@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness import compare, units
 from harness.results import passed
+from harness.script import report as script
 from harness.vocabulary import CONTEXTS, KINDS, OK
 from shmalloc.units import format_bytes
 
@@ -50,13 +51,16 @@ def stdout_console() -> Console:
 def parts(run: Run) -> Iterator[RenderableType]:
     """Yield the pieces of a report, top down."""
     yield _headline(run)
-    compared = compare.table(run["cells"])
-    if compared is not None:
-        yield compared
-    yield _allocations(run["cells"])
-    yield _cells(run["cells"])
-    yield from _interrupts(run["cells"])
-    yield from _notes(run)
+    if run.get("config", {}).get("engine") == "script":
+        yield from script.parts(run["cells"])
+    else:
+        compared = compare.table(run["cells"])
+        if compared is not None:
+            yield compared
+        yield _allocations(run["cells"])
+        yield _cells(run["cells"])
+        yield from _interrupts(run["cells"])
+        yield from _notes(run)
     for cell in run["cells"]:
         yield from _violations(cell)
         yield from _unmet(cell)

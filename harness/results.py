@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +50,11 @@ class Snapshot:
         )
 
 
-def blank_cell(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return a cell in which nothing has happened: every key is there."""
+def blank_cell(vocabulary: Vocabulary, facts: Iterable[str] = ()) -> dict[str, Any]:
+    """Return a cell in which nothing has happened: every key is there.
+
+    Args: vocabulary.  facts: counters that a script stores.
+    """
     reasons = dict.fromkeys(vocabulary.reasons, 0)
     percentiles: dict[str, float | None] = {**dict.fromkeys(latency.PERCENTILES), "max": None}
     return {
@@ -74,7 +77,7 @@ def blank_cell(vocabulary: Vocabulary) -> dict[str, Any]:
         "interrupts": {kind: dict.fromkeys(_INTERRUPTS, 0) for kind in KINDS},
         "throughput_ops_s": 0.0,
         "memory": {"peak_bytes": 0, "live_bytes": 0, "arena_bytes": 0, "sample_period_s": 0.0, "samples": 0},
-        "counters": dict.fromkeys((*vocabulary.counter_names, _WITHOUT_REASON), 0),
+        "counters": dict.fromkeys((*vocabulary.counter_names, _WITHOUT_REASON, *facts), 0),
     }
 
 

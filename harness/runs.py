@@ -23,10 +23,12 @@ from harness.memory import Sample
 from harness.problems import CannotRun, ConfigError, Problem
 from harness.progress import Goal, Progress
 from harness.results import SCHEMA, run_verdict
+from harness.script import engine as script
 from harness.vocabulary import Vocabulary
 
 RUNS_DIR = Path("results")
 Samples = dict[str, list[Sample]]
+_ENGINES = {"stress": stress.run_cell, "script": script.run_cell}
 
 
 def check_configs(experiments: Sequence[Experiment]) -> None:
@@ -60,6 +62,8 @@ def _workload_problems(experiment: Experiment) -> list[Problem]:
     problems, seen = [], set()
     for cell in experiment.cells:
         config = cell.config
+        if config.engine != "stress":
+            continue
         key = (config.workload, config.interrupts, config.cpus, config.seed, config.arena.nodes)
         if key in seen:
             continue
@@ -105,7 +109,7 @@ def run_experiment(
         label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
         progress.begin(Goal(label, cell.config.seconds, cell.config.ops or 0))
         job = stress.Job(cell, experiment.base_dir, vocabulary, interruption, progress.update)
-        result, samples[cell.id] = stress.run_cell(job)
+        result, samples[cell.id] = _ENGINES[cell.config.engine](job)
         result["replay"] = replay_command(experiment, cell)
         progress.end(result["verdict"], result["expected"])
         results.append(result)

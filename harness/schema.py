@@ -35,6 +35,11 @@ def is_list(annotation: Any) -> bool:
     return any((get_origin(kind) or kind) in (list, tuple, set) for kind in members(annotation))
 
 
+def is_free(annotation: Any) -> bool:
+    """Whether a value is a table whose keys are not declared."""
+    return any(get_origin(kind) is dict for kind in members(annotation))
+
+
 def element(annotation: Any) -> Any:
     """Return the type of a list's elements; of what is no list, the type itself."""
     for kind in members(annotation):
@@ -66,6 +71,8 @@ def axes(
             continue
         if isinstance(value, list) and not is_list(annotation):
             yield (key,), value
+        elif isinstance(value, Mapping) and is_free(annotation):
+            yield from (((key, name), each) for name, each in value.items() if isinstance(each, list))
         elif isinstance(value, Mapping):
             for path, values in axes(tables(annotation), value):
                 yield (key, *path), values

@@ -285,14 +285,15 @@ def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -
         "handlers": {kind: handler_design(config, kind, vocabulary) for kind in todo.programs},
         "latency_sample": config.sample,
         "workload": dict(todo.workload.notes),
-        "audits": {when: _audit_json(report) for when, report in found.audits.items()},
+        "audits": {when: audit_json(report) for when, report in found.audits.items()},
     }
     cell["must_happen"] = must_happen(config, cell)
-    cell["verdict"] = _verdict(cell, vocabulary)
+    cell["verdict"] = judged(cell, vocabulary)
     return cell
 
 
-def _audit_json(report: AuditReport) -> dict[str, Any]:
+def audit_json(report: AuditReport) -> dict[str, Any]:
+    """Write an audit as JSON, without its problems, which are violations."""
     return {
         "ok": report.ok,
         "problems": len(report.problems),
@@ -302,7 +303,7 @@ def _audit_json(report: AuditReport) -> dict[str, Any]:
     }
 
 
-def _verdict(cell: Mapping[str, Any], vocabulary: Vocabulary) -> str:
+def judged(cell: Mapping[str, Any], vocabulary: Vocabulary) -> str:
     """Judge: violations first; a run that did nothing, or not what it was for, proved nothing."""
     verdict = verdicts.judge(cell["violations"], vocabulary)
     if verdict == OK and (cell["ops"] == 0 or not all(entry["holds"] for entry in cell["must_happen"])):

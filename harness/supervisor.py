@@ -72,9 +72,18 @@ class Crew:
         """All processes."""
         return [process.pid for process in self._all()]
 
-    def start_cpu(self, cpu: int, spec: Mapping[str, Any], fds: Sequence[int], core: int | None) -> None:
-        """Start one CPU. Args: core: to pin it to, or None."""
-        process = Process.start(f"CPU {cpu}", cpu, "harness.cpu_process", self._arena.name, spec, fds)
+    def start_cpu(
+        self,
+        cpu: int,
+        spec: Mapping[str, Any],
+        fds: Sequence[int],
+        core: int | None,
+        *,
+        module: str = "harness.cpu_process",
+        role: str = "",
+    ) -> None:
+        """Start one CPU. Args: core: to pin it to, or None.  module: that it runs.  role: for messages."""
+        process = Process.start(role or f"CPU {cpu}", cpu, module, self._arena.name, spec, fds)
         self._cpus.append(process)
         if core is not None:
             process.pin(core)
@@ -116,6 +125,10 @@ class Crew:
             lambda: [p.cpu for p in self._cpus if p.cpu is not None and p.poll() is None], None, may_exit=True
         )
         return [process.report() for process in self._cpus]
+
+    def report_of_first(self) -> dict[str, Any]:
+        """Return what the first CPU printed before it ended, empty if nothing; for after `stop`."""
+        return self._cpus[0].report() if self._cpus else {}
 
     def _wait(
         self,

@@ -147,5 +147,6 @@ def test_the_resolved_config_is_the_same_experiment(tmp_path: Path) -> None:
 def test_every_list_of_the_schema_is_known_as_one() -> None:
     assert {key for key in Config.model_fields if schema.is_list(schema.type_of([Config], key))} == {
         "must_happen",
+        "step",
         "expect",
     }

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Objects: allocating, allocating until it fails, freeing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.script.keys import a_design, a_node, gfp_names, key
+from harness.script.registry import Step, step
+
+if TYPE_CHECKING:
+    from harness.script.nested import Nested
+    from harness.script.scene import Scene
+
+_ALL = 1 << 30
+
+
+@step("alloc")
+class Alloc(Step):
+    """Allocate objects: 1 for each success."""
+
+    size: int = key(low=0, high=1 << 32)
+    gfp: str = key("GFP_ATOMIC", check=gfp_names)
+    node: int = key(-1, check=a_node)
+    design: str = key("", check=a_design)
+    as_: str = key("", defines="objects")
+
+    def run(self, scene: Scene) -> int:
+        """Allocate one."""
+        return scene.allocate(self, lambda calls: calls.alloc(self.size, self.gfp, self.node))
+
+    def nest(self, program: Nested) -> None:
+        """Allocate one, into a slot."""
+        fields = {"size": self.size, "gfp": self.gfp, "node": self.node}
+        program.allocate("alloc", fields, self.as_, f"alloc {self.size}")
+
+    def __str__(self) -> str:
+        return f"{self.do} {self.size}" + (f" by {self.design}" if self.design else "")
+
+
+@step("alloc_until_fail")
+class AllocUntilFail(Alloc):
+    """Allocate objects until one is refused, at most `limit`: how many there were."""
+
+    limit: int = key(100_000, low=1, high=10_000_000)
+
+    def run(self, scene: Scene) -> int:
+        """Allocate until it fails."""
+        for done in range(self.limit):
+            if not Alloc.run(self, scene):
+                return done
+        return self.limit
+
+    def nest(self, program: Nested) -> None:
+        """Allocate up to the limit: an interrupt cannot stop at the first failure, but counts successes."""
+        for _ in range(self.limit):
+            Alloc.nest(self, program)
+
+
+@step("free")
+class Free(Step):
+    """Free objects, pages and objects of caches that earlier steps hold: how many there were."""
+
+    which: str = key("", uses="objects")
+    n: int = key(_ALL, low=1)
+    order: str = key("fifo", one_of=("fifo", "lifo"))
+    design: str = key("", check=a_design)
+
+    def run(self, scene: Scene) -> int:
+        """Free them."""
+        taken = scene.take(self.which, self.n, lifo=self.order == "lifo")
+        for held in taken:
+            scene.free(held, self.cpu, self.design)
+        return len(taken)
+
+    def nest(self, program: Nested) -> None:
+        """Free them, out of slots."""
+        program.free(self.which, self.n, lifo=self.order == "lifo")
+
+    def __str__(self) -> str:
+        return f"free {self.which or 'what has no name'}" + (f" by {self.design}" if self.design else "")

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Pages: allocating blocks, draining the per-CPU lists, and what zones and pagesets hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.script.keys import a_design, a_node, gfp_names, key
+from harness.script.registry import Step, quantity, step
+
+if TYPE_CHECKING:
+    from harness.script.nested import Nested
+    from harness.script.scene import Scene
+
+
+@step("pages_alloc")
+class PagesAlloc(Step):
+    """Allocate blocks of 2^order pages: 1 for each success."""
+
+    order: int = key(0, low=0, high=10)
+    gfp: str = key("GFP_ATOMIC", check=gfp_names)
+    node: int = key(-1, check=a_node)
+    design: str = key("", check=a_design)
+    as_: str = key("", defines="objects")
+
+    def run(self, scene: Scene) -> int:
+        """Allocate one."""
+        return scene.allocate(
+            self, lambda calls: calls.pages_alloc(self.order, self.gfp, self.node), order=self.order
+        )
+
+    def nest(self, program: Nested) -> None:
+        """Allocate one, into a slot."""
+        fields = {"order": self.order, "gfp": self.gfp, "node": self.node}
+        program.allocate("pages_alloc", fields, self.as_, f"alloc 2^{self.order} pages")
+
+    def __str__(self) -> str:
+        return f"{self.do} order {self.order}" + (f" by {self.design}" if self.design else "")
+
+
+@step("pages_until_fail")
+class PagesUntilFail(PagesAlloc):
+    """Allocate blocks until one is refused, at most `limit`: how many there were."""
+
+    limit: int = key(100_000, low=1, high=10_000_000)
+
+    def run(self, scene: Scene) -> int:
+        """Allocate until it fails."""
+        for done in range(self.limit):
+            if not PagesAlloc.run(self, scene):
+                return done
+        return self.limit
+
+    def nest(self, program: Nested) -> None:
+        """Allocate up to the limit; successes are counted."""
+        for _ in range(self.limit):
+            PagesAlloc.nest(self, program)
+
+
+@step("pages_free")
+class PagesFree(Step):
+    """Free blocks of pages that earlier steps hold: how many there were."""
+
+    which: str = key("", uses="objects")
+    n: int = key(1 << 30, low=1)
+    design: str = key("", check=a_design)
+
+    def run(self, scene: Scene) -> int:
+        """Free them."""
+        taken = scene.take(self.which, self.n)
+        for held in taken:
+            scene.free(held, self.cpu, self.design)
+        return len(taken)
+
+    def nest(self, program: Nested) -> None:
+        """Free them, out of slots."""
+        program.free(self.which, self.n)
+
+
+@step("drain")
+class Drain(Step):
+    """Give the CPU's page lists back to the buddy."""
+
+    def run(self, scene: Scene) -> None:
+        """Drain."""
+        scene.cpus[self.cpu].drain_pages()
+
+
+def _zones(scene: Scene, node: int) -> list[Any]:
+    rows = [scene.arena.item("struct zone", "zones", at) for at in range(scene.arena.header.nr_zones)]
+    return [row for row in rows if node in (-1, row.node)]
+
+
+def _register_zone(name: str, read: Any, text: str) -> None:
+    def read_it(scene: Scene, *, node: int = -1) -> int:
+        return int(sum(read(zone) for zone in _zones(scene, node)))
+
+    read_it.__doc__ = f"{text}, of all zones, or of a node's."
+    quantity(f"zone.{name}")(read_it)
+
+
+for _name, _text in {
+    "free_pages": "Pages on the buddy's lists",
+    "managed_pages": "Pages that there are",
+    "nr_deferred_free": "Blocks that were parked because the zone was locked",
+    "nr_kswapd_wakeups": "Wakeups of kswapd",
+}.items():
+    _register_zone(_name, lambda zone, name=_name: getattr(zone, name), _text)
+for _at, _name in enumerate(("min", "low", "high")):
+    _register_zone(f"wmark_{_name}", lambda zone, at=_at: zone.wmark[at], f"The {_name} watermark in pages")
+
+
+@quantity("pcp.count")
+def pcp_count(scene: Scene, *, cpu: int = -1, node: int = -1) -> int:
+    """Pages on the lists of one CPU, or of all."""
+    return sum(int(row.count) for row in _pagesets(scene, cpu, node))
+
+
+@quantity("pcp.batch")
+def pcp_batch(scene: Scene, *, cpu: int = 0, node: int = 0) -> int:
+    """The batch of a CPU's lists, in pages: the largest of a node's zones."""
+    return max(int(row.batch) for row in _pagesets(scene, cpu, node))
+
+
+@quantity("pcp.high_min")
+def pcp_high_min(scene: Scene, *, cpu: int = 0, node: int = 0) -> int:
+    """The least that `high` of a CPU's lists is tuned to, in pages: the largest of a node's zones."""
+    return max(int(row.high_min) for row in _pagesets(scene, cpu, node))
+
+
+def _pagesets(scene: Scene, cpu: int, node: int) -> list[Any]:
+    possible = int(scene.arena.header.geometry.nr_cpus)
+    zones = [int(zone.index) for zone in _zones(scene, node)]
+    chosen = range(possible) if cpu < 0 else [cpu]
+    return [
+        scene.arena.item("struct per_cpu_pages", "pagesets", zone * possible + each)
+        for zone in zones
+        for each in chosen
+    ]
