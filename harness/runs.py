@@ -190,7 +190,7 @@ def write(folder: Path, run: Mapping[str, Any], samples: Samples, designs: Seque
     _replace(folder / "report.txt", report.text(run))
     _write_samples(folder / "samples.csv", samples)
     _replace(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
-    if designs is not None:
+    if designs is not None and run["config"]["engine"] != "script":  # numbers, and no course of time
         plots.draw(folder, run, samples, designs)
 
 
