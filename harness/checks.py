@@ -149,6 +149,8 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
         slab_max_order=arena.slab_max_order,
         slab_min_objects=arena.slab_min_objects,
         nr_slots=nr_slots,
+        irq_work=("interrupt", "tick", "never").index(arena.irq_work),
+        bpf_low_bytes=arena.bpf_low_bytes,
         rcu_gp_us=arena.rcu_gp_us,
         rcu_stall_ms=arena.rcu_stall_ms,
         slab_debug=sum(SLAB_DEBUG[letter] for letter in arena.slab_debug),

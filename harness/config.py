@@ -116,6 +116,15 @@ class ArenaSpec(Table):
     slab_min_order: int = Field(0, ge=0, le=MAX_ORDER)
     slab_max_order: int = Field(3, ge=0, le=MAX_ORDER)
     slab_min_objects: int = Field(0, ge=0, le=32767)
+    irq_work: Literal["interrupt", "tick", "never"] = Field(
+        "interrupt", description="how queued irq_work comes to run: by a self-interrupt, or else"
+    )
+    bpf_low_bytes: int = Field(
+        8192,
+        ge=0,
+        le=1 << 20,
+        description="bpf_mem_alloc above 256 bytes: low watermark, high is three times it",
+    )
     rcu_gp_us: int = Field(3000, ge=0, le=0xFFFFFFFF, description="least duration of a grace period")
     rcu_stall_ms: int = Field(
         21_000, ge=1, le=0xFFFFFFFF, description="a reader that delays a grace period longer is a stall"

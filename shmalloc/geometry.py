@@ -47,6 +47,8 @@ class Geometry:
         slab_min_objects: 0 = by the number of CPUs.
         nr_slots: slots that CPUs and handlers of a workload share.
         slab_debug: SLAB_* debug flags of the kmalloc caches.
+        irq_work: how queued irq_work comes to run: 0 by a self-interrupt, 1 at the next tick, 2 never by itself.
+        bpf_low_bytes: low watermark of bpf_mem_alloc for sizes above 256, in bytes; high is three times that.
         rcu_gp_us: how long a grace period lasts at least, unless somebody waits for it.
         rcu_stall_ms: a reader that delays a grace period for longer is named, and the run is stalled.
         zone_permille: a row per node, a column per zone type (DMA, DMA32, NORMAL, MOVABLE): share of all
@@ -72,6 +74,8 @@ class Geometry:
     slab_min_objects: int = 0
     nr_slots: int = 0
     slab_debug: int = 0
+    irq_work: int = 0
+    bpf_low_bytes: int = 8192
     rcu_gp_us: int = 3000
     rcu_stall_ms: int = 21_000
     zone_permille: Sequence[Sequence[int]] | None = None
@@ -206,6 +210,8 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         "slab_min_objects": (0, MAX_OBJECTS),
         "nr_slots": (0, 0xFFFFFFFF),
         "slab_debug": (0, lib.SLAB_DEBUG_FLAGS),
+        "irq_work": (0, lib.SHM_IRQ_WORK_NEVER),
+        "bpf_low_bytes": (0, 1 << 20),
         "rcu_gp_us": (0, 0xFFFFFFFF),
         "rcu_stall_ms": (1, 0xFFFFFFFF),
         "seed": (0, 2**64 - 1),

@@ -108,7 +108,8 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       g->pageblock_order <= SHM_MAX_PAGE_ORDER && g->slab_max_order <= SHM_MAX_PAGE_ORDER &&
 	       g->slab_min_order <= g->slab_max_order && g->watermark_scale_factor <= 10000 &&
 	       g->size_bytes % SHM_PAGE_SIZE == 0 && g->size_bytes < 1ull << 46 &&
-	       g->slab_min_objects <= 32767 && !(g->slab_debug & ~SLAB_DEBUG_FLAGS) && nodes_ok(g);
+	       g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
+	       !(g->slab_debug & ~SLAB_DEBUG_FLAGS) && nodes_ok(g);
 }
 
 __export uint64_t shm_arena_min_bytes(const struct shm_geometry *geometry)

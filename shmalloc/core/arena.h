@@ -317,6 +317,10 @@ struct irq_work {
 	uint32_t flags;              /* IRQ_WORK_* */
 	uint32_t func;               /* index into the work table */
 };
+/* how queued irq_work comes to run: by a self-interrupt, at the next tick, or only when asked for */
+#define SHM_IRQ_WORK_INTERRUPT 0
+#define SHM_IRQ_WORK_TICK 1
+#define SHM_IRQ_WORK_NEVER 2
 #define IRQ_WORK_PENDING 1u
 #define IRQ_WORK_BUSY 2u
 
@@ -497,6 +501,8 @@ struct shm_geometry {
 	uint32_t slab_min_objects;   /* 0 = by number of CPUs */
 	uint32_t nr_slots;           /* shared slots for workloads */
 	uint32_t slab_debug;         /* SLAB_DEBUG_FLAGS for the kmalloc caches */
+	uint32_t irq_work;           /* SHM_IRQ_WORK_* */
+	uint32_t bpf_low_bytes;      /* bpf_mem_alloc: low watermark of sizes above 256, bytes; high is three times that */
 	uint32_t rcu_gp_us;          /* a grace period lasts at least so long, unless somebody waits for it */
 	uint32_t rcu_stall_ms;       /* a reader that delays one for longer is named */
 	uint32_t zone_permille[SHM_MAX_NODES][NR_ZONE_TYPES]; /* share of all pages, sums to 1000 */

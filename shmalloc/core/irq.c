@@ -85,7 +85,7 @@ static void run_guarded(enum shm_irq_kind kind, u32 pending)
 		return;
 	if (!__builtin_setjmp(guard.buf)) {
 		if (pending & IRQ_PENDING_WORK)
-			irq_work_run();
+			irq_work_run(this_cpu());
 		if (pending & IRQ_PENDING_IPI)
 			ipi_run();
 		if (pending & IRQ_PENDING_PROGRAM)
@@ -214,6 +214,7 @@ __export int shm_bh_enable(void)
 
 static int run_irq_work(void)
 {
+	irq_work_tick(true);
 	if (!irqs_disabled() && this_cpu()->irq_pending)
 		irq_replay();
 	return 0;

@@ -60,8 +60,23 @@ bool level_enter(u32 ctx, u64 rip, u64 rbp);
 void level_exit(void);
 
 /* irq_work.c */
+#define IRQ_WORK(name) IRQ_WORK_FUNC_##name,
+enum irq_work_func {
+#include "irq_work.def"
+	NR_IRQ_WORK_FUNCS
+};
+#undef IRQ_WORK
+
+#define IRQ_WORK(name) void irq_work_func_##name(struct irq_work *work);
+#include "irq_work.def"
+#undef IRQ_WORK
+
 bool irq_work_queue(struct irq_work *work);
-void irq_work_run(void);
+void irq_work_run(struct shm_cpu *cpu);
+/* raise what is queued though no interrupt was: at a tick, if the arena's irq_work waits for that; or forced */
+void irq_work_tick(bool force);
+/* until the work neither waits nor runs; task, irqs on; what a CPU left that nobody is any more is run here */
+void irq_work_sync(struct irq_work *work);
 
 /* smp.c */
 void ipi_run(void);

@@ -2,31 +2,47 @@
 /*
  * irq_work: a piece of work to be run in irq context on this CPU, queued from any context.
  *
- * Answers to: kernel/irq_work.c, and kernel/bpf's use of it.
+ * Answers to: kernel/irq_work.c, and to machines without a self-interrupt (arch_irq_work_raise).
  * Kept: PENDING and BUSY, queueing by llist, PENDING cleared before the callback so that it may be
- * queued again meanwhile.  Changed: callbacks are table indices.  Left out: lazy work, other CPUs.
+ * queued again meanwhile.  Changed: callbacks are rows of irq_work.def.  An arena may be told that its
+ * machine raises no interrupt for the work, so that it runs at the next tick, or not before somebody
+ * asks.  Left out: lazy work, other CPUs' lists.
+ * Context: queueing any; running irq; waiting task.
  */
 #include "list.h"
 #include "irq.h"
-#include "slab.h"
+#include "smp.h"
+#include "sys.h"
 
-typedef void (*work_fn)(void);
+typedef void (*work_fn)(struct irq_work *work);
 
 /* indices are in struct irq_work.func; never a function pointer in shared memory */
-static const work_fn work_table[] = { free_deferred_objects };
+#define IRQ_WORK(name) irq_work_func_##name,
+static const work_fn work_table[NR_IRQ_WORK_FUNCS] = {
+#include "irq_work.def"
+};
+#undef IRQ_WORK
 
 bool irq_work_queue(struct irq_work *work)
 {
 	if (atomic_or(&work->flags, IRQ_WORK_PENDING) & IRQ_WORK_PENDING)
 		return false;
-	if (llist_add(&work->llnode, &this_cpu()->raised_list))
+	if (llist_add(&work->llnode, &this_cpu()->raised_list) &&
+	    likely(shm.hdr->geometry.irq_work == SHM_IRQ_WORK_INTERRUPT))
 		irq_raise(IRQ_PENDING_WORK);
 	return true;
 }
 
-void irq_work_run(void)
+void irq_work_tick(bool force)
 {
-	u64 at = llist_del_all(&this_cpu()->raised_list);
+	if (READ_ONCE(this_cpu()->raised_list.first) &&
+	    (force || shm.hdr->geometry.irq_work != SHM_IRQ_WORK_NEVER))
+		irq_raise(IRQ_PENDING_WORK);
+}
+
+void irq_work_run(struct shm_cpu *cpu)
+{
+	u64 at = llist_del_all(&cpu->raised_list);
 
 	while (at) {
 		struct irq_work *work = container_of((u64 *)ptr_of(at), struct irq_work, llnode);
@@ -35,8 +51,17 @@ void irq_work_run(void)
 		atomic_or(&work->flags, IRQ_WORK_BUSY);
 		atomic_and(&work->flags, ~IRQ_WORK_PENDING);
 		this_cpu_inc64(&shm.tele->irq_work_runs);
-		if (work->func < ARRAY_SIZE(work_table))
-			work_table[work->func]();
+		if (work->func < NR_IRQ_WORK_FUNCS)
+			work_table[work->func](work);
 		atomic_and(&work->flags, ~IRQ_WORK_BUSY);
+	}
+}
+
+void irq_work_sync(struct irq_work *work)
+{
+	while (READ_ONCE(work->flags) & (IRQ_WORK_PENDING | IRQ_WORK_BUSY)) {
+		if (irq_work_run_all() || stopped_by_verdict())
+			return;
+		yield_core();
 	}
 }

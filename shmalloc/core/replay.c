@@ -285,6 +285,7 @@ static int replay_ops(struct shm_replay *p, u64 deadline)
 		if (done % CHECK_EVERY == 0) {
 			if (time_is_up(deadline))
 				return 0;
+			irq_work_tick(false);
 			rcu_tick();
 		}
 		this_cpu()->op_index = at;

@@ -176,7 +176,6 @@ u64 kmalloc_nolock(u64 size, gfp_t gfp, int node);
 u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node);
 void kfree_nolock(u64 object);
 void defer_deactivate_slab(struct page *slab, u64 flush_freelist);
-void free_deferred_objects(void);
 
 /* try_kmalloc.c */
 u64 try_kmalloc(u64 size, gfp_t gfp, int node);

@@ -8,7 +8,7 @@
  * sense for a named cache, so it fails at the first busy cpu slab.
  * Left out: the hooks (memcg, kmemleak, KASAN); with no hooks to skip, kfree_nolock may be given an
  * object that kmalloc returned, which the kernel allows from 7.0 on.
- * Context: any; free_deferred_objects is irq_work.
+ * Context: any; what it defers is freed in irq_work.
  */
 #include "list.h"
 #include "slab_fast.h"
@@ -147,10 +147,11 @@ static void deactivate_deferred(u64 at)
 	}
 }
 
-__slowpath void free_deferred_objects(void)
+__slowpath void irq_work_func_free_deferred(struct irq_work *work)
 {
-	u64 objects = llist_del_all(&this_cpu()->defer_objects);
-	u64 slabs = llist_del_all(&this_cpu()->defer_slabs);
+	struct shm_cpu *cpu = container_of(work, struct shm_cpu, defer_work);
+	u64 objects = llist_del_all(&cpu->defer_objects);
+	u64 slabs = llist_del_all(&cpu->defer_slabs);
 
 	probe(irq_work_detached);
 	free_deferred(objects);

@@ -30,9 +30,19 @@ static int flush_one(u32 cpu, u64 arg)
 	return error;
 }
 
+static int run_work(u32 cpu, u64 arg)
+{
+	u32 flags = local_irq_save();
+
+	(void)arg;
+	irq_work_run(&shm.cpus[cpu]);
+	local_irq_restore(flags);
+	return 0;
+}
+
 /* indices are in shm_cpu.ipi_func */
-enum { IPI_FLUSH, IPI_RCU };
-static const ipi_fn ipi_table[] = { [IPI_FLUSH] = flush_one, [IPI_RCU] = rcu_serve };
+enum { IPI_FLUSH, IPI_RCU, IPI_WORK };
+static const ipi_fn ipi_table[] = { [IPI_FLUSH] = flush_one, [IPI_RCU] = rcu_serve, [IPI_WORK] = run_work };
 
 void ipi_run(void)
 {
@@ -130,6 +140,11 @@ static int on_each_cpu(u32 func, u64 arg)
 int flush_all(u32 cache)
 {
 	return on_each_cpu(IPI_FLUSH, cache);
+}
+
+int irq_work_run_all(void)
+{
+	return on_each_cpu(IPI_WORK, 0);
 }
 
 int rcu_serve_all(void)
