@@ -163,7 +163,8 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
     config, workload, lib = job.config, todo.workload, arena.core.lib
     names = list(job.vocabulary.designs)
     first_cache = _first_cache(config, workload, arena)
-    codes = frozenset((int(lib.OP_CACHE_ALLOC), int(lib.OP_SHRINK)))
+    of_a_cache = (lib.OP_CACHE_ALLOC, lib.OP_SHRINK, lib.OP_BULK_ALLOC, lib.OP_BULK_FREE)
+    codes = frozenset(map(int, of_a_cache))
     specs = []
     for cpu in range(config.cpus):
         programs = {

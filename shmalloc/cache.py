@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from shmalloc.errors import AllocationFailed, BadFree, ShmallocError
 from shmalloc.flags import gfp_flags
@@ -140,6 +140,56 @@ class KmemCache:
         """Give an object of this cache back without waiting for any lock; otherwise as `free`."""
         self._refuse_other_caches(offset)
         self._calls.free(offset, self._calls.lib.shm_kfree_nolock, offset)
+
+    def alloc_bulk(self, count: int, gfp: int | str = "GFP_KERNEL") -> list[int]:
+        """Allocate *count* objects in one call, or none; may spin.
+
+        Mirrors: mm/slub.c kmem_cache_alloc_bulk (6.18).
+
+        Args:
+            count: 1 to 128.
+            gfp: flags or their names.
+
+        Returns:
+            Offsets of the objects, in bytes.
+
+        Raises:
+            AllocationFailed: with its reason; nothing was allocated.
+            ValueError: another count.
+        """
+        objects = self._objects([0] * self._bulk_count(count))
+        function = self._calls.lib.shm_kmem_cache_alloc_bulk
+        self.info()  # says if the cache is gone
+        self._calls.allocate(function, self.index, gfp_flags(gfp), count, objects)
+        return list(objects)
+
+    def free_bulk(self, offsets: Sequence[int]) -> None:
+        """Give objects of this cache back in one call: those of one slab go together.
+
+        Raises:
+            BadFree: naming the first one that is no live object of this cache, or is there twice; nothing was
+                changed.
+            ValueError: none, or more than 128.
+        """
+        self._bulk_count(len(offsets))
+        for at, offset in enumerate(offsets):
+            self._refuse_other_caches(offset)
+            why = self._calls.why_dead(offset)
+            if why is None and offset in offsets[:at]:
+                why = f"twice in the list, at {offsets.index(offset)} and {at}"
+            if why is not None:
+                raise BadFree(offset, why)
+        objects = self._objects(offsets)
+        self._calls.run(self._calls.lib.shm_kmem_cache_free_bulk, self.index, len(offsets), objects)
+
+    def _bulk_count(self, count: int) -> int:
+        most = int(self._calls.lib.SHM_MAX_BULK)
+        if not 0 < count <= most:
+            raise ValueError(f"count = {count}: allowed are 1 to {most}")
+        return count
+
+    def _objects(self, offsets: Sequence[int]) -> Any:
+        return self._calls.arena.core.ffi.new("uint64_t[]", list(offsets))
 
     def _refuse_other_caches(self, offset: int) -> None:
         owner = cache_of(self._calls.arena, offset)

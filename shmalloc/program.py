@@ -50,9 +50,9 @@ def ops(*lines: Line) -> bytes:
 
     Args:
         *lines: each an op's name (``nop alloc cache_alloc pages_alloc free irq_off irq_on bh_off bh_on nmi
-            irq delay realloc shrink``), or that and a dict of its fields: ``size slot gfp node order
-            cache flags``.  gfp may be a text such as ``"GFP_ATOMIC|__GFP_ZERO"``, flags one such as
-            ``"shared|same"``.
+            irq delay realloc shrink bulk_alloc bulk_free``), or that and a dict of its fields: ``size slot
+            gfp node order cache flags``.  gfp may be a text such as ``"GFP_ATOMIC|__GFP_ZERO"``, flags one
+            such as ``"shared|same"``.  The size of a bulk op is a number of objects, its slot the first one's.
 
     Returns:
         The array, for `Cpu.set_program` or `Cpu.replay`.
@@ -107,6 +107,11 @@ def _field_value(core: Core, key: str, value: int | str) -> int:
     return total
 
 
+def _last_slot(core: Core, op: Any) -> int:
+    bulk = op.code in (core.lib.OP_BULK_ALLOC, core.lib.OP_BULK_FREE)
+    return int(op.slot) + (min(op.size, core.lib.SHM_MAX_BULK) - 1 if bulk and op.size else 0)
+
+
 class OpArray:
     """An op array and its private slots, pinned for the core to use.
 
@@ -132,7 +137,8 @@ class OpArray:
         )
         self.nr_ops = nbytes // size
         if slots is None:
-            slots = 1 + max((op.slot for op in self.ops if not op.flags & core.lib.OPF_SHARED), default=0)
+            private = (op for op in self.ops if not op.flags & core.lib.OPF_SHARED)
+            slots = 1 + max((_last_slot(core, op) for op in private), default=0)
         owner = _slot_words(slots)
         self.slots = memoryview(cast("Buffer", owner)).cast("B").cast("Q")
         self.slots_pointer = ffi.from_buffer("uint64_t[]", owner, require_writable=True)
@@ -152,14 +158,21 @@ class OpArray:
         problems: list[str] = []
         for number, op in enumerate(self.ops):
             shared = op.flags & lib.OPF_SHARED
+            bulk = op.code in (lib.OP_BULK_ALLOC, lib.OP_BULK_FREE)
             limits = {
                 "code": lib.NR_OP_CODES,
                 "order": lib.SHM_MAX_PAGE_ORDER + 1,
                 "slot": header.geometry.nr_slots if shared else len(self.slots),
-                "cache": header.nr_caches if op.code in (lib.OP_CACHE_ALLOC, lib.OP_SHRINK) else 1 << 16,
+                "cache": header.nr_caches
+                if bulk or op.code in (lib.OP_CACHE_ALLOC, lib.OP_SHRINK)
+                else 1 << 16,
                 "node": header.geometry.nr_nodes,
             }
-            if op.code not in (
+            if bulk and not 0 < op.size <= lib.SHM_MAX_BULK:
+                problems.append(f"op {number}: size = {op.size}: allowed are 1 to {lib.SHM_MAX_BULK} objects")
+            elif bulk:
+                limits["slot"] -= op.size - 1
+            elif op.code not in (
                 lib.OP_ALLOC,
                 lib.OP_CACHE_ALLOC,
                 lib.OP_PAGES_ALLOC,

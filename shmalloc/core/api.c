@@ -56,7 +56,7 @@ __export const char *shm_broken_summary(unsigned int variant)
  * The start of a live object: says the oracle, and then the page is its owner's and stands still.
  * Without it: at least a slot of a slab or a large block's first byte, as far as one snapshot tells.
  */
-static bool plausible_object(u64 off)
+bool plausible_object(u64 off)
 {
 	const struct page *page;
 	u32 flags, head, index, size;

@@ -73,6 +73,10 @@ int shm_kmem_cache_shrink(unsigned int cache);
 uint64_t shm_kmem_cache_alloc(unsigned int cache, uint32_t gfp, int node);
 uint64_t shm_kmem_cache_alloc_nolock(unsigned int cache, uint32_t gfp, int node);
 int shm_kmem_cache_free(unsigned int cache, uint64_t off);
+/* size objects or none: their number or 0; size: 1 .. SHM_MAX_BULK */
+uint32_t shm_kmem_cache_alloc_bulk(unsigned int cache, uint32_t gfp, unsigned int size, uint64_t *objects);
+/* -EINVAL: one of them is no live object of the cache, and nothing was changed; else the array is reordered */
+int shm_kmem_cache_free_bulk(unsigned int cache, unsigned int size, uint64_t *objects);
 uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp); /* cache index that serves it, or 0xffffffff */
 /* what one cache of this size would look like: out[0] order, [1] objects, [2] cpu_partial_slabs, [3] min_partial */
 int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out);

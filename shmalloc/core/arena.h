@@ -30,6 +30,7 @@
 #define SHM_RANDOM_SEQ 512
 #define SHM_NO_NODE (-1)
 #define SHM_ZERO_SIZE 16
+#define SHM_MAX_BULK 128     /* objects of one bulk call */
 
 /* geometry flags */
 #define SHM_GEO_FREELIST_RANDOM 0x1u
@@ -543,7 +544,7 @@ struct shm_header {
 
 /* One line of a workload, 24 bytes. */
 enum shm_op_code { OP_NOP, OP_ALLOC, OP_CACHE_ALLOC, OP_PAGES_ALLOC, OP_FREE, OP_IRQ_OFF, OP_IRQ_ON, OP_BH_OFF,
-	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK,
+	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK, OP_BULK_ALLOC, OP_BULK_FREE,
 	OP_FREE_RCU, OP_RCU_LOCK, OP_RCU_UNLOCK, NR_OP_CODES };
 
 #define OPF_SHARED 0x1u   /* slot is in the arena and may be used by other CPUs or by handlers */
@@ -556,9 +557,9 @@ struct shm_op {
 	int8_t node;              /* -1 = any */
 	uint8_t order;            /* OP_PAGES_ALLOC */
 	uint32_t slot;
-	uint32_t size;            /* bytes (OP_ALLOC, OP_REALLOC), loops (OP_DELAY) */
+	uint32_t size;            /* bytes (OP_ALLOC, OP_REALLOC), loops (OP_DELAY), objects (OP_BULK_*) */
 	uint32_t gfp;
-	uint16_t cache;           /* cache table index (OP_CACHE_ALLOC, OP_SHRINK) */
+	uint16_t cache;           /* cache table index (OP_CACHE_ALLOC, OP_SHRINK, OP_BULK_*) */
 	uint16_t pad;
 	uint32_t pad1;
 };

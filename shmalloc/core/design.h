@@ -16,6 +16,9 @@ struct design_ops {
 	struct page *(*pages_alloc)(gfp_t gfp, int node, u32 order);
 	void (*free)(u64 object);
 	void (*pages_free)(struct page *page, u32 order);
+	/* optional: so many objects of a cache or none, into p; the array is reordered by the free */
+	u32 (*alloc_bulk)(struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p);
+	void (*free_bulk)(struct kmem_cache *s, u32 size, u64 *p);
 	bool frees_large;         /* free takes a large kmalloc */
 };
 
@@ -40,6 +43,14 @@ int design_free(u32 design, u64 object);
 int design_pages_free(u32 design, u64 off, u32 order);
 /* after a grace period; -EINVAL: not a live object, or none that can carry a head */
 int design_free_rcu(u32 design, u64 object, u32 head_offset);
+
+/* size objects of a cache into p, or 0 */
+u32 design_alloc_bulk(u32 design, struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p);
+/* objects of one cache; -EINVAL: one is none, and nothing was changed */
+int design_free_bulk(u32 design, struct kmem_cache *s, u32 size, u64 *p);
+
+/* api.c: the start of a live object, as far as can be told */
+bool plausible_object(u64 off);
 
 /* what a request that may wait becomes where waiting is not allowed */
 __helper gfp_t gfp_for_context(gfp_t gfp)

@@ -22,6 +22,11 @@ __slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
 	return alloc_pages(gfp_for_context(gfp), node, order);
 }
 
+__slowtext static u32 alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p)
+{
+	return kmem_cache_alloc_bulk(s, gfp_for_context(gfp), size, p);
+}
+
 const struct design_ops design_kmalloc = {
 	.name = "kmalloc",
 	.summary = "the synchronous kmalloc stack: spins, must not run in NMI",
@@ -31,5 +36,7 @@ const struct design_ops design_kmalloc = {
 	.pages_alloc = pages_alloc,
 	.free = kfree,
 	.pages_free = free_pages,
+	.alloc_bulk = alloc_bulk,
+	.free_bulk = kmem_cache_free_bulk,
 	.frees_large = true,
 };

@@ -3,6 +3,7 @@
  * Replaying op arrays at machine speed: the workload in task context, programs in handlers.
  * Context: any; shm_replay itself task.
  */
+#include "bulk.h"
 #include "design.h"
 #include "rcu.h"
 #include "replay.h"
@@ -157,6 +158,12 @@ static void run_op(const struct runner *r, const struct shm_op *op)
 		if (this_ctx() == CTX_TASK && !irqs_disabled() && shm.caches[op->cache].state == CACHE_LIVE)
 			kmem_cache_shrink(&shm.caches[op->cache]);
 		break;
+	case OP_BULK_ALLOC:
+		op_bulk_alloc(r, op);
+		break;
+	case OP_BULK_FREE:
+		op_bulk_free(r, op);
+		break;
 	case OP_FREE_RCU:
 		op_free_rcu(r, op);
 		break;
@@ -228,8 +235,11 @@ void program_run(enum shm_irq_kind kind)
 
 static bool op_ok(const struct shm_op *op)
 {
-	bool needs_cache = op->code == OP_CACHE_ALLOC || op->code == OP_SHRINK;
+	bool bulk = op->code == OP_BULK_ALLOC || op->code == OP_BULK_FREE;
+	bool needs_cache = bulk || op->code == OP_CACHE_ALLOC || op->code == OP_SHRINK;
 
+	if (bulk && (!op->size || op->size > SHM_MAX_BULK))
+		return false;
 	return op->code < NR_OP_CODES && op->order <= SHM_MAX_PAGE_ORDER &&
 	       (!needs_cache || op->cache < shm.hdr->nr_caches);
 }

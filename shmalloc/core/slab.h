@@ -171,6 +171,10 @@ void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u64 tail, u3
 u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node);
 void kmem_cache_free(struct kmem_cache *s, u64 object);
 
+/* slub_bulk.c */
+u32 kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p);
+void kmem_cache_free_bulk(struct kmem_cache *s, u32 size, u64 *p);
+
 /* slub_nolock.c */
 u64 kmalloc_nolock(u64 size, gfp_t gfp, int node);
 u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node);

@@ -19,6 +19,7 @@ ALLOCATOR = {
     "rcu.c",
     "slab_common.c",
     "slub.c",
+    "slub_bulk.c",
     "slub_cache.c",
     "slub_debug.c",
     "slub_lists.c",

@@ -34,9 +34,32 @@ def preempted_put(rig: Rig) -> None:
     assert rig.fired() == 1
 
 
+def aba_of_a_bulk_call(rig: Rig) -> None:
+    """Two objects by one bulk call, in an irq between read and exchange of a fast path; one of them goes back.
+
+    Then the freelist begins as before and goes on otherwise: requests for two nodes in turn have the slab given up
+    and taken back, so that no fast path of the irq moves the tid.  W is put before X, the first free one.
+    """
+    first = cpu_slab(rig).ready[-1]
+    atomic = {**A, "gfp": "GFP_ATOMIC"}
+    irq = rig.program(
+        ("bulk_alloc", {"cache": rig.cache_index(), "size": 2, "slot": 1}),  # X, and Y, which is believed to be next
+        ("alloc", {**atomic, "node": 1, "slot": 3}),  # the slab is given up
+        ("free", {"slot": 1}), ("free", {"slot": 0}),  # X and W go back, W in front
+        ("alloc", {**atomic, "node": 0, "slot": 4}),  # W: and X is the first free one again
+        holds=[first],
+        design=SPINNING,
+    )  # fmt: skip
+    rig.arm("alloc_fastpath", "irq", irq)
+    rig.alloc(node=0)
+    assert rig.fired() == 1
+    rig.alloc(node=0)
+
+
 CONTROLS = (
     Control("k07", "lock_rules", "broken_rule", overtaken_free, "waited for in NMI"),
     Control("k41", "audit", "corruption", preempted_put, "cpu slab of CPU 0 and cpu partial list"),
+    Control("k43", "oracle", "corruption", aba_of_a_bulk_call, "already owned", {"nr_nodes": 2}),
 )
 
 
