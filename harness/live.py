@@ -11,12 +11,15 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+# command -> module of shmalloc with a function of that name (arena -> text), summary
 _VIEWS = {
-    "slabinfo": "slab caches, as /proc/slabinfo",
-    "buddyinfo": "free blocks by order, as /proc/buddyinfo",
-    "zoneinfo": "zones, watermarks and pagesets, as /proc/zoneinfo",
-    "numastat": "NUMA counters of each node",
-    "pagetypeinfo": "free pages by migratetype, as /proc/pagetypeinfo",
+    "slabinfo": ("procfs", "slab caches, as /proc/slabinfo"),
+    "buddyinfo": ("procfs", "free blocks by order, as /proc/buddyinfo"),
+    "zoneinfo": ("procfs", "zones, watermarks and pagesets, as /proc/zoneinfo"),
+    "numastat": ("procfs", "NUMA counters of each node"),
+    "pagetypeinfo": ("procfs", "free pages by migratetype, as /proc/pagetypeinfo"),
+    "rcu": ("backlog", "grace periods, readers, and callbacks that wait, by CPU"),
+    "deferred": ("backlog", "what was left for irq_work, or for a zone's lock"),
 }
 _PASSED, _FAILED, _USAGE = 0, 1, 2
 
@@ -36,7 +39,7 @@ def add_commands(commands: Any) -> None:
     which = rm_parser.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", help="of the arena, as ls shows it")
     which.add_argument("--stale", action="store_true", help="all that nobody uses any more")
-    for name, summary in _VIEWS.items():
+    for name, (_, summary) in _VIEWS.items():
         parser = commands.add_parser(name, help=summary, description=f"Print {summary}.")
         parser.set_defaults(command=view, view=name)
         parser.add_argument("name", nargs="?", help="of the arena; may be left out if there is one only")
@@ -118,14 +121,16 @@ def rm(arguments: argparse.Namespace) -> int:
 
 def view(arguments: argparse.Namespace) -> int:
     """Print one view of a live arena."""
-    from shmalloc import procfs
+    from importlib import import_module
+
     from shmalloc.arena import Arena
 
     name = arguments.name or _only()
     if name is None:
         return _USAGE
     with Arena.attach(name) as arena:
-        print(getattr(procfs, arguments.view)(arena), end="")
+        module = import_module(f"shmalloc.{_VIEWS[arguments.view][0]}")
+        print(getattr(module, arguments.view)(arena), end="")
     return _PASSED
 
 
