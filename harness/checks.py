@@ -104,6 +104,8 @@ def _names(config: Config, vocabulary: Vocabulary) -> Iterator[Problem]:
             yield Problem(path, None, "allowed is either a condition or a verdict, one of them")
         if spec.condition is not None:
             yield from _expression(f"{path}.condition", spec.condition, vocabulary, facts)
+        for why in expect.template_mistakes(spec.measured or "", vocabulary, facts):
+            yield Problem(f"{path}.measured", shown(spec.measured), why)
         if spec.verdict is not None and spec.verdict not in vocabulary.verdicts:
             yield Problem(f"{path}.verdict", shown(spec.verdict), one_of(vocabulary.verdicts))
         for problem in expect.selector_problems(spec.cell, vocabulary):

@@ -63,7 +63,7 @@ def _say(text: str, status: int) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run experiments."""
-    from harness import matrix, report, results, runs, vocabulary
+    from harness import claims, matrix, report, results, runs, vocabulary
     from harness.interruption import Interrupted, Interruption
     from harness.progress import choose
 
@@ -91,11 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             progress.close()
     if arguments.json:
-        print(json.dumps({"runs": finished}, indent=1, allow_nan=False))
+        found = {"runs": finished, "claims": claims.of(finished)}
+        print(json.dumps(found if found["claims"] else {"runs": finished}, indent=1, allow_nan=False))
     else:
         console = report.stdout_console()
         for made in finished:
-            report.print_run(made, console)
+            if len(finished) == 1 or not claims.speaks_for(made):
+                report.print_run(made, console)
+        claims.print_table(finished, console)
         console.print(f"results in {out}", style="dim", soft_wrap=True)
     return PASSED if all(map(results.passed, finished)) else FAILED
 

@@ -164,6 +164,9 @@ class ExpectSpec(Table):
     condition: str | None = None
     verdict: str | None = None
     kind: Literal["test", "claim"] = "test"
+    measured: str | None = Field(
+        None, description='what to say was measured: a text with values, "{allocs} of {allocs + 3}"'
+    )
     cell: dict[str, Any] = Field(default_factory=dict, description="keys and values of the cells it is about")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from harness.problems import one_of, unknown
 from harness.results import blank_cell
 from harness.vocabulary import OK, Vocabulary
 
+_IN_BRACES = re.compile(r"\{([^{}]+)\}")
+_MANY = 10_000
 _NAMED = {"design": lambda v: list(v.designs), "broken": lambda v: list(v.broken)}
 
 
@@ -41,6 +44,36 @@ def mistakes(text: str, vocabulary: Vocabulary, facts: Iterable[str] = ()) -> li
         except ExpressionError as error:
             found.append(str(error))
     return found
+
+
+def template_mistakes(text: str, vocabulary: Vocabulary, facts: Iterable[str] = ()) -> list[str]:
+    """List what is wrong with the expressions in a text that says what was measured."""
+    parts = _IN_BRACES.findall(text)
+    if "{" in _IN_BRACES.sub("", text) or "}" in _IN_BRACES.sub("", text):
+        return ["braces do not match; allowed is a text with expressions in braces: {allocs}"]
+    facts = tuple(facts)
+    return [
+        why for part in parts for why in mistakes(f"({part}) == 0", vocabulary, facts) if "text" not in why
+    ]
+
+
+def fill_in(text: str, cell: Mapping[str, Any], other: expression.Lookup | None = None) -> str:
+    """Put values into the braces of a text."""
+
+    def value(found: re.Match[str]) -> str:
+        try:
+            return number(expression.value(found[1], cell, other))
+        except ExpressionError as error:
+            return f"({error})"
+
+    return _IN_BRACES.sub(value, text)
+
+
+def number(value: Any) -> str:
+    """Write a measured value."""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:,.4g}" if abs(value) < _MANY else f"{value:,.0f}"
+    return f"{value:,.0f}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def parse_selector(text: str) -> dict[str, Any]:
@@ -123,7 +156,8 @@ def judge(cells: Sequence[Cell], results: Sequence[Mapping[str, Any]]) -> list[d
     """Evaluate the expectations of a run.
 
     Args: cells, results: the cells that ran, and what each came to, in the same order.
-    Returns: {text, kind, measured, holds} for each; holds is null if it is about no cell that ran.
+    Returns: {text, kind, measured, holds} for each, and `said`, what was measured in words, if the config says
+        how; holds is null if it is about no cell that ran.
     """
     pairs = list(zip(cells, results, strict=True))
     return [_judge(spec, pairs) for spec in cells[0].config.expect]
@@ -134,12 +168,25 @@ def _judge(spec: ExpectSpec, pairs: list[tuple[Cell, Mapping[str, Any]]]) -> dic
     if spec.condition is not None and _is_about_run(spec.condition):
         chosen = chosen[:1]
     outcomes = {cell.id: _outcome(spec, result, pairs) for cell, result in chosen}
+    said = {}
+    if spec.measured is not None:
+        texts = {cell.id: fill_in(spec.measured, result, _others(pairs)) for cell, result in chosen}
+        same = len(set(texts.values())) == 1
+        said["said"] = (
+            next(iter(texts.values())) if same else "; ".join(f"{i}: {t}" for i, t in texts.items())
+        )
     measured: Any = {name: outcome.measured for name, outcome in outcomes.items()}
     if len(outcomes) == 1:
         measured = next(iter(measured.values()))
     text = spec.text or spec.condition or f"verdict is {spec.verdict}"
     holds = all(outcome.holds for outcome in outcomes.values()) if outcomes else None
-    return {"text": text, "kind": spec.kind, "measured": measured if outcomes else None, "holds": holds}
+    return {
+        "text": text,
+        "kind": spec.kind,
+        "measured": measured if outcomes else None,
+        "holds": holds,
+        **said,
+    }
 
 
 def _is_about_run(condition: str) -> bool:
@@ -152,6 +199,11 @@ def _outcome(
 ) -> Outcome:
     if spec.condition is None:
         return Outcome(result["verdict"] == spec.verdict, result["verdict"])
+    return _safely(spec.condition, result, _others(pairs))
+
+
+def _others(pairs: list[tuple[Cell, Mapping[str, Any]]]) -> expression.Lookup:
+    """Return what finds another cell of the run by its selector."""
 
     def other(selector: str) -> Mapping[str, Any]:
         found = [r for cell, r in pairs if matches(parse_selector(selector), cell.config)]
@@ -159,7 +211,7 @@ def _outcome(
             raise ExpressionError(f'cells["{selector}"]: {len(found)} cells of this run; one is wanted')
         return found[0]
 
-    return _safely(spec.condition, result, other)
+    return other
 
 
 def _safely(text: str, cell: Mapping[str, Any], other: expression.Lookup | None) -> Outcome:

@@ -155,12 +155,13 @@ def evaluate(text: str, cell: Mapping[str, Any], other: Lookup | None = None) ->
     return Outcome(holds, found)
 
 
-def value(text: str, names: Mapping[str, Any]) -> Value:
-    """Return the value of an expression: a number, or None if it has none.
+def value(text: str, names: Mapping[str, Any], other: Lookup | None = None) -> Value:
+    """Return the value of an expression: a number or a text, or None if it has none.
 
+    Args: as for `evaluate`.
     Raises: ExpressionError.
     """
-    return _value(parse(text), names, None)  # type: ignore[no-any-return]
+    return _value(parse(text), names, other)  # type: ignore[no-any-return]
 
 
 def _spelled(path: tuple[str | None, list[str]]) -> str:

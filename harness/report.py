@@ -203,7 +203,12 @@ def _expectations(expectations: Sequence[Run]) -> Iterator[Text]:
         style = {True: "green", False: "red" if entry["kind"] == "test" else "yellow", None: "dim"}[
             entry["holds"]
         ]
-        yield Text(f"{entry['kind']}: {entry['text']}: {holds} ({measured(entry['measured'])})", style=style)
+        yield Text(f"{entry['kind']}: {entry['text']}: {holds} ({said(entry)})", style=style)
+
+
+def said(entry: Run) -> str:
+    """Write what an expectation measured: in the config's words, if it has some."""
+    return str(entry["said"]) if entry.get("said") else measured(entry["measured"])
 
 
 def measured(value: Any) -> str:
