@@ -52,9 +52,8 @@ def template_mistakes(text: str, vocabulary: Vocabulary, facts: Iterable[str] = 
     if "{" in _IN_BRACES.sub("", text) or "}" in _IN_BRACES.sub("", text):
         return ["braces do not match; allowed is a text with expressions in braces: {allocs}"]
     facts = tuple(facts)
-    return [
-        why for part in parts for why in mistakes(f"({part}) == 0", vocabulary, facts) if "text" not in why
-    ]
+    found = [why for part in parts for why in mistakes(f"({part}) == 0", vocabulary, facts)]
+    return [why for why in found if "cannot be compared" not in why]  # a text is as good as a number here
 
 
 def fill_in(text: str, cell: Mapping[str, Any], other: expression.Lookup | None = None) -> str:

@@ -79,7 +79,7 @@ class Nested:
         self._lines.append((code, {**fields, "slot": slot}))
         self._ops.append(_Op(text, slot, True, self._step))
 
-    def free(self, name: str, count: int, *, lifo: bool = False) -> None:
+    def free(self, name: str, count: int, *, lifo: bool = False, code: str = "free") -> None:
         """Add ops that free objects: those of this program, then those that the script holds."""
         slots = self._by_name.get(name, [])
         mine = slots[::-1][:count] if lifo else slots[:count]
@@ -89,8 +89,8 @@ class Nested:
             self._start[slot] = held
             mine = [*mine, slot]
         for slot in mine:
-            self._lines.append(("free", {"slot": slot}))
-            self._ops.append(_Op(f"free {name or 'an object'}", slot, False, self._step))
+            self._lines.append((code, {"slot": slot}))
+            self._ops.append(_Op(f"{code} {name or 'an object'}", slot, False, self._step))
 
     def cache(self, name: str | int) -> int:
         """Return the index of a cache, as ops name it."""

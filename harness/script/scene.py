@@ -221,10 +221,13 @@ class Scene:
     # --- the end ------------------------------------------------------------------------------
 
     def close_windows(self) -> None:
-        """Let irqs and softirqs come again on every CPU."""
+        """End read-side sections, let irqs and softirqs come again, on every CPU."""
         for cpu in self.cpus:
             while self.arena.item("struct shm_cpu", "cpus", cpu.number).bh_count:
                 cpu.run(self.lib.shm_bh_enable)
+            for domain in range(self.lib.NR_RCU_DOMAINS):
+                while self.arena.item("struct shm_cpu", "cpus", cpu.number).rcu[domain].nesting:
+                    cpu.run(self.lib.shm_rcu_read_unlock, domain)
             cpu.run(self.lib.shm_irq_restore, 0)
         self.collect()
 
@@ -244,4 +247,6 @@ class Scene:
                 freed += 1
         for cpu in self.cpus:
             cpu.run_irq_work()
+        for cpu in self.cpus:
+            cpu.run(self.lib.shm_rcu_barrier)
         return freed
