@@ -11,12 +11,13 @@ from harness.config import SLAB_DEBUG, ZONES, ArenaSpec, Config
 from harness.problems import Problem, one_of, shown
 from harness.script import check as script
 from harness.vocabulary import KINDS, Vocabulary
-from harness.workload.spec import sharing_problems
+from harness.workload.spec import MapSpec, sharing_problems
 
 if TYPE_CHECKING:
     from shmalloc.geometry import Geometry
 
 _PERMILLE = 1000
+_POOL_DESIGNS = {"prealloc", "objpool"}
 _MOST_KMALLOC_CACHES = 4 * 13  # types x size classes, if there is a DMA zone
 # Geometry's attribute -> our key
 _KEYS = {
@@ -25,6 +26,8 @@ _KEYS = {
     "nr_nodes": "arena.nodes",
     "zone_permille": "arena.zones",
     "seed": "seed",
+    "pool_size": "pool.size",
+    "pool_entries": "pool.entries",
 }
 
 
@@ -34,8 +37,14 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
     Args: config: the cell.  vocabulary: the names that exist.  wrong: paths of keys that were put aside,
         about which nothing more is said.
     """
-    found = [*_flavour(config), *_cpus(config), *_interrupts(config), *_names(config, vocabulary)]
-    found += script.problems(config, vocabulary)
+    found = [
+        *_flavour(config),
+        *_cpus(config),
+        *_pools(config),
+        *_interrupts(config),
+        *_names(config, vocabulary),
+        *script.problems(config, vocabulary),
+    ]
     if not any(path.startswith("arena") for path in wrong | {problem.path for problem in found}):
         found += _arena(config)
     return [problem for problem in found if problem.path not in wrong]
@@ -68,6 +77,17 @@ def _cpus(config: Config) -> Iterator[Problem]:
         yield Problem("arena.zones", shown(arena.zones), "allowed are shares above 0 on every node")
     if config.ops is not None and config.ops < config.cpus:
         yield Problem("ops", shown(config.ops), f"allowed is at least one for each of {config.cpus} CPUs")
+
+
+def _pools(config: Config) -> Iterator[Problem]:
+    pool, room = config.pool, config.arena.size
+    uses = {config.design, *(config.interrupt(kind).design for kind in KINDS)} & _POOL_DESIGNS
+    if uses and pool.size * pool.entries > room:
+        allowed = f"allowed are at most {room // pool.size} of {pool.size} bytes in an arena of {room} bytes"
+        yield Problem("pool.entries", shown(pool.entries), allowed)
+    if isinstance(config.workload, MapSpec) and config.workload.map_bytes > room:
+        allowed = f"a map of {config.workload.map_bytes} bytes does not fit an arena of {room} bytes"
+        yield Problem("workload.entries", shown(config.workload.entries), allowed)
 
 
 def _interrupts(config: Config) -> Iterator[Problem]:
@@ -155,6 +175,8 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
         bpf_low_bytes=arena.bpf_low_bytes,
         rcu_gp_us=arena.rcu_gp_us,
         rcu_stall_ms=arena.rcu_stall_ms,
+        pool_size=config.pool.size,
+        pool_entries=config.pool.entries,
         slab_debug=sum(SLAB_DEBUG[letter] for letter in arena.slab_debug),
         zone_permille=zone_permille(arena),
         distance=arena.distance,

@@ -132,6 +132,13 @@ class ArenaSpec(Table):
     slab_debug: Annotated[str, AfterValidator(_debug)] = Field("", description="slab_debug= letters: FZPUT")
 
 
+class PoolSpec(Table):
+    """The pools of the designs prealloc and objpool."""
+
+    size: int = Field(256, ge=8, le=int(_LIMITS.SHM_MAX_POOL_SIZE), description="bytes of an element")
+    entries: int = Field(1024, ge=1, le=int(_LIMITS.SHM_MAX_POOL_ENTRIES))
+
+
 class InterruptSpec(Table):
     """Where interrupts of one kind come from, and what their handler does."""
 
@@ -193,6 +200,7 @@ class Config(Table):
     lock_rules: bool | None = Field(None, description="lock-rule checker; default: on in checked")
     deadline_s: float = Field(10.0, gt=0, le=3600, description="CPU seconds without progress: stall")
     arena: ArenaSpec = Field(default_factory=ArenaSpec)
+    pool: PoolSpec = Field(default_factory=PoolSpec)
     workload: WorkloadSpec = Field(default_factory=lambda: parse_workload({"kind": "mix"}))
     interrupts: InterruptSpecs = Field(default_factory=InterruptSpecs)
     let: dict[str, int | float | str | bool] = Field(

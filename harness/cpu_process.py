@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One CPU of a run: a fresh interpreter that binds to its slot, replays its ops and drains what it holds.
 
-Phases, each finished by all before the next begins: 1 ready, 2 replayed, 3 drained, 4 the end. The parent
-audits between 2 and 3, and between 3 and 4. `python -m harness.cpu_process SEGMENT PARENT < spec.json`.
+Phases, each finished by all before the next begins: 1 ready, 2 replayed, 3 drained, 4 torn down, 5 the end.
+The parent audits between 2 and 3, and between 4 and 5. `python -m harness.cpu_process SEGMENT PARENT < spec.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness import child
 from harness.child import Child
 from shmalloc.arena import Arena
 
-READY, REPLAYED, DRAINED = 1, 2, 3
+READY, REPLAYED, DRAINED, TORN_DOWN = 1, 2, 3, 4
 _KINDS = {"nmi": "KIND_NMI", "irq": "KIND_IRQ"}
 _WAIT_S = 2.0  # how often an orphan notices that it is one, should the signal have been missed
 
@@ -41,12 +41,15 @@ class CpuProcess:
         """Live through all phases and exit."""
         self._bind()
         self._create_caches()
+        self._set_up()
         self._set_programs()
         self._meet(READY)
         replay = self._replay()
         self._meet(REPLAYED)
         drained = self._drain(replay)
         self._meet(DRAINED)
+        self._tear_down()
+        self._meet(TORN_DOWN)
         self._check("unbind", self.lib.shm_cpu_unbind(self.spec["cpu"]))
         self.child.end(child.FINISHED, done=replay.done, elapsed=replay.elapsed, drained=drained)
 
@@ -74,6 +77,22 @@ class CpuProcess:
             index = self.lib.shm_kmem_cache_create(name.encode(), size, align, flags, ctor)
             if self._check(f"create the cache {name}", index) != wanted:
                 raise RuntimeError(f"the cache {name} has index {index}; the ops were made for {wanted}")
+
+    def _set_up(self) -> None:
+        """Prepare designs and create maps, on the one CPU that was told to, before anybody uses them."""
+        for design in self.spec["designs"]:
+            self._check(f"set up design {design}", self.lib.shm_design_setup(design))
+        for wanted, (design, key, value, entries) in enumerate(self.spec["maps"]):
+            index = self.lib.shm_map_create(design, key, value, entries, 0)
+            if self._check(f"create a map of {entries} entries", index) != wanted:
+                raise RuntimeError(f"the map has index {index}; the ops were made for {wanted}")
+
+    def _tear_down(self) -> None:
+        """Take down what `_set_up` has set up: when nobody uses it any more."""
+        for index in range(len(self.spec["maps"])):
+            self._check(f"destroy map {index}", self.lib.shm_map_destroy(index))
+        for design in self.spec["designs"]:
+            self._check(f"tear down design {design}", self.lib.shm_design_teardown(design))
 
     def _ops_at(self, place: list[int]) -> Any:
         """Point to ops in the parent's memfd: [offset in bytes, number]."""

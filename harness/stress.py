@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness import verdicts
 from harness.checks import geometry
 from harness.config import Cell, Config
-from harness.cpu_process import DRAINED, READY, REPLAYED
+from harness.cpu_process import DRAINED, READY, REPLAYED, TORN_DOWN
 from harness.expect import expected_verdict, must_happen
 from harness.interruption import Interruption
 from harness.memory import Sample, Sampler
@@ -188,6 +188,12 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
                 "caches": []
                 if cpu
                 else [[c.name, c.size, c.align, c.flags, c.ctor] for c in workload.caches],
+                "designs": [] if cpu else _designs_to_set_up(config, todo, job.vocabulary),
+                "maps": []
+                if cpu
+                else [
+                    [names.index(config.design), m.key_bytes, m.value_bytes, m.entries] for m in workload.maps
+                ],
                 "max_ops": config.ops_of(cpu),
                 "seconds": config.seconds,
                 "sample": config.sample,
@@ -202,6 +208,12 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
             }
         )
     return specs
+
+
+def _designs_to_set_up(config: Config, todo: Plan, vocabulary: Vocabulary) -> list[int]:
+    """Return the numbers of the designs that tasks and handlers use."""
+    used = {config.design, *(handler_design(config, kind, vocabulary) for kind in todo.programs)}
+    return [number for number, name in enumerate(vocabulary.designs) if name in used]
 
 
 def _first_cache(config: Config, workload: Workload, arena: Arena) -> int:
@@ -245,9 +257,11 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
         return  # to free what is corrupt would prove nothing more
     crew.open_phase(REPLAYED)
     crew.wait_phase(DRAINED, tick)
+    crew.open_phase(DRAINED)
+    crew.wait_phase(TORN_DOWN, tick)
     sampler.last()
     _note_audit(found, audit(arena, expect_live=False), "after the drain")
-    crew.open_phase(DRAINED)
+    crew.open_phase(TORN_DOWN)
     found.reports = crew.wait_exits()
 
 

@@ -19,6 +19,7 @@ from shmalloc.errors import (
     DeadlockProved,
     GeometryError,
     HostileArena,
+    MapError,
     NoRoom,
     NotAnArena,
     NotBound,
@@ -29,6 +30,7 @@ from shmalloc.errors import (
     WrongThread,
 )
 from shmalloc.geometry import Geometry
+from shmalloc.maps import HashMap
 from shmalloc.program import Program, ops
 from shmalloc.replay import ReplayResult
 from shmalloc.units import format_bytes, parse_bytes
@@ -46,8 +48,10 @@ __all__ = [
     "DeadlockProved",
     "Geometry",
     "GeometryError",
+    "HashMap",
     "HostileArena",
     "KmemCache",
+    "MapError",
     "NoRoom",
     "NotAnArena",
     "NotBound",

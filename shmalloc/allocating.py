@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shmalloc import views
+from shmalloc import designs, views
 from shmalloc.cache import KmemCache
 from shmalloc.design_calls import DesignCalls
 from shmalloc.errors import BadFree, ShmallocError
 from shmalloc.flags import gfp_flags, slab_flags
+from shmalloc.maps import HashMap
 from shmalloc.objects import cache_at, cache_name
 
 if TYPE_CHECKING:
@@ -219,6 +220,42 @@ class Allocating:
     def flush_all(self, cache: KmemCache | None = None) -> None:
         """Make every CPU give up its slabs of one cache, or of all."""
         self._calls.run(self._lib.shm_flush_all, 0xFFFFFFFF if cache is None else cache.index)
+
+    # --- hash maps ----------------------------------------------------------------------------
+
+    def map_create(self, design: str, key_bytes: int, value_bytes: int, max_entries: int) -> HashMap:
+        """Make a hash map whose elements a design allocates.
+
+        Mirrors: kernel/bpf/hashtab.c htab_map_alloc (6.18).
+
+        Args:
+            design: such as "prealloc".
+            key_bytes: 1 to 512.
+            value_bytes: 1 to 1 MiB.
+            max_entries: elements that it may have; the buckets are the next power of two.
+
+        Returns:
+            The map.
+
+        Raises:
+            ShmallocError: a size is out of range, the table of maps is full, or there is no memory.
+        """
+        index = self._calls.run(
+            self._lib.shm_map_create, designs.index(design), key_bytes, value_bytes, max_entries, 0
+        )
+        return HashMap(self._calls, index)
+
+    def map(self, index: int) -> HashMap:
+        """Look at a map that somebody has made.
+
+        Raises:
+            ShmallocError: there is no such map.
+        """
+        if not 0 <= index < self.arena.header.geometry.max_maps or not (
+            self.arena.item("struct shm_map", "maps", index).state == self._lib.MAP_LIVE
+        ):
+            raise ShmallocError(f"map {index}: {self.arena.name} has no such map")
+        return HashMap(self._calls, index)
 
     # --- designs ------------------------------------------------------------------------------
 

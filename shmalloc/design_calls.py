@@ -30,6 +30,22 @@ class DesignCalls:
     def __repr__(self) -> str:
         return f"<design {self.name}>"
 
+    def setup(self) -> None:
+        """Prepare the design in this arena, before it is used; again is no error. Context: task.
+
+        Raises:
+            ShmallocError: there is no memory for it, or the geometry has nothing of what it needs.
+        """
+        self._calls.run(self._calls.lib.shm_design_setup, self._index)
+
+    def teardown(self) -> None:
+        """Have the design give all memory back; nothing of it may be in use. Context: task.
+
+        Raises:
+            ShmallocError: objects or maps of the design are in use.
+        """
+        self._calls.run(self._calls.lib.shm_design_teardown, self._index)
+
     def alloc(self, size: int, gfp: int | str = "GFP_ATOMIC", node: int = -1) -> int:
         """Allocate *size* bytes.
 

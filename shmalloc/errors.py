@@ -15,6 +15,7 @@ __all__ = [
     "DeadlockProved",
     "GeometryError",
     "HostileArena",
+    "MapError",
     "NoRoom",
     "NotAnArena",
     "NotBound",
@@ -118,6 +119,17 @@ class DeadlockProved(ShmallocError):
 
 
 # --- memory ---------------------------------------------------------------------------------------
+
+
+class MapError(ShmallocError):
+    """A hash map refused an update, a lookup or a delete.
+
+    Attributes: name: of the error: E2BIG, ENOMEM, EEXIST, ENOENT, EDEADLK or ETIMEDOUT.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        super().__init__(text)
 
 
 class AllocationFailed(ShmallocError, MemoryError):

@@ -51,6 +51,9 @@ class Geometry:
         bpf_low_bytes: low watermark of bpf_mem_alloc for sizes above 256, in bytes; high is three times that.
         rcu_gp_us: how long a grace period lasts at least, unless somebody waits for it.
         rcu_stall_ms: a reader that delays a grace period for longer is named, and the run is stalled.
+        pool_size: bytes of an element of the pools of the designs prealloc and objpool; 0 = no pools.
+        pool_entries: elements of each of those pools; memory is taken when the design is set up.
+        max_maps: hash maps that there can be.
         zone_permille: a row per node, a column per zone type (DMA, DMA32, NORMAL, MOVABLE): share of all
             pages, together 1000.  None = all NORMAL, nodes alike.
         distance: a row per node; 10 = local.  None = 10 and 20.
@@ -78,6 +81,9 @@ class Geometry:
     bpf_low_bytes: int = 8192
     rcu_gp_us: int = 3000
     rcu_stall_ms: int = 21_000
+    pool_size: int = 256
+    pool_entries: int = 1024
+    max_maps: int = 4
     zone_permille: Sequence[Sequence[int]] | None = None
     distance: Sequence[Sequence[int]] | None = None
     cpu_node: Sequence[int] | None = None
@@ -214,6 +220,9 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         "bpf_low_bytes": (0, 1 << 20),
         "rcu_gp_us": (0, 0xFFFFFFFF),
         "rcu_stall_ms": (1, 0xFFFFFFFF),
+        "pool_size": (0, lib.SHM_MAX_POOL_SIZE),
+        "pool_entries": (1, lib.SHM_MAX_POOL_ENTRIES),
+        "max_maps": (0, lib.SHM_MAX_MAPS),
         "seed": (0, 2**64 - 1),
     }
     problems = _size_form_problems(geometry.size_bytes, lib.SHM_PAGE_SIZE)

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.workload.decorate import decorate, share_remotely
 from harness.workload.generate import generate
+from harness.workload.maps import workload_maps
 from harness.workload.mix import mix_caches
 from harness.workload.model import CacheSpec, Notes, Part, Place, Program, Workload
 from harness.workload.program_spec import AnyProgram
@@ -19,6 +20,7 @@ from harness.workload.spec import (
     AnyWorkload,
     GeneratedSpec,
     LocalSpec,
+    MapSpec,
     MixSpec,
     ProducerConsumerSpec,
     ProgramSpec,
@@ -78,6 +80,7 @@ def build(spec: AnyWorkload, *, cpus: int, seed: int, base_dir: Path, nodes: int
         handler_slots=spec.shared_with_handlers,
         handler_base=tuple(place.handler_base for place in places),
         notes=_notes(spec, parts, trace),
+        maps=workload_maps(spec) if isinstance(spec, MapSpec) else (),
     )
 
 

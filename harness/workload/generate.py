@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.workload.maps import generate_map
 from harness.workload.mix import generate_mix
 from harness.workload.model import Part, Place
 from harness.workload.ops import IntArray, code_of, insert, make_ops
@@ -18,6 +19,7 @@ from harness.workload.spec import (
     AnyWorkload,
     BatchSpec,
     BurstSpec,
+    MapSpec,
     MixSpec,
     PairSpec,
     ProducerConsumerSpec,
@@ -146,5 +148,6 @@ _GENERATORS: dict[type, Callable[..., Part]] = {
     BurstSpec: generate_burst,
     WaveSpec: generate_wave,
     MixSpec: generate_mix,
+    MapSpec: generate_map,
     ProducerConsumerSpec: generate_producer_consumer,
 }

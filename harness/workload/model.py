@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from harness.workload.ops import OpArray
 
-__all__ = ["CacheSpec", "Notes", "Part", "Place", "Program", "Workload"]
+__all__ = ["CacheSpec", "HashMapSpec", "Notes", "Part", "Place", "Program", "Workload"]
 
 #: What was done to make a workload: counts and names, for the run's result.
 Notes = dict[str, int | float | str | list[str]]
@@ -31,6 +31,24 @@ class CacheSpec:
 
 
 @dataclass(frozen=True)
+class HashMapSpec:
+    """A hash map that a workload needs.
+
+    Attributes:
+        key_bytes, value_bytes: sizes.
+        entries: max_entries.
+        keys: numbers below this are used as keys.
+        zipf: exponent of how often each is used; 0 = all alike.
+    """
+
+    key_bytes: int
+    value_bytes: int
+    entries: int
+    keys: int
+    zipf: float = 0.0
+
+
+@dataclass(frozen=True)
 class Workload:
     """Op arrays for all CPUs of a run.
 
@@ -42,6 +60,7 @@ class Workload:
         handler_slots: shared slots per CPU that its handlers' programs may use.
         handler_base: the first of those, for each CPU.
         notes: what was done.
+        maps: of a map op, op["cache"] is an index into this.
     """
 
     ops: tuple[OpArray, ...]
@@ -51,6 +70,7 @@ class Workload:
     handler_slots: int
     handler_base: tuple[int, ...]
     notes: Notes = field(default_factory=dict)
+    maps: tuple[HashMapSpec, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ __all__ = [
     "AnyProgram",
     "BurstProgram",
     "FreeProgram",
+    "MapProgram",
     "MixProgram",
     "PagesProgram",
     "ProgramBase",
@@ -91,6 +92,17 @@ class BurstProgram(ProgramBase):
     count: int = Field(default=32, ge=1, le=4096)
 
 
+class MapProgram(ProgramBase):
+    """`map`: updates, lookups and deletes of the workload's hash map.
+
+    Attributes: update, delete: shares of the ops; the rest are lookups.
+    """
+
+    kind: Literal["map"]
+    update: Share = 0.5
+    delete: Share = 0.25
+
+
 class MixProgram(ProgramBase):
     """`mix`: random lifetimes over `slots` private slots and, if there are any, the shared ones."""
 
@@ -108,6 +120,7 @@ AnyProgram = (
     | AbaProgram
     | PagesProgram
     | BurstProgram
+    | MapProgram
     | MixProgram
 )
 _KINDS: dict[str, type[AnyProgram]] = by_kind(get_args(AnyProgram))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.workload.maps import make_map_ops
 from harness.workload.mix import random_lifetimes
 from harness.workload.model import Program, Workload
 from harness.workload.ops import OpArray, code_of, make_ops
@@ -18,6 +19,7 @@ from harness.workload.program_spec import (
     AnyProgram,
     BurstProgram,
     FreeProgram,
+    MapProgram,
     MixProgram,
     PagesProgram,
     ProgramBase,
@@ -56,6 +58,8 @@ def make_program(spec: AnyProgram, cpu: int, workload: Workload, rng: np.random.
         raise WorkloadError(
             f'program of kind "{spec.kind}" needs workload.shared_with_handlers of at least 1, which is 0'
         )
+    if isinstance(spec, MapProgram):
+        return _map(spec, workload, rng)
     make: Callable[[Any, _Shared, np.random.Generator], Program] = _MAKERS[type(spec)]
     program = make(spec, shared, rng)
     step = spec.per_interrupt or program.per_interrupt
@@ -134,6 +138,13 @@ def _burst(spec: BurstProgram, shared: _Shared, rng: np.random.Generator) -> Pro
     ops["size"][: spec.count] = _sizes(spec.size, spec.count, rng)
     _fill_allocs(ops, slice(0, spec.count), spec)
     return Program(ops, private_slots=spec.count, per_interrupt=0)
+
+
+def _map(spec: MapProgram, workload: Workload, rng: np.random.Generator) -> Program:
+    if not workload.maps:
+        raise WorkloadError('program of kind "map" needs a workload of kind "map"')
+    ops = make_map_ops(workload.maps[0], 8 * _VARIETY, (spec.update, spec.delete), rng)
+    return Program(ops, private_slots=0, per_interrupt=spec.per_interrupt or _MIX_STEP)
 
 
 def _mix(spec: MixProgram, shared: _Shared, rng: np.random.Generator) -> Program:

@@ -27,6 +27,7 @@ __all__ = [
     "BurstSpec",
     "GeneratedSpec",
     "LocalSpec",
+    "MapSpec",
     "MixSpec",
     "PairSpec",
     "ProducerConsumerSpec",
@@ -41,6 +42,12 @@ __all__ = [
     "parse_workload",
     "sharing_problems",
 ]
+
+
+#: Bytes of a map's element before its key, and of a bucket.
+_ELEMENT_BYTES, _BUCKET_BYTES = 48, 16
+#: More spare elements than any arena has CPUs.
+_SPARE_ELEMENTS = 128
 
 
 class WindowSpec(Strict):
@@ -195,6 +202,52 @@ class ProducerConsumerSpec(GeneratedSpec):
     count: int = Field(default=32, ge=1, le=MAX_SLOTS)
 
 
+class MapSpec(GeneratedSpec):
+    """`map`: updates, lookups and deletes of one hash map, whose elements the design allocates.
+
+    Attributes:
+        entries: max_entries of the map.
+        key_size, value_size: bytes.
+        update, delete: shares of the ops; the rest are lookups.
+        occupancy: share of the entries that are in use once it has run for a while, with uniform keys; above 1
+            the map is full, and updates fail.
+        keys: how they are drawn.
+        zipf: exponent of the distribution, for zipf.
+    """
+
+    kind: Literal["map"]
+    entries: int = Field(default=1024, ge=1, le=1 << 24)
+    key_size: int = Field(default=4, ge=4, le=512)
+    value_size: int = Field(default=64, ge=1, le=1 << 20)
+    update: Share = 0.4
+    delete: Share = 0.2
+    occupancy: float = Field(default=0.5, gt=0, le=100)
+    keys: Literal["uniform", "zipf"] = "uniform"
+    zipf: float = Field(default=1.0, gt=0, le=4)
+
+    @model_validator(mode="after")
+    def _leave_a_rest(self) -> "MapSpec":
+        if self.update + self.delete > 1:
+            raise PydanticCustomError(
+                "shares",
+                "update + delete = {total} must be at most 1",
+                {"total": round(self.update + self.delete, 6)},
+            )
+        return self
+
+    @property
+    def key_space(self) -> int:
+        """Number of keys: each of them is in the map for the share of time that its last op was an update."""
+        present = self.update / (self.update + self.delete) if self.update else 1.0
+        return max(1, round(self.occupancy * self.entries / present))
+
+    @property
+    def map_bytes(self) -> int:
+        """Bytes of the map if all its elements exist, at most."""
+        element = _ELEMENT_BYTES + -(-self.key_size // 8) * 8 + -(-self.value_size // 8) * 8
+        return (self.entries + _SPARE_ELEMENTS) * element + 2 * self.entries * _BUCKET_BYTES
+
+
 class TraceSpec(WorkloadBase):
     """`trace`: a recorded kernel trace. Its flags, nodes and windows are those of the recording.
 
@@ -208,7 +261,7 @@ class TraceSpec(WorkloadBase):
     events: int = Field(default=0, ge=0)
 
 
-AnyWorkload = PairSpec | BatchSpec | BurstSpec | WaveSpec | MixSpec | ProducerConsumerSpec | TraceSpec
+AnyWorkload = PairSpec | BatchSpec | BurstSpec | WaveSpec | MixSpec | ProducerConsumerSpec | MapSpec | TraceSpec
 _KINDS: dict[str, type[AnyWorkload]] = by_kind(get_args(AnyWorkload))
 
 
@@ -231,9 +284,14 @@ def sharing_problems(workload: WorkloadBase, programs: Mapping[str, ProgramBase 
     Args: workload: its spec.  programs: by the path of their key, such as "interrupts.nmi.program".
     Returns: one text for each problem; empty if there is none.
     """
+    wrong = [
+        f'{path}: kind "map" needs workload.kind = "map", not "{workload.kind}"'
+        for path, program in programs.items()
+        if program is not None and program.kind == "map" and workload.kind != "map"
+    ]
     if workload.shared_with_handlers:
-        return []
-    return [
+        return wrong
+    return wrong + [
         f'{path}: kind "{program.kind}" needs workload.shared_with_handlers of at least 1, which is 0'
         for path, program in programs.items()
         if program is not None and program.kind in ("alloc", "free")

@@ -89,10 +89,17 @@ static bool plausible_block(u64 off, u32 order)
 	return page->flags & PG_allocated && !(page->flags & PG_large) && page->order == order;
 }
 
+static bool owned_by_design(u32 design, u64 off)
+{
+	return !(off & 7) && off_in_memory(off) && (!oracle_on() || oracle_is_live(off)) && designs[design]->owns(off);
+}
+
 static int free_object(u32 design, u64 off)
 {
 	if (off <= SHM_ZERO_SIZE)
 		return off && off != SHM_ZERO_SIZE ? -EINVAL : 0;
+	if (designs[design]->owns)
+		return owned_by_design(design, off) ? design_free(design, off) : -EINVAL;
 	if (!plausible_object(off) || (!designs[design]->frees_large && virt_to_head_page(off)->flags & PG_large))
 		return -EINVAL;
 	return design_free(design, off);

@@ -90,6 +90,21 @@ uint64_t shm_design_cache_alloc(unsigned int design, unsigned int cache, uint32_
 uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int node, unsigned int order);
 int shm_design_free(unsigned int design, uint64_t off);   /* checked against the oracle: -EINVAL */
 int shm_design_pages_free(unsigned int design, uint64_t off, unsigned int order);
+/* Once per arena, task context: before the CPUs run, and when all memory of the design is back.
+ * setup: 0 also if there is nothing to set up or it was done; -EINVAL no pool in the geometry, -ENOMEM.
+ * teardown: -EBUSY while objects or maps of the design are in use. */
+int shm_design_setup(unsigned int design);
+int shm_design_teardown(unsigned int design);
+
+/* --- hash maps [guarded] ------------------------------------------------------------------------- */
+/* task context; the map's index, or -EINVAL sizes, -ENOSPC no room in the table, -ENOMEM; flags: 0 */
+int shm_map_create(unsigned int design, uint32_t key_bytes, uint32_t value_bytes, uint32_t max_entries,
+	uint32_t flags);
+int shm_map_destroy(unsigned int map);  /* task context, nobody else working on it */
+/* 0, or: -E2BIG full, -ENOMEM, -EEXIST, -ENOENT, and of the bucket's lock -EDEADLK, -ETIMEDOUT */
+int shm_map_update(unsigned int map, const void *key, const void *value, uint64_t flags);
+int shm_map_lookup(unsigned int map, const void *key, void *value);  /* value: value_bytes, or NULL */
+int shm_map_delete(unsigned int map, const void *key);
 /* ownership: 1 if off is the start of a live object */
 int shm_oracle_is_live(uint64_t off);
 uint64_t shm_oracle_extent(uint64_t off); /* bytes owned from off, 0 if not the start of an object */

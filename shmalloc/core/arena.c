@@ -38,6 +38,9 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_CACHE_NODES] = (u64)g->max_caches * g->nr_nodes * sizeof(struct kmem_cache_node),
 		[REGION_CACHE_CPUS] = (u64)g->nr_cpus * g->max_caches * sizeof(struct kmem_cache_cpu),
 		[REGION_CACHE_STATS] = (u64)g->nr_cpus * g->max_caches * sizeof(struct kmem_cache_stat),
+		[REGION_POOLS] = (1ull + g->max_maps) * sizeof(struct shm_pool),
+		[REGION_FREELISTS] = (1ull + g->max_maps) * g->nr_cpus * sizeof(struct pcpu_freelist_head),
+		[REGION_MAPS] = (u64)g->max_maps * sizeof(struct shm_map),
 		[REGION_PAGEBLOCKS] = blocks_of(pages, g->pageblock_order) * sizeof(struct pageblock),
 		[REGION_PAGES] = pages * sizeof(struct page),
 		[REGION_TELEMETRY] = g->nr_cpus * round_up(sizeof(struct shm_telemetry), 64),
@@ -108,6 +111,8 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       g->pageblock_order <= SHM_MAX_PAGE_ORDER && g->slab_max_order <= SHM_MAX_PAGE_ORDER &&
 	       g->slab_min_order <= g->slab_max_order && g->watermark_scale_factor <= 10000 &&
 	       g->size_bytes % SHM_PAGE_SIZE == 0 && g->size_bytes < 1ull << 46 &&
+	       g->pool_size <= SHM_MAX_POOL_SIZE && g->pool_entries <= SHM_MAX_POOL_ENTRIES &&
+	       g->max_maps <= SHM_MAX_MAPS &&
 	       g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
 	       !(g->slab_debug & ~SLAB_DEBUG_FLAGS) && nodes_ok(g);
 }
@@ -166,6 +171,9 @@ static void map_regions(void *base)
 	shm.pagesets = ptr_of(h->regions[REGION_PAGESETS].offset);
 	shm.caches = ptr_of(h->regions[REGION_CACHES].offset);
 	shm.cache_nodes = ptr_of(h->regions[REGION_CACHE_NODES].offset);
+	shm.pools = ptr_of(h->regions[REGION_POOLS].offset);
+	shm.freelists = ptr_of(h->regions[REGION_FREELISTS].offset);
+	shm.maps = ptr_of(h->regions[REGION_MAPS].offset);
 	shm.pageblocks = ptr_of(h->regions[REGION_PAGEBLOCKS].offset);
 	shm.pages = ptr_of(h->regions[REGION_PAGES].offset);
 	shm.slots = ptr_of(h->regions[REGION_SLOTS].offset);

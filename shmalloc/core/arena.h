@@ -9,7 +9,7 @@
  * pointers: each process maps the arena wherever it likes.
  *
  * Order in the segment: header, CPU areas, nodes, zones, pagesets, caches and their per-node and
- * per-CPU parts, pageblocks, struct pages, telemetry, shared slots, oracle bitmaps, page memory.
+ * per-CPU parts, pools, maps, pageblocks, struct pages, telemetry, shared slots, oracle bitmaps, page memory.
  */
 #ifndef SHM_ARENA_H
 #define SHM_ARENA_H
@@ -27,6 +27,10 @@
 #define SHM_STACK_DEPTH 48
 #define SHM_MAX_HELD 16
 #define SHM_CACHE_NAME 40
+#define SHM_MAX_MAPS 64
+#define SHM_AREA_BLOCKS 48
+#define SHM_MAX_POOL_SIZE 65536
+#define SHM_MAX_POOL_ENTRIES 16777216
 #define SHM_RANDOM_SEQ 512
 #define SHM_NO_NODE (-1)
 #define SHM_ZERO_SIZE 16
@@ -75,11 +79,14 @@ enum shm_reason { REASON_NONE, REASON_CPU_SLAB_BUSY, REASON_LIST_LOCK_BUSY, REAS
 /* who found a violation */
 enum shm_checker { CHECKER_NONE, CHECKER_ORACLE, CHECKER_DEADLOCK, CHECKER_LOCK_RULES, CHECKER_RETRY_BOUND,
 	CHECKER_OWNER, CHECKER_SLAB, CHECKER_CTOR, CHECKER_PATTERN, CHECKER_HARDENING, CHECKER_API, CHECKER_RCU,
+	CHECKER_POOL,
 	NR_CHECKERS };
 
 /* lock classes, for the lock-rule checker and for messages */
 enum shm_lock_class { LOCK_NONE, LOCK_SLAB_MUTEX, LOCK_LIST, LOCK_CPU_SLAB, LOCK_SLAB_BIT, LOCK_PCP, LOCK_ZONE,
-	LOCK_RCU, LOCK_USER, NR_LOCK_CLASSES };
+	LOCK_RCU,
+	LOCK_FREELIST, LOCK_BUCKET,
+	LOCK_USER, NR_LOCK_CLASSES };
 
 /*
  * A spinning lock.  The acquiring compare-and-exchange stores the owner:
@@ -312,6 +319,76 @@ struct kmem_cache_cpu {
 	uint64_t pad[3];
 };
 
+/* Elements of one size in blocks of pages; none crosses the end of its block. */
+struct area_block {
+	uint64_t offset;             /* of its first element */
+	uint32_t first;              /* index of that */
+	uint32_t order;
+};
+
+struct shm_area {
+	uint32_t nr_elems;
+	uint32_t elem_size;          /* bytes, a multiple of 8 */
+	uint32_t nr_blocks;          /* 0: there is none */
+	uint32_t nr_pages;           /* held */
+	struct area_block blocks[SHM_AREA_BLOCKS];
+};
+
+/* One CPU's part of a pool: one cache line. */
+struct pcpu_freelist_head {
+	uint64_t first;              /* link word of the first free element; lock */
+	struct spinlock lock;        /* rqspinlock: any context, any CPU */
+	uint64_t extra;              /* of a map: spare element for replacing updates; exchanged by its CPU */
+	uint64_t nr_populated;       /* elements it was given at creation */
+	uint64_t pad[4];
+};
+
+/* A preallocated pool; number 0 is the design prealloc's own, 1 + m that of map m. */
+struct shm_pool {
+	uint32_t index;
+	uint32_t link;               /* offset of the link word in a free element */
+	struct pcpu_freelist_head extralist; /* overflow before 6.15 (k35) */
+	struct shm_area area;
+};
+
+/* A hash map's bucket. */
+struct bucket {
+	uint64_t first;              /* offset of an htab_elem, or number of the bucket << 1 | 1 */
+	struct spinlock lock;        /* rqspinlock: writers */
+};
+
+/* Header of a map's element: 48 bytes, then the key and the value, each rounded up to 8 bytes. */
+struct htab_elem {
+	uint64_t next;               /* as bucket.first; readers follow it without a lock */
+	uint64_t pprev;              /* offset of the word that leads here; free: link to the next free one */
+	uint64_t rcu[2];             /* struct rcu_head, while it waits for a grace period */
+	uint64_t priv;               /* for the design */
+	uint32_t hash;
+	uint32_t map;                /* index + 1 */
+};
+
+enum shm_map_state { MAP_UNUSED, MAP_LIVE };
+
+struct shm_map {
+	uint32_t index;
+	uint32_t state;              /* enum shm_map_state; written in task context, nobody else working on it */
+	uint32_t design;             /* whose elements */
+	uint32_t flags;
+	uint32_t key_size;           /* bytes */
+	uint32_t value_size;
+	uint32_t elem_size;          /* header and both */
+	uint32_t max_entries;
+	uint32_t n_buckets;          /* power of two */
+	uint32_t hashrnd;
+	uint64_t count;              /* elements in the buckets; atomic */
+	struct shm_area buckets;
+};
+
+/* flags of an update, as the kernel's */
+#define BPF_ANY 0
+#define BPF_NOEXIST 1
+#define BPF_EXIST 2
+
 /* A piece of work to be run in irq context on the CPU that queued it. */
 struct irq_work {
 	uint64_t llnode;
@@ -455,6 +532,18 @@ struct shm_telemetry {
 	uint64_t skipped_frees;      /* free ops that found an empty slot */
 	uint64_t warnings;           /* WARN_ONCE conditions met */
 	uint64_t retries_max;        /* most rounds of ___slab_alloc in one call */
+	uint64_t map_updates;        /* calls, whatever came of them */
+	uint64_t map_lookups;
+	uint64_t map_deletes;
+	uint64_t map_misses;         /* lookups and deletes that did not find the key */
+	uint64_t map_e2big;          /* updates of a full map */
+	uint64_t map_enomem;         /* updates whose element could not be allocated */
+	uint64_t map_edeadlk;        /* bucket lock: an outer context of this CPU, or a ring of CPUs */
+	uint64_t map_etimedout;      /* bucket lock: not within 250 ms */
+	uint64_t map_restarts;       /* lookups that ended in another bucket's chain, and began again */
+	uint64_t map_reads_reused;   /* values read under RCU that were another key's by then: the API allows it */
+	uint64_t freelist_steals;    /* elements popped from another CPU's freelist */
+	uint64_t freelist_strays;    /* elements pushed to another CPU's freelist, as the own was locked */
 	uint64_t pad;
 	uint32_t latency[NR_CTX][HIST_BUCKETS];
 };
@@ -483,7 +572,7 @@ struct shm_region {
 };
 
 enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, REGION_CACHES, REGION_CACHE_NODES,
-	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_PAGEBLOCKS, REGION_PAGES, REGION_TELEMETRY, REGION_SLOTS,
+	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_PAGEBLOCKS, REGION_PAGES, REGION_TELEMETRY, REGION_SLOTS,
 	REGION_ORACLE_OWNED, REGION_ORACLE_START, REGION_ORACLE_END, REGION_MEMORY, NR_REGIONS };
 
 /* What the arena is made from.  All of it is an input of shm_arena_format(). */
@@ -506,6 +595,10 @@ struct shm_geometry {
 	uint32_t bpf_low_bytes;      /* bpf_mem_alloc: low watermark of sizes above 256, bytes; high is three times that */
 	uint32_t rcu_gp_us;          /* a grace period lasts at least so long, unless somebody waits for it */
 	uint32_t rcu_stall_ms;       /* a reader that delays one for longer is named */
+	uint32_t pool_size;          /* bytes of an element of the pools of prealloc and objpool; 0 = none */
+	uint32_t pool_entries;
+	uint32_t max_maps;           /* hash maps, 0..SHM_MAX_MAPS */
+	uint32_t pad;
 	uint32_t zone_permille[SHM_MAX_NODES][NR_ZONE_TYPES]; /* share of all pages, sums to 1000 */
 	uint8_t distance[SHM_MAX_NODES][SHM_MAX_NODES];       /* SLIT: 10 = local */
 	uint8_t cpu_node[SHM_MAX_CPUS];
@@ -530,6 +623,8 @@ struct shm_header {
 	uint32_t cache_cpus_stride;  /* bytes from one CPU's cpu slabs to the next CPU's */
 	uint32_t cache_stats_stride;
 	uint32_t phase;              /* barriers of a run; parent writes */
+	uint32_t designs_ready;      /* bit for each design that was set up; task */
+	uint32_t pad0;
 	struct spinlock slab_mutex;
 	struct spinlock ipi_lock;
 	struct rcu_domain rcu[NR_RCU_DOMAINS];
@@ -545,7 +640,8 @@ struct shm_header {
 /* One line of a workload, 24 bytes. */
 enum shm_op_code { OP_NOP, OP_ALLOC, OP_CACHE_ALLOC, OP_PAGES_ALLOC, OP_FREE, OP_IRQ_OFF, OP_IRQ_ON, OP_BH_OFF,
 	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK, OP_BULK_ALLOC, OP_BULK_FREE,
-	OP_FREE_RCU, OP_RCU_LOCK, OP_RCU_UNLOCK, NR_OP_CODES };
+	OP_FREE_RCU, OP_RCU_LOCK, OP_RCU_UNLOCK,
+	OP_MAP_UPDATE, OP_MAP_LOOKUP, OP_MAP_DELETE, NR_OP_CODES };
 
 #define OPF_SHARED 0x1u   /* slot is in the arena and may be used by other CPUs or by handlers */
 #define OPF_SAME 0x2u     /* handler: take size and cache of the op that was interrupted */
@@ -556,10 +652,11 @@ struct shm_op {
 	uint8_t flags;            /* OPF_* */
 	int8_t node;              /* -1 = any */
 	uint8_t order;            /* OP_PAGES_ALLOC */
-	uint32_t slot;
-	uint32_t size;            /* bytes (OP_ALLOC, OP_REALLOC), loops (OP_DELAY), objects (OP_BULK_*) */
+	uint32_t slot;            /* OP_MAP_*: the key */
+	uint32_t size;            /* bytes (OP_ALLOC, OP_REALLOC), loops (OP_DELAY), objects (OP_BULK_*),
+				   * BPF_* flag (OP_MAP_UPDATE) */
 	uint32_t gfp;
-	uint16_t cache;           /* cache table index (OP_CACHE_ALLOC, OP_SHRINK, OP_BULK_*) */
+	uint16_t cache;           /* index of the cache (OP_CACHE_ALLOC, OP_SHRINK, OP_BULK_*), of the map (OP_MAP_*) */
 	uint16_t pad;
 	uint32_t pad1;
 };

@@ -56,6 +56,9 @@ struct shm_env {
 	struct zone *zones;
 	struct node *nodes;
 	struct per_cpu_pages *pagesets;
+	struct shm_pool *pools;
+	struct pcpu_freelist_head *freelists; /* of pool 0, by CPU; then of pool 1, ... */
+	struct shm_map *maps;
 	struct pageblock *pageblocks;
 	struct shm_cpu *cpus;
 	u64 *owned;
@@ -126,6 +129,11 @@ __helper struct page *off_to_page(u64 off)
 __helper bool off_in_memory(u64 off)
 {
 	return off >= shm.mem_off && off - shm.mem_off < shm.nr_pages << SHM_PAGE_SHIFT;
+}
+
+__helper struct shm_telemetry *cpu_telemetry(u32 cpu)
+{
+	return ptr_of(shm.hdr->regions[REGION_TELEMETRY].offset + (u64)cpu * ((sizeof(struct shm_telemetry) + 63) & ~63ull));
 }
 
 /* Head of the block that holds this address: slab or compound page, or the page itself. */
@@ -241,6 +249,7 @@ void warn_once(void);
 
 /* string.c */
 void zero_bytes(void *p, u64 bytes);
+void *memcpy(void *to, const void *from, size_t bytes);
 
 /* process.c */
 bool thread_is_cpu(void);

@@ -8,6 +8,7 @@
  */
 #include <pthread.h>
 #include "lock.h"
+#include "pool.h"
 #include "signals.h"
 #include "slab.h"
 #include "sys.h"
@@ -18,7 +19,7 @@ static void load_cpu(u32 id)
 
 	shm.cpu_caches = ptr_of(h->regions[REGION_CACHE_CPUS].offset + (u64)id * h->cache_cpus_stride);
 	shm.cache_stats = ptr_of(h->regions[REGION_CACHE_STATS].offset + (u64)id * h->cache_stats_stride);
-	shm.tele = ptr_of(h->regions[REGION_TELEMETRY].offset + (u64)id * round_up(sizeof(struct shm_telemetry), 64));
+	shm.tele = cpu_telemetry(id);
 	barrier();
 	WRITE_ONCE(shm.cpu, &shm.cpus[id]);
 }
@@ -68,6 +69,27 @@ static bool holds_cache_lock(const struct kmem_cache *s, u32 cpu)
 	return c[s->index].lock.word;
 }
 
+static bool holds_bucket_lock(const struct shm_map *map, u32 cpu)
+{
+	for (u32 i = 0; map->state == MAP_LIVE && i < map->n_buckets; i++)
+		if (held_by(((struct bucket *)ptr_of(area_elem(&map->buckets, i)))->lock.word, cpu))
+			return true;
+	return false;
+}
+
+static bool holds_pool_lock(u32 cpu)
+{
+	u32 max_maps = shm.hdr->geometry.max_maps;
+
+	for (u64 i = 0; i < (1ull + max_maps) * shm.nr_cpus; i++)
+		if (held_by(shm.freelists[i].lock.word, cpu))
+			return true;
+	for (u32 i = 0; i < max_maps; i++)
+		if (holds_bucket_lock(&shm.maps[i], cpu))
+			return true;
+	return false;
+}
+
 /* What a dead owner left locked would name its successor as the owner. */
 static bool holds_any_lock(u32 cpu)
 {
@@ -82,7 +104,7 @@ static bool holds_any_lock(u32 cpu)
 	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
 		if (holds_cache_lock(&shm.caches[i], cpu))
 			return true;
-	return false;
+	return holds_pool_lock(cpu);
 }
 
 /* A thief looks twice: between pid and start time of a new owner the pair is that of nobody. */

@@ -89,9 +89,108 @@ int design_free_rcu(u32 design, u64 object, u32 head_offset)
 
 int design_pages_free(u32 design, u64 off, u32 order)
 {
-	if (!oracle_release(off))
+	if (!designs[design]->pages_free || !oracle_release(off))
 		return -EINVAL;
 	this_cpu_inc64(&this_counts(design)->frees);
 	designs[design]->pages_free(off_to_page(off), order);
 	return 0;
+}
+
+u64 design_elem_alloc(struct shm_map *map)
+{
+	const struct design_ops *ops = designs[map->design];
+
+	reason_reset();
+	return design_elem_taken(map, ops->elem_alloc ? ops->elem_alloc(map) :
+						      ops->alloc(map->elem_size, GFP_ATOMIC, NO_NODE));
+}
+
+u64 design_elem_taken(struct shm_map *map, u64 elem)
+{
+	return account(map->design, elem, map->elem_size);
+}
+
+void design_elem_free(struct shm_map *map, u64 elem)
+{
+	const struct design_ops *ops = designs[map->design];
+
+	design_elem_given(map, elem);
+	if (ops->elem_free)
+		ops->elem_free(map, elem);
+	else
+		ops->free(elem);
+}
+
+void design_elem_given(struct shm_map *map, u64 elem)
+{
+	if (!oracle_release(elem))
+		violation(VERDICT_CORRUPTION, CHECKER_ORACLE, NULL, LOCK_NONE, 0, elem,
+			  "a map's element that leaves its bucket is not owned by anybody");
+	this_cpu_inc64(&this_counts(map->design)->frees);
+}
+
+__slowtext struct page *refuse_pages(gfp_t gfp, int node, u32 order)
+{
+	(void)gfp, (void)node, (void)order;
+	reason_shortage(REASON_ORDER_LIMIT);
+	return NULL;
+}
+
+static int setup(u32 design)
+{
+	int error;
+
+	if (!designs[design]->setup || shm.hdr->designs_ready >> design & 1)
+		return 0;
+	if (this_ctx() != CTX_TASK || irqs_disabled())
+		return -EINVAL;
+	error = designs[design]->setup();
+	if (!error)
+		shm.hdr->designs_ready |= 1u << design;
+	return error;
+}
+
+/* Objects of the design, its maps' elements among them, that are not back. */
+static u64 in_use(u32 design)
+{
+	u64 balance = 0;
+
+	for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++)
+		for (u32 ctx = 0; ctx < NR_CTX; ctx++) {
+			const struct shm_counts *c = &cpu_telemetry(cpu)->counts[design][ctx];
+
+			balance += c->allocs - c->frees;
+		}
+	return balance;
+}
+
+static int teardown(u32 design)
+{
+	if (!(shm.hdr->designs_ready >> design & 1))
+		return 0;
+	if (this_ctx() != CTX_TASK || irqs_disabled())
+		return -EINVAL;
+	for (u32 i = 0; i < shm.hdr->geometry.max_maps; i++)
+		if (shm.maps[i].state == MAP_LIVE && shm.maps[i].design == design)
+			return -EBUSY;
+	if (designs[design]->own_objects && in_use(design))
+		return -EBUSY;
+	if (designs[design]->teardown)
+		designs[design]->teardown();
+	shm.hdr->designs_ready &= ~(1u << design);
+	return 0;
+}
+
+__export int shm_design_setup(unsigned int design)
+{
+	if (!shm.base || design >= NR_DESIGNS)
+		return -EINVAL;
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, setup(design));
+}
+
+__export int shm_design_teardown(unsigned int design)
+{
+	if (!shm.base || design >= NR_DESIGNS)
+		return -EINVAL;
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, teardown(design));
 }

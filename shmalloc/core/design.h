@@ -20,6 +20,20 @@ struct design_ops {
 	u32 (*alloc_bulk)(struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p);
 	void (*free_bulk)(struct kmem_cache *s, u32 size, u64 *p);
 	bool frees_large;         /* free takes a large kmalloc */
+
+	/* what follows may be left out */
+	bool own_objects;         /* frees only what it has allocated itself, and nobody else frees that */
+	bool (*owns)(u64 object); /* one of its objects begins here; left out: objects of slabs, and large ones */
+	int (*setup)(void);       /* task, once per arena, before the CPUs run: 0 or a negative errno */
+	void (*teardown)(void);   /* task, quiescent: all memory back */
+
+	/* hash maps; left out: an element is an object of alloc and free */
+	bool preallocated;        /* all elements exist from the start, and each CPU has a spare one (pool of the map) */
+	bool elem_reuse;          /* a freed element may be another key's at once, while readers stand on it */
+	int (*map_init)(struct shm_map *map);  /* task: 0 or a negative errno */
+	void (*map_exit)(struct shm_map *map); /* task, quiescent, the buckets are empty */
+	u64 (*elem_alloc)(struct shm_map *map); /* under a bucket's lock, irqs off */
+	void (*elem_free)(struct shm_map *map, u64 elem); /* the delete path, any context of the design */
 };
 
 #define DESIGN(name) DESIGN_##name,
@@ -51,6 +65,21 @@ int design_free_bulk(u32 design, struct kmem_cache *s, u32 size, u64 *p);
 
 /* api.c: the start of a live object, as far as can be told */
 bool plausible_object(u64 off);
+
+/* alloc and free of a map's element: from its design, from or to the map's own spare ones */
+u64 design_elem_alloc(struct shm_map *map);
+void design_elem_free(struct shm_map *map, u64 elem);
+u64 design_elem_taken(struct shm_map *map, u64 elem);
+void design_elem_given(struct shm_map *map, u64 elem);
+
+/* A freed element may be used again while readers stand on it. */
+__helper bool elem_reused_at_once(const struct shm_map *map)
+{
+	return designs[map->design]->elem_reuse || !designs[map->design]->elem_alloc;
+}
+
+/* for designs that have no pages to give */
+struct page *refuse_pages(gfp_t gfp, int node, u32 order);
 
 /* what a request that may wait becomes where waiting is not allowed */
 __helper gfp_t gfp_for_context(gfp_t gfp)

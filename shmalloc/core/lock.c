@@ -65,18 +65,26 @@ __slowtext static u32 find_ring(const u32 *word, u64 *seen, u32 max)
 	return 0;
 }
 
-__slowtext static void check_ring(struct wait_state *wait)
+__slowtext static u32 proven_ring(const u32 *word)
 {
 	u64 first[2 * 16], second[2 * 16];
-	u32 hops = find_ring(wait->word, first, ARRAY_SIZE(first));
+	u32 hops = find_ring(word, first, ARRAY_SIZE(first));
 
-	if (hops < 2 || find_ring(wait->word, second, ARRAY_SIZE(second)) != hops)
-		return;
+	if (hops < 2 || find_ring(word, second, ARRAY_SIZE(second)) != hops)
+		return 0;
 	for (u32 i = 0; i < hops; i++)
 		if (first[i] != second[i])
-			return;
-	fatal(VERDICT_DEADLOCK, CHECKER_DEADLOCK, wait->word, wait->class, (u32)first[0], 0,
-	      "CPUs wait for each other's locks in a ring");
+			return 0;
+	return (u32)first[0];
+}
+
+__slowtext static void check_ring(struct wait_state *wait)
+{
+	u32 owner = proven_ring(wait->word);
+
+	if (owner)
+		fatal(VERDICT_DEADLOCK, CHECKER_DEADLOCK, wait->word, wait->class, owner, 0,
+		      "CPUs wait for each other's locks in a ring");
 }
 
 static void check_owner(struct wait_state *wait, u32 word)
@@ -163,6 +171,59 @@ __slowpath void lock_wait(u32 *word, u32 class, u32 mine)
 			wait_longer(&wait, now, spins / SPINS_BEFORE_YIELD);
 	}
 	WRITE_ONCE(this_cpu()->waiting_for, outer);
+}
+
+#define RES_TIMEOUT_FRACTION 4 /* of a second: 250 ms */
+
+/* Nobody will release it: the owner is this CPU, or another CPU of this same thread. */
+static int res_never(u32 word)
+{
+	struct shm_cpu *owner = owner_of(word);
+
+	if (owner == this_cpu())
+		return -EDEADLK;
+	return owner && owner->tid == this_cpu()->tid && owner->pid == this_cpu()->pid ? -ETIMEDOUT : 0;
+}
+
+static int res_wait_longer(struct wait_state *wait, u64 deadline)
+{
+	if (proven_ring(wait->word))
+		return -EDEADLK;
+	if (read_tsc() > deadline)
+		return -ETIMEDOUT;
+	check_stop(wait);
+	this_cpu_inc64(&shm.tele->lock_yields);
+	yield_core();
+	return 0;
+}
+
+/*
+ * Answers to: kernel/bpf/rqspinlock.c.  Changed: the owner is in the word, so the AA case is found at
+ * the first look instead of after a millisecond; no queue.
+ */
+__slowpath int res_lock_wait(u32 *word, u32 class, u32 mine)
+{
+	struct wait_state wait = { .word = word, .class = class };
+	u64 outer = this_cpu()->waiting_for, deadline = read_tsc() + shm.hdr->tsc_hz / RES_TIMEOUT_FRACTION;
+	int error = 0;
+
+	this_cpu_inc64(&shm.tele->lock_waits);
+	this_cpu()->wait_seq++;
+	WRITE_ONCE(this_cpu()->waiting_for, wait_mark(word));
+	for (u32 spins = 1; !error; spins++) {
+		u32 now = READ_ONCE(*word);
+
+		if (!now && cmpxchg(word, 0, mine) == 0)
+			break;
+		if (!now)
+			continue;
+		error = res_never(now);
+		cpu_relax();
+		if (!error && spins % SPINS_BEFORE_YIELD == 0)
+			error = res_wait_longer(&wait, deadline);
+	}
+	WRITE_ONCE(this_cpu()->waiting_for, outer);
+	return error;
 }
 
 /*

@@ -115,6 +115,32 @@ __helper void spin_unlock_irqrestore(struct spinlock *lock, u32 flags)
 }
 
 /*
+ * rqspinlock: a wait that can never end is an error of the call instead of a verdict.  -EDEADLK: an
+ * outer context of this CPU holds it, or the owners wait in a ring; -ETIMEDOUT after 250 ms.
+ * Any context, irqs off.
+ */
+int res_lock_wait(u32 *word, u32 class, u32 mine);
+
+__helper int res_spin_lock(struct spinlock *lock)
+{
+	u32 mine = lock_word_mine();
+	int error = 0;
+
+	if (unlikely(cmpxchg(&lock->word, 0, mine) != 0))
+		error = res_lock_wait(&lock->word, lock->class, mine);
+	if (likely(!error))
+		lock_rules_acquired(&lock->word, lock->class);
+	return error;
+}
+
+__helper bool lock_is_mine(const struct spinlock *lock)
+{
+	u32 word = READ_ONCE(lock->word);
+
+	return word && lock_owner_cpu(word) == this_cpu()->id;
+}
+
+/*
  * local_trylock_t: a word that only its own CPU takes.  An NMI between "irqs off" and the store
  * sees it free, runs to completion and leaves it free: that window is legal.
  */

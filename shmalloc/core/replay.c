@@ -4,7 +4,7 @@
  * Context: any; shm_replay itself task.
  */
 #include "bulk.h"
-#include "design.h"
+#include "pool.h"
 #include "rcu.h"
 #include "replay.h"
 #include "signals.h"
@@ -118,6 +118,20 @@ static void op_delay(u32 loops)
 		cpu_relax();
 }
 
+static void op_map(const struct shm_op *op)
+{
+	struct shm_map *map = map_of(op->cache);
+
+	if (!map)
+		return;
+	if (op->code == OP_MAP_UPDATE)
+		htab_map_update_number(map, op->slot, op->size);
+	else if (op->code == OP_MAP_LOOKUP)
+		htab_map_check_number(map, op->slot);
+	else
+		htab_map_delete_number(map, op->slot);
+}
+
 static void run_op(const struct runner *r, const struct shm_op *op)
 {
 	switch (op->code) {
@@ -174,6 +188,11 @@ static void run_op(const struct runner *r, const struct shm_op *op)
 		if (this_cpu()->rcu[RCU_PLAIN].nesting)
 			rcu_read_unlock();
 		break;
+	case OP_MAP_UPDATE:
+	case OP_MAP_LOOKUP:
+	case OP_MAP_DELETE:
+		op_map(op);
+		break;
 	default:
 		break;
 	}
@@ -193,7 +212,7 @@ static u32 bucket_of(u64 ticks)
 
 static bool is_alloc(const struct shm_op *op)
 {
-	return op->code >= OP_ALLOC && op->code <= OP_PAGES_ALLOC;
+	return (op->code >= OP_ALLOC && op->code <= OP_PAGES_ALLOC) || op->code == OP_MAP_UPDATE;
 }
 
 static void run_op_timed(const struct runner *r, const struct shm_op *op)
@@ -237,8 +256,11 @@ static bool op_ok(const struct shm_op *op)
 {
 	bool bulk = op->code == OP_BULK_ALLOC || op->code == OP_BULK_FREE;
 	bool needs_cache = bulk || op->code == OP_CACHE_ALLOC || op->code == OP_SHRINK;
+	bool needs_map = op->code >= OP_MAP_UPDATE && op->code <= OP_MAP_DELETE;
 
 	if (bulk && (!op->size || op->size > SHM_MAX_BULK))
+		return false;
+	if (needs_map && op->cache >= shm.hdr->geometry.max_maps)
 		return false;
 	return op->code < NR_OP_CODES && op->order <= SHM_MAX_PAGE_ORDER &&
 	       (!needs_cache || op->cache < shm.hdr->nr_caches);

@@ -63,9 +63,14 @@ static bool is_large(u64 off)
 bool free_value(u32 design, u64 value)
 {
 	u64 off = value & SLOT_OFFSET;
+	u32 owner = (u32)(value >> SLOT_DESIGN_SHIFT) % NR_DESIGNS;
 	int error;
 
+	if (owner != design && (designs[owner]->own_objects || designs[design]->own_objects))
+		return false;
 	if (value & SLOT_PAGES) {
+		if (!designs[design]->pages_free)
+			return false;
 		error = design_pages_free(design, off, value >> SLOT_ORDER_SHIFT & 31);
 	} else {
 		if (!designs[design]->frees_large && is_large(off))

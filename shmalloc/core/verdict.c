@@ -21,11 +21,12 @@ static const char *const reason_names[NR_REASONS] = {
 
 static const char *const checker_names[NR_CHECKERS] = {
 	"none", "oracle", "deadlock", "lock_rules", "retry_bound", "owner", "slab", "ctor", "pattern",
-	"hardening", "api", "rcu",
+	"hardening", "api", "rcu", "pool",
 };
 
 static const char *const lock_class_names[NR_LOCK_CLASSES] = {
-	"none", "slab_mutex", "list_lock", "cpu_slab", "slab_lock", "pcp", "zone", "rcu", "user",
+	"none", "slab_mutex", "list_lock", "cpu_slab", "slab_lock", "pcp", "zone", "rcu",
+	"freelist", "bucket", "user",
 };
 
 #define NAME_FUNCTION(function, names) \

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Design prealloc: BPF's past.  Every element exists from the start, on per-CPU freelists.
+ *
+ * As a plain allocator it has one pool, of the geometry's pool_size and pool_entries; a map has a pool of
+ * its own.  What it does not have it does not get: a larger object, a constructed one and pages are refused.
+ */
+#include "pool.h"
+
+__helper struct shm_pool *default_pool(void)
+{
+	return &shm.pools[0];
+}
+
+__fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
+{
+	struct shm_pool *pool = default_pool();
+	u32 flags;
+	u64 elem;
+
+	(void)node;
+	if (!size)
+		return SHM_ZERO_SIZE;
+	if (size > shm.hdr->geometry.pool_size) {
+		reason_shortage(REASON_SIZE_LIMIT);
+		return 0;
+	}
+	flags = local_irq_save();
+	elem = __pcpu_freelist_pop(pool);
+	local_irq_restore(flags);
+	if (elem && gfp & __GFP_ZERO)
+		zero_bytes(ptr_of(elem), size);
+	return elem;
+}
+
+__slowtext static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	if (!s->ctor)
+		return alloc(s->object_size, gfp, node);
+	reason_shortage(REASON_CONTEXT_REFUSED);
+	return 0;
+}
+
+__fastpath static void free_elem(u64 elem)
+{
+	u32 flags;
+
+	if (elem <= SHM_ZERO_SIZE)
+		return;
+	flags = local_irq_save();
+	__pcpu_freelist_push(default_pool(), elem);
+	local_irq_restore(flags);
+}
+
+static bool owns(u64 off)
+{
+	return area_has(&default_pool()->area, off);
+}
+
+static int setup(void)
+{
+	const struct shm_geometry *g = &shm.hdr->geometry;
+
+	if (!g->pool_size || !g->pool_entries)
+		return -EINVAL;
+	return pcpu_freelist_init(default_pool(), g->pool_entries, 0, (u32)round_up(g->pool_size, 8), 0);
+}
+
+static void teardown(void)
+{
+	pcpu_freelist_destroy(default_pool());
+}
+
+static int map_init(struct shm_map *map)
+{
+	return pcpu_freelist_init(map_pool(map), map->max_entries, 1, map->elem_size,
+				  offsetof(struct htab_elem, pprev));
+}
+
+static void map_exit(struct shm_map *map)
+{
+	pcpu_freelist_destroy(map_pool(map));
+}
+
+/* under a bucket's lock, so irqs are off */
+__slowtext static u64 elem_alloc(struct shm_map *map)
+{
+	return __pcpu_freelist_pop(map_pool(map));
+}
+
+__slowtext static void elem_free(struct shm_map *map, u64 elem)
+{
+	u32 flags = local_irq_save();
+
+	__pcpu_freelist_push(map_pool(map), elem);
+	local_irq_restore(flags);
+}
+
+const struct design_ops design_prealloc = {
+	.name = "prealloc",
+	.summary = "all elements preallocated on per-cpu freelists, as BPF maps are by default",
+	.contexts = "task,softirq,irq,nmi",
+	.alloc = alloc,
+	.cache_alloc = cache_alloc,
+	.pages_alloc = refuse_pages,
+	.free = free_elem,
+	.own_objects = true,
+	.owns = owns,
+	.setup = setup,
+	.teardown = teardown,
+	.preallocated = true,
+	.elem_reuse = true,
+	.map_init = map_init,
+	.map_exit = map_exit,
+	.elem_alloc = elem_alloc,
+	.elem_free = elem_free,
+};

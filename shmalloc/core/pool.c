@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Areas: elements of one size in blocks of pages.
+ *
+ * Answers to: kernel/bpf/syscall.c (bpf_map_area_alloc).
+ * Changed: there is no vmalloc, so an area is a list of blocks: the largest that is not larger than what is
+ * still needed, then the next.  No element crosses the end of its block, so where the size divides no page
+ * the area may be a page or so larger than the bytes.  Left out: accounting to a memcg.
+ * Context: task.
+ */
+#include "pool.h"
+
+#define AREA_GFP (GFP_KERNEL | __GFP_NOWARN)
+
+static u32 order_holding(u64 bytes)
+{
+	return fls64((bytes - 1) >> SHM_PAGE_SHIFT);
+}
+
+/* As large a block as is needed, or a smaller one if there is none. */
+__slowpath static struct page *block_alloc(const struct shm_area *area, u64 bytes, u32 *order)
+{
+	u32 least = order_holding(area->elem_size), wanted = ilog2((bytes + SHM_PAGE_SIZE - 1) >> SHM_PAGE_SHIFT);
+
+	for (*order = clamp_of(wanted, least, SHM_MAX_PAGE_ORDER);; --*order) {
+		struct page *page = alloc_pages(AREA_GFP, NO_NODE, *order);
+
+		if (page || *order == least)
+			return page;
+	}
+}
+
+/* 0 or -ENOMEM, and then nothing is held. */
+__slowpath int area_alloc(struct shm_area *area, u32 nr_elems, u32 elem_size)
+{
+	u32 done = 0;
+
+	*area = (struct shm_area){ .nr_elems = nr_elems, .elem_size = elem_size };
+	while (done < nr_elems && area->nr_blocks < SHM_AREA_BLOCKS) {
+		struct page *page;
+		u32 order;
+
+		page = block_alloc(area, (u64)(nr_elems - done) * elem_size, &order);
+		if (!page)
+			break;
+		area->blocks[area->nr_blocks++] = (struct area_block){ page_to_off(page), done, order };
+		area->nr_pages += 1u << order;
+		done += (u32)min_of(((u64)SHM_PAGE_SIZE << order) / elem_size, (u64)nr_elems - done);
+	}
+	if (done == nr_elems)
+		return 0;
+	area_free(area);
+	return -ENOMEM;
+}
+
+__slowpath void area_free(struct shm_area *area)
+{
+	for (u32 i = area->nr_blocks; i-- > 0;)
+		free_pages(off_to_page(area->blocks[i].offset), area->blocks[i].order);
+	area->nr_blocks = area->nr_pages = area->nr_elems = 0;
+}
+
+/* Is this where an element begins? */
+__slowtext bool area_has(const struct shm_area *area, u64 off)
+{
+	for (u32 i = 0; i < area->nr_blocks; i++) {
+		const struct area_block *block = &area->blocks[i];
+		u32 end = i + 1 < area->nr_blocks ? block[1].first : area->nr_elems;
+		u64 within = off - block->offset;
+
+		if (off >= block->offset && within < (u64)(end - block->first) * area->elem_size)
+			return within % area->elem_size == 0;
+	}
+	return false;
+}
