@@ -32,10 +32,12 @@ def draw_keys(made: HashMapSpec, count: int, rng: np.random.Generator) -> IntArr
     Returns: int64, shape (count,), below made.keys; key 0 is the most frequent if they are skewed.
     """
     if not made.zipf:
-        return rng.integers(0, made.keys, size=count)
+        uniform: IntArray = rng.integers(0, made.keys, size=count)
+        return uniform
     weights = np.arange(1, made.keys + 1, dtype=np.float64) ** -made.zipf
     bounds = np.cumsum(weights)
-    return np.searchsorted(bounds, rng.random(count) * bounds[-1], side="right").astype(np.int64)
+    skewed: IntArray = np.searchsorted(bounds, rng.random(count) * bounds[-1], side="right").astype(np.int64)
+    return skewed
 
 
 def make_map_ops(

@@ -261,7 +261,9 @@ class TraceSpec(WorkloadBase):
     events: int = Field(default=0, ge=0)
 
 
-AnyWorkload = PairSpec | BatchSpec | BurstSpec | WaveSpec | MixSpec | ProducerConsumerSpec | MapSpec | TraceSpec
+AnyWorkload = (
+    PairSpec | BatchSpec | BurstSpec | WaveSpec | MixSpec | ProducerConsumerSpec | MapSpec | TraceSpec
+)
 _KINDS: dict[str, type[AnyWorkload]] = by_kind(get_args(AnyWorkload))
 
 

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 from shmalloc.audit.kept import Keeper
+from shmalloc.audit.pools import keep_areas
 from shmalloc.audit.rcu import keep_callbacks
 
 __all__ = ["KEEPERS"]
 
-KEEPERS: tuple[Keeper, ...] = (keep_callbacks,)
+KEEPERS: tuple[Keeper, ...] = (
+    keep_areas,
+    keep_callbacks,
+)

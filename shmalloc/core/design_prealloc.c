@@ -52,12 +52,12 @@ __fastpath static void free_elem(u64 elem)
 	local_irq_restore(flags);
 }
 
-static bool owns(u64 off)
+__slowtext static bool owns(u64 off)
 {
 	return area_has(&default_pool()->area, off);
 }
 
-static int setup(void)
+__slowtext static int setup(void)
 {
 	const struct shm_geometry *g = &shm.hdr->geometry;
 
@@ -66,18 +66,18 @@ static int setup(void)
 	return pcpu_freelist_init(default_pool(), g->pool_entries, 0, (u32)round_up(g->pool_size, 8), 0);
 }
 
-static void teardown(void)
+__slowtext static void teardown(void)
 {
 	pcpu_freelist_destroy(default_pool());
 }
 
-static int map_init(struct shm_map *map)
+__slowtext static int map_init(struct shm_map *map)
 {
 	return pcpu_freelist_init(map_pool(map), map->max_entries, 1, map->elem_size,
 				  offsetof(struct htab_elem, pprev));
 }
 
-static void map_exit(struct shm_map *map)
+__slowtext static void map_exit(struct shm_map *map)
 {
 	pcpu_freelist_destroy(map_pool(map));
 }

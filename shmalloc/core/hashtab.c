@@ -15,11 +15,20 @@
  */
 #include "oracle.h"
 #include "pool.h"
+#include "rcu.h"
 
 #define MAX_KEY_BYTES 512u
 #define MAX_VALUE_BYTES (1u << 20)
 #define MAX_ENTRIES (1u << 24)
 #define MAX_RESTARTS 1000
+
+/* a program that uses a map runs in a read-side section */
+#define READING(call) ({ \
+	int result_; \
+	rcu_read_lock(); \
+	result_ = (call); \
+	rcu_read_unlock(); \
+	result_; })
 
 struct map_key {
 	u32 hash;
@@ -114,7 +123,7 @@ __helper bool elem_plausible(const struct shm_map *map, u64 at)
 }
 
 /* Lock held.  Before it, so that a search that runs meanwhile finds the new element before the old one. */
-static void chain_add(struct bucket *b, u64 elem)
+__slowtext static void chain_add(struct bucket *b, u64 elem)
 {
 	struct htab_elem *e = elem_ptr(elem);
 
@@ -126,7 +135,7 @@ static void chain_add(struct bucket *b, u64 elem)
 }
 
 /* Lock held.  Its own link stays, for readers that stand on it. */
-static void chain_del(u64 elem)
+__slowtext static void chain_del(u64 elem)
 {
 	const struct htab_elem *e = elem_ptr(elem);
 
@@ -185,7 +194,7 @@ __fastpath static u64 lookup_elem(const struct shm_map *map, const struct map_ke
 
 /* --- writers ------------------------------------------------------------------------------------ */
 
-static int htab_lock_bucket(struct bucket *b, u32 *flags)
+__slowtext static int htab_lock_bucket(struct bucket *b, u32 *flags)
 {
 	int error;
 
@@ -198,7 +207,7 @@ static int htab_lock_bucket(struct bucket *b, u32 *flags)
 	return error;
 }
 
-static void htab_unlock_bucket(struct bucket *b, u32 flags)
+__slowtext static void htab_unlock_bucket(struct bucket *b, u32 flags)
 {
 	spin_unlock(&b->lock);
 	local_irq_restore(flags);
@@ -209,13 +218,13 @@ __helper bool htab_is_prealloc(const struct shm_map *map)
 	return designs[map->design]->preallocated;
 }
 
-static struct pcpu_freelist_head *this_head(const struct shm_map *map)
+__slowtext static struct pcpu_freelist_head *this_head(const struct shm_map *map)
 {
 	return pool_head(map_pool(map), this_cpu()->id);
 }
 
 /* The CPU's spare element, unless an interrupted update of this CPU has it; then one from the freelists. */
-static u64 take_spare(struct shm_map *map, u64 old)
+__slowtext static u64 take_spare(struct shm_map *map, u64 old)
 {
 	u64 elem;
 
@@ -229,7 +238,7 @@ static u64 take_spare(struct shm_map *map, u64 old)
 }
 
 /* What came out of a bucket: the spare one if there is none, else back to the freelists. */
-static void put_spare(struct shm_map *map, u64 old)
+__slowtext static void put_spare(struct shm_map *map, u64 old)
 {
 	u64 none = 0;
 
@@ -243,7 +252,7 @@ static void put_spare(struct shm_map *map, u64 old)
 }
 
 /* 0: none, with the error. */
-static u64 alloc_htab_elem(struct shm_map *map, u64 old, int *error)
+__slowtext static u64 alloc_htab_elem(struct shm_map *map, u64 old, int *error)
 {
 	u64 elem;
 
@@ -264,7 +273,7 @@ static u64 alloc_htab_elem(struct shm_map *map, u64 old, int *error)
 	return elem;
 }
 
-static void free_htab_elem(struct shm_map *map, u64 elem, bool replaced)
+__slowtext static void free_htab_elem(struct shm_map *map, u64 elem, bool replaced)
 {
 	atomic_sub(&map->count, 1);
 	if (replaced && htab_is_prealloc(map))
@@ -273,7 +282,8 @@ static void free_htab_elem(struct shm_map *map, u64 elem, bool replaced)
 		design_elem_free(map, elem);
 }
 
-static void fill_elem(const struct shm_map *map, u64 elem, const struct map_key *key, const void *value, u32 number)
+__slowtext static void fill_elem(const struct shm_map *map, u64 elem, const struct map_key *key, const void *value,
+				 u32 number)
 {
 	struct htab_elem *e = elem_ptr(elem);
 	u64 *words = elem_value(map, elem);
@@ -288,7 +298,7 @@ static void fill_elem(const struct shm_map *map, u64 elem, const struct map_key 
 			WRITE_ONCE(words[i], value_word(number, i));
 }
 
-static int check_flags(u64 old, u64 flags)
+__slowtext static int check_flags(u64 old, u64 flags)
 {
 	if (old && flags == BPF_NOEXIST)
 		return -EEXIST;
@@ -350,41 +360,41 @@ __fastpath static int delete(struct shm_map *map, const struct map_key *key)
 	return 0;
 }
 
-int htab_map_update(struct shm_map *map, const void *key, const void *value, u64 flags)
+__slowtext int htab_map_update(struct shm_map *map, const void *key, const void *value, u64 flags)
 {
 	struct map_key k;
 
 	key_of(map, key, &k);
-	return update(map, &k, value, 0, flags);
+	return READING(update(map, &k, value, 0, flags));
 }
 
-int htab_map_update_number(struct shm_map *map, u32 number, u64 flags)
+__slowtext int htab_map_update_number(struct shm_map *map, u32 number, u64 flags)
 {
 	struct map_key k;
 
 	key_of_number(map, number, &k);
-	return update(map, &k, NULL, number, flags);
+	return READING(update(map, &k, NULL, number, flags));
 }
 
-int htab_map_delete(struct shm_map *map, const void *key)
+__slowtext int htab_map_delete(struct shm_map *map, const void *key)
 {
 	struct map_key k;
 
 	key_of(map, key, &k);
-	return delete(map, &k);
+	return READING(delete(map, &k));
 }
 
-int htab_map_delete_number(struct shm_map *map, u32 number)
+__slowtext int htab_map_delete_number(struct shm_map *map, u32 number)
 {
 	struct map_key k;
 
 	key_of_number(map, number, &k);
-	return delete(map, &k);
+	return READING(delete(map, &k));
 }
 
 /* --- readers ------------------------------------------------------------------------------------ */
 
-static u64 lookup(const struct shm_map *map, const struct map_key *key)
+__slowtext static u64 lookup(const struct shm_map *map, const struct map_key *key)
 {
 	u64 elem = lookup_elem(map, key);
 
@@ -395,19 +405,24 @@ static u64 lookup(const struct shm_map *map, const struct map_key *key)
 	return elem;
 }
 
-int htab_map_lookup(struct shm_map *map, const void *key, void *value)
+__slowtext static int copy_value(struct shm_map *map, const struct map_key *key, void *value)
 {
-	struct map_key k;
-	u64 elem;
+	u64 elem = lookup(map, key);
 
-	key_of(map, key, &k);
-	elem = lookup(map, &k);
 	if (elem && value)
 		memcpy(value, elem_value(map, elem), map->value_size);
 	return elem ? 0 : -ENOENT;
 }
 
-static bool value_is(const struct shm_map *map, u64 elem, u32 number)
+__slowtext int htab_map_lookup(struct shm_map *map, const void *key, void *value)
+{
+	struct map_key k;
+
+	key_of(map, key, &k);
+	return READING(copy_value(map, &k, value));
+}
+
+__slowtext static bool value_is(const struct shm_map *map, u64 elem, u32 number)
 {
 	const u64 *words = elem_value(map, elem);
 
@@ -417,7 +432,7 @@ static bool value_is(const struct shm_map *map, u64 elem, u32 number)
 	return true;
 }
 
-static void wrong_value(u64 elem)
+__slowtext static void wrong_value(u64 elem)
 {
 	violation(VERDICT_CORRUPTION, CHECKER_PATTERN, NULL, LOCK_NONE, 0, elem,
 		  "a map's value is not the one that its key was given");
@@ -438,29 +453,34 @@ __slowpath static void check_locked(struct shm_map *map, const struct map_key *k
 	htab_unlock_bucket(b, irqs);
 }
 
+__slowtext static int check_value(struct shm_map *map, const struct map_key *key, u32 number)
+{
+	u64 elem = lookup(map, key);
+
+	if (!elem)
+		return -ENOENT;
+	if (value_is(map, elem, number))
+		return 0;
+	if (elem_reused_at_once(map)) {
+		this_cpu_inc64(&shm.tele->map_reads_reused);
+		check_locked(map, key, number);
+	} else {
+		wrong_value(elem);
+	}
+	return 0;
+}
+
 /*
  * Find a number's element and compare the value with the number's pattern.  Where freed elements are used
  * again at once, a reader may find another key's value, or part of one: that is counted, and then the
  * value is looked at again with the lock held.
  */
-int htab_map_check_number(struct shm_map *map, u32 number)
+__slowtext int htab_map_check_number(struct shm_map *map, u32 number)
 {
 	struct map_key k;
-	u64 elem;
 
 	key_of_number(map, number, &k);
-	elem = lookup(map, &k);
-	if (!elem)
-		return -ENOENT;
-	if (value_is(map, elem, number))
-		return 0;
-	if (!elem_reused_at_once(map)) {
-		wrong_value(elem);
-		return 0;
-	}
-	this_cpu_inc64(&shm.tele->map_reads_reused);
-	check_locked(map, &k, number);
-	return 0;
+	return READING(check_value(map, &k, number));
 }
 
 /* --- creation ----------------------------------------------------------------------------------- */

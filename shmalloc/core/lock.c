@@ -23,7 +23,7 @@ struct wait_state {
 	u64 stop_seen;    /* tsc when header.stop was first seen */
 };
 
-static struct shm_cpu *owner_of(u32 word)
+__slowtext static struct shm_cpu *owner_of(u32 word)
 {
 	u32 cpu = lock_owner_cpu(word);
 
@@ -32,7 +32,7 @@ static struct shm_cpu *owner_of(u32 word)
 
 #define WAIT_LEVEL_SHIFT 56
 
-static u64 wait_mark(const u32 *word)
+__slowtext static u64 wait_mark(const u32 *word)
 {
 	return off_of(word) | (u64)this_cpu()->level << WAIT_LEVEL_SHIFT;
 }
@@ -87,7 +87,7 @@ __slowtext static void check_ring(struct wait_state *wait)
 		      "CPUs wait for each other's locks in a ring");
 }
 
-static void check_owner(struct wait_state *wait, u32 word)
+__slowtext static void check_owner(struct wait_state *wait, u32 word)
 {
 	struct shm_cpu *owner = owner_of(word);
 	u64 ticks;
@@ -113,7 +113,7 @@ static void check_owner(struct wait_state *wait, u32 word)
 	}
 }
 
-static void check_stop(struct wait_state *wait)
+__slowtext static void check_stop(struct wait_state *wait)
 {
 	u32 stop = READ_ONCE(shm.hdr->stop);
 
@@ -128,7 +128,7 @@ static void check_stop(struct wait_state *wait)
 }
 
 /* A lock held by this CPU, or by another CPU of this same thread, is never released while we spin. */
-static void check_self(struct wait_state *wait, u32 word)
+__slowtext static void check_self(struct wait_state *wait, u32 word)
 {
 	struct shm_cpu *owner = owner_of(word);
 
@@ -140,7 +140,7 @@ static void check_self(struct wait_state *wait, u32 word)
 		      "another CPU of this thread holds the lock");
 }
 
-static void wait_longer(struct wait_state *wait, u32 word, u32 yields)
+__slowtext static void wait_longer(struct wait_state *wait, u32 word, u32 yields)
 {
 	check_ring(wait);
 	check_stop(wait);
@@ -176,7 +176,7 @@ __slowpath void lock_wait(u32 *word, u32 class, u32 mine)
 #define RES_TIMEOUT_FRACTION 4 /* of a second: 250 ms */
 
 /* Nobody will release it: the owner is this CPU, or another CPU of this same thread. */
-static int res_never(u32 word)
+__slowtext static int res_never(u32 word)
 {
 	struct shm_cpu *owner = owner_of(word);
 
@@ -185,7 +185,7 @@ static int res_never(u32 word)
 	return owner && owner->tid == this_cpu()->tid && owner->pid == this_cpu()->pid ? -ETIMEDOUT : 0;
 }
 
-static int res_wait_longer(struct wait_state *wait, u64 deadline)
+__slowtext static int res_wait_longer(struct wait_state *wait, u64 deadline)
 {
 	if (proven_ring(wait->word))
 		return -EDEADLK;

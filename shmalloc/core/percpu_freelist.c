@@ -12,7 +12,7 @@
  */
 #include "pool.h"
 
-static u64 *link_of(const struct shm_pool *pool, u64 elem)
+__helper u64 *link_of(const struct shm_pool *pool, u64 elem)
 {
 	return ptr_of(elem + pool->link);
 }
@@ -127,7 +127,7 @@ __fastpath u64 __pcpu_freelist_pop(struct shm_pool *pool)
 }
 
 /* As many for each CPU, and one more for the first few. */
-static u32 share_of(u32 nr_elems, u32 cpu, u32 dealt)
+__slowtext static u32 share_of(u32 nr_elems, u32 cpu, u32 dealt)
 {
 	u32 share = nr_elems / shm.nr_cpus;
 

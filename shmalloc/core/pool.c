@@ -12,7 +12,7 @@
 
 #define AREA_GFP (GFP_KERNEL | __GFP_NOWARN)
 
-static u32 order_holding(u64 bytes)
+__slowtext static u32 order_holding(u64 bytes)
 {
 	return fls64((bytes - 1) >> SHM_PAGE_SHIFT);
 }
