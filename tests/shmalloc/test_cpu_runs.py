@@ -41,9 +41,13 @@ def checked() -> Iterator[Cpu]:
 # --- designs ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", designs.names())
+POOLS = {"prealloc", "objpool"}  # of one size, without pages: test_prealloc.py
+
+
+@pytest.mark.parametrize("name", [name for name in designs.names() if name not in POOLS])
 def test_a_design_by_name(cpu: Cpu, name: str) -> None:
     design = cpu.design(name)
+    design.setup()
     offset, pages = design.alloc(100, "GFP_KERNEL"), design.pages_alloc(1)
     assert len(cpu.view(offset)) == 104
     with cpu.kmem_cache_create("one", 64) as cache:
