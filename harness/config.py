@@ -110,6 +110,9 @@ class ArenaSpec(Table):
     zones: list[ZoneShares] | None = Field(None, description="shares of memory, one table per node")
     distance: list[list[int]] | None = Field(None, description="SLIT, one row per node, 10 = local")
     cpu_node: list[int] | None = Field(None, description="the node of each possible CPU")
+    real_nodes: Literal["bind", "ignore"] = Field(
+        "bind", description="where the machine has several nodes too: put each of the arena's on one of them"
+    )
     freelist_random: bool = False
     freelist_hardened: bool = False
     cmpxchg_double: bool = True
@@ -164,6 +167,13 @@ class InterruptSpecs(Table):
     irq: InterruptSpec = Field(default_factory=InterruptSpec)
 
 
+class NumaModelSpec(Table):
+    """What distance would cost on hardware that has it: a model, never part of a measured time."""
+
+    access_ns: float = Field(ge=0, le=1e6, description="one access to memory of the CPU's own node")
+    accesses: float = Field(1.0, gt=0, le=1e6, description="that a CPU makes to each object it allocates")
+
+
 class ExpectSpec(Table):
     """One expectation: a condition, or the verdict that a cell should have."""
 
@@ -203,6 +213,7 @@ class Config(Table):
     pool: PoolSpec = Field(default_factory=PoolSpec)
     workload: WorkloadSpec = Field(default_factory=lambda: parse_workload({"kind": "mix"}))
     interrupts: InterruptSpecs = Field(default_factory=InterruptSpecs)
+    numa_model: NumaModelSpec | None = Field(None, description="None = no modelled time")
     let: dict[str, int | float | str | bool] = Field(
         default_factory=dict, description='values that the steps of a script name: "$name"'
     )

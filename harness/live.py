@@ -43,6 +43,8 @@ def add_commands(commands: Any) -> None:
         parser = commands.add_parser(name, help=summary, description=f"Print {summary}.")
         parser.set_defaults(command=view, view=name)
         parser.add_argument("name", nargs="?", help="of the arena; may be left out if there is one only")
+        if name == "numastat":
+            parser.add_argument("-m", dest="memory", action="store_true", help="memory of each node instead")
 
 
 def designs(arguments: argparse.Namespace) -> int:
@@ -130,7 +132,10 @@ def view(arguments: argparse.Namespace) -> int:
         return _USAGE
     with Arena.attach(name) as arena:
         module = import_module(f"shmalloc.{_VIEWS[arguments.view][0]}")
-        print(getattr(module, arguments.view)(arena), end="")
+        if getattr(arguments, "memory", False):
+            print(module.numastat_memory(module.memory_per_node(arena)), end="")
+        else:
+            print(getattr(module, arguments.view)(arena), end="")
     return _PASSED
 
 

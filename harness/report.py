@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness import compare, units
+from harness import compare, numa_report, units
 from harness.results import passed
 from harness.script import report as script
 from harness.vocabulary import CONTEXTS, KINDS, OK
@@ -60,6 +60,7 @@ def parts(run: Run) -> Iterator[RenderableType]:
         yield _allocations(run["cells"])
         yield _cells(run["cells"])
         yield from _interrupts(run["cells"])
+        yield from numa_report.parts(run["cells"])
         yield from _notes(run)
     for cell in run["cells"]:
         yield from _violations(cell)
@@ -162,6 +163,8 @@ def _notes(run: Run) -> Iterator[Text]:
     ]
     period = {cell["memory"]["sample_period_s"] for cell in cells}
     said.append(f"memory sampled every {', '.join(f'{p * 1e3:.0f}' for p in sorted(period))} ms")
+    if any(cell.get("numa", {}).get("modelled_ns", {}).get("per_alloc") is not None for cell in cells):
+        said.append("modelled ns are a model of distance (numa_model), in no measured time")
     most = max(cell["cpus"] for cell in cells)
     if most > cores:
         said.append(f"more CPUs ({most}) than cores ({cores}): they take turns, latencies show it")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import latency
+from harness import latency, numa
 from harness.vocabulary import CONTEXTS, KINDS, OK, VACUOUS, Vocabulary
+from shmalloc.layout import constants
 
 if TYPE_CHECKING:
     from shmalloc.arena import Arena
 
 SCHEMA = "shmalloc-result/1"
 _INTERRUPTS = ("sent", "handled", "in_allocator", "in_slow_path", "masked", "nested")
+MAX_NODES = constants()["SHM_MAX_NODES"]
 _WITHOUT_REASON = "failures_without_reason"
 _MAXIMA = ("retries_max",)
 
@@ -78,6 +80,7 @@ def blank_cell(vocabulary: Vocabulary, facts: Iterable[str] = ()) -> dict[str, A
         "throughput_ops_s": 0.0,
         "memory": {"peak_bytes": 0, "live_bytes": 0, "arena_bytes": 0, "sample_period_s": 0.0, "samples": 0},
         "counters": dict.fromkeys((*vocabulary.counter_names, _WITHOUT_REASON, *facts), 0),
+        "numa": numa.blank(MAX_NODES),
     }
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from harness import expect, machine, plots, report, stress
+from harness import expect, machine, numa_report, plots, report, stress
 from harness.config import Cell
 from harness.interruption import Interruption
 from harness.matrix import Experiment
@@ -64,7 +64,9 @@ def _workload_problems(experiment: Experiment) -> list[Problem]:
         config = cell.config
         if config.engine != "stress":
             continue
-        key = (config.workload, config.interrupts, config.cpus, config.seed, config.arena.nodes)
+        arena = config.arena
+        nodes = (arena.nodes, arena.cpus, str(arena.distance), str(arena.cpu_node))
+        key = (config.workload, config.interrupts, config.cpus, config.seed, nodes)
         if key in seen:
             continue
         seen.add(key)
@@ -182,7 +184,7 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def write(folder: Path, run: Mapping[str, Any], samples: Samples, designs: Sequence[str] | None) -> None:
-    """Leave a run's folder: result.json, samples.csv, report.txt, plots.
+    """Leave a run's folder: result.json, samples.csv, report.txt, plots, numastat.txt.
 
     Args: designs: all that exist, which decides their colours; None = no plots.
     """
@@ -190,6 +192,8 @@ def write(folder: Path, run: Mapping[str, Any], samples: Samples, designs: Seque
     _replace(folder / "report.txt", report.text(run))
     _write_samples(folder / "samples.csv", samples)
     _replace(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
+    if numastat := numa_report.numastat_text(run["cells"]):
+        _replace(folder / "numastat.txt", numastat)
     if designs is not None and run["config"]["engine"] != "script":  # numbers, and no course of time
         plots.draw(folder, run, samples, designs)
 

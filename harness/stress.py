@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import verdicts
+from harness import numa, verdicts
 from harness.checks import geometry
 from harness.config import Cell, Config
 from harness.cpu_process import DRAINED, READY, REPLAYED, TORN_DOWN
@@ -22,7 +22,7 @@ from harness.problems import ConfigError, Problem
 from harness.results import Snapshot, blank_cell, measure
 from harness.supervisor import Crew, Ended
 from harness.vocabulary import KINDS, OK, VACUOUS, Vocabulary
-from harness.workload import Program, Workload, WorkloadError, build, build_program
+from harness.workload import Nodes, Program, Workload, WorkloadError, build, build_program
 
 if TYPE_CHECKING:
     from shmalloc.arena import Arena
@@ -64,7 +64,7 @@ class Findings:
     """What came of a run, piece by piece.
 
     Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
-        when.  reports: of the CPUs.  sampler.
+        when.  reports: of the CPUs.  sampler.  nodes: of the arena, at the end of the replay.
     """
 
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -72,6 +72,7 @@ class Findings:
     audits: dict[str, AuditReport] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
     sampler: Sampler | None = None
+    nodes: numa.Look | None = None
     live_bytes: int = 0
 
 
@@ -82,7 +83,7 @@ def plan(config: Config, base_dir: Path) -> Plan:
     """
     try:
         workload = build(
-            config.workload, cpus=config.cpus, seed=config.seed, base_dir=base_dir, nodes=config.arena.nodes
+            config.workload, cpus=config.cpus, seed=config.seed, base_dir=base_dir, nodes=_nodes(config)
         )
         programs = {
             kind: tuple(
@@ -97,6 +98,12 @@ def plan(config: Config, base_dir: Path) -> Plan:
     except WorkloadError as error:
         raise ConfigError(config.name, [Problem("workload", None, str(error))]) from None
     return Plan(workload, programs)
+
+
+def _nodes(config: Config) -> Nodes:
+    """Return the arena's nodes, defaults filled in."""
+    shape = geometry(config)
+    return Nodes(shape.distances(), shape.nodes_of_cpus())
 
 
 def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
@@ -250,6 +257,7 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     crew.end_injectors()
     sampler.last()
     found.snapshot = Snapshot.of(arena)
+    found.nodes = numa.Look.at(arena)
     report = audit(arena, expect_live=True)
     _note_audit(found, report, "before the drain")
     found.live_bytes = report.totals.get("live_bytes", 0)
@@ -302,6 +310,10 @@ def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -
         "workload": dict(todo.workload.notes),
         "audits": {when: audit_json(report) for when, report in found.audits.items()},
     }
+    if found.nodes is None:
+        cell["numa"] = numa.blank(config.arena.nodes)
+    else:
+        cell["numa"] = numa.measure(found.nodes, cell["counters"], config.numa_model)
     cell["must_happen"] = must_happen(config, cell)
     cell["verdict"] = judged(cell, vocabulary)
     return cell

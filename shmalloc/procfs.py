@@ -11,6 +11,7 @@ All of it reads counters while CPUs may be running: one text is no snapshot.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,18 @@ from numpy.typing import NDArray
 from shmalloc import layout
 from shmalloc.audit.view import MIGRATETYPE_NAMES, ZONE_NAMES, Auditable, View
 
-__all__ = ["buddyinfo", "numastat", "pagetypeinfo", "slabinfo", "vmstat", "zoneinfo"]
+__all__ = [
+    "buddyinfo",
+    "memory_per_node",
+    "node_events",
+    "node_memory",
+    "numastat",
+    "numastat_memory",
+    "pagetypeinfo",
+    "slabinfo",
+    "vmstat",
+    "zoneinfo",
+]
 
 _SLABINFO_HEADER = (
     "slabinfo - version: 2.1\n"
@@ -232,14 +244,69 @@ def numastat(arena: Auditable, node: int | None = None) -> str:
     Raises: ValueError, if there is no such node.
     """
     view = View.of(arena)
-    if node is not None and not 0 <= node < len(view.nodes):
-        raise ValueError(f"node = {node}: allowed is 0..{len(view.nodes) - 1}")
+    if node is not None:
+        _check_node(view, node)
     columns = [_node_events(view, number) for number in range(len(view.nodes))]
     if node is not None:
         return "".join(f"{name} {number}\n" for name, number in columns[node].items())
     lines = [" " * 16 + "".join(f"{f'node{number}':>16}" for number in range(len(columns)))]
     lines += [f"{name:<16}" + "".join(f"{column[name]:16}" for column in columns) for name in _NODE_EVENTS]
     return "\n".join(lines) + "\n"
+
+
+def node_events(arena: Auditable, node: int) -> dict[str, int]:
+    """Return a node's NUMA counters, by the names in its numastat. Args: node: its number, checked."""
+    view = View.of(arena)
+    _check_node(view, node)
+    return _node_events(view, node)
+
+
+def node_memory(arena: Auditable, node: int) -> dict[str, int]:
+    """Return a node's memory in bytes, by the names in its meminfo. Args: node: its number, checked.
+
+    Free is what is on buddy lists; what waits on pagesets counts as used, as in the kernel.
+    """
+    view = View.of(arena)
+    _check_node(view, node)
+    zones = view.zones[view.zones["node"] == node]
+    reclaimable, unreclaimable = _slab_pages(view)[node].tolist()
+    total, free = _sum(zones["managed_pages"]), _sum(zones["free_pages"])
+    pages = {
+        "MemTotal": total,
+        "MemFree": free,
+        "MemUsed": total - free,
+        "Slab": reclaimable + unreclaimable,
+        "SReclaimable": reclaimable,
+        "SUnreclaim": unreclaimable,
+    }
+    return {name: number * layout.constants()["SHM_PAGE_SIZE"] for name, number in pages.items()}
+
+
+def memory_per_node(arena: Auditable) -> dict[str, dict[str, int]]:
+    """Return `node_memory` of each node, named node0, node1, ..."""
+    return {f"node{node}": node_memory(arena, node) for node in range(len(View.of(arena).nodes))}
+
+
+def numastat_memory(memory: Mapping[str, Mapping[str, int]]) -> str:
+    """Return what numastat -m would print of the memory of all nodes.
+
+    Args: memory: of each node, bytes by name, as `node_memory` returns it; the nodes are named node0, node1, ...
+    """
+    nodes = list(memory.values())
+    heads = [*(name.replace("node", "Node ") for name in memory), "Total"]
+    lines = ["Per-node system memory usage (in MBs):"]
+    lines.append(" " * 20 + "".join(f"{head:>16}" for head in heads))
+    lines.append(" " * 20 + "".join(f"{'-' * 15:>16}" for _ in heads))
+    for name in nodes[0]:
+        values = [node[name] for node in nodes]
+        cells = "".join(f"{value / (1 << 20):16.2f}" for value in [*values, sum(values)])
+        lines.append(f"{name:<20}{cells}")
+    return "\n".join(lines) + "\n"
+
+
+def _check_node(view: View, node: int) -> None:
+    if not 0 <= node < len(view.nodes):
+        raise ValueError(f"node = {node}: allowed is 0..{len(view.nodes) - 1}")
 
 
 def _node_events(view: View, node: int) -> dict[str, int]:

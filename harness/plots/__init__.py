@@ -31,13 +31,14 @@ def draw(
     grid = Grid.of(run["cells"], order)
     if grid is None:
         return []
-    from harness.plots import figures, style
+    from harness.plots import figures, numa_figure, style
 
     made = {
         "success": figures.success,
         "throughput": figures.throughput,
         "latency": figures.latency,
         "failures": figures.failures,
+        "numa": numa_figure.numa,
     }
     files = []
     with style.drawing():

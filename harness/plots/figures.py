@@ -7,7 +7,7 @@ that carries data has a gid, ``KIND:ROW`` or ``KIND:DESIGN``, by which it is fou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness import units
@@ -15,24 +15,33 @@ from harness.compare import percent, requests
 from harness.memory import Sample
 from harness.plots import style
 from harness.plots.grid import MOST_ROWS, Cell, Grid, Row
+from harness.plots.panels import (
+    MARGIN_INCHES,
+    ROW_INCHES,
+    lines,
+    name_axes,
+    row_labels,
+    say,
+    scale,
+    side_by_side,
+    ticks,
+    values,
+)
 from shmalloc.units import format_bytes
 
 __all__ = ["failures", "latency", "memory", "success", "throughput"]
 
-_ROW_INCHES, _COLUMN_INCHES, _MARGIN_INCHES = 0.32, 3.2, 1.2
 _MEMORY_PANELS, _MEMORY_COLUMNS = 9, 3
 _MIB = 1 << 20
 _MARKERS = {"p50": "o", "p99": "s", "p999": "^"}
 _NAMES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
-
-Value = Callable[[Cell], float | None]
 
 
 def success(grid: Grid) -> Any:
     """Draw the share of requests that were served, by context."""
     if grid.is_single:
         return None
-    figure, panels = _panels(grid, grid.contexts)
+    figure, panels = side_by_side(grid, grid.contexts)
     for axes, context in zip(panels, grid.contexts, strict=True):
 
         def share(cell: Cell, context: str = context) -> float | None:
@@ -44,11 +53,11 @@ def success(grid: Grid) -> Any:
             note = row.handler_note(context)
             return f"{percent(asked.success)} of {units.count(asked.number)}{f' {note}' if note else ''}"
 
-        _values(axes, grid, f"success-{context}", share, said)
-        _scale(axes, grid, (0, 100 if grid.sweep else 165))
-        _ticks(axes, grid, [0, 25, 50, 75, 100])
-        _name(axes, grid, context, "requests served (%)")
-    figure.suptitle("Requests that were served, by context")
+        values(axes, grid, f"success-{context}", share, said)
+        scale(axes, grid, (0, 104 if grid.sweep else 165))
+        ticks(axes, grid, [0, 25, 50, 75, 100])
+        name_axes(axes, grid, context, "requests served (%)")
+    style.title(figure, "Requests that were served, by context")
     return figure
 
 
@@ -56,19 +65,19 @@ def throughput(grid: Grid) -> Any:
     """Draw ops a second."""
     if grid.is_single or not any(row.cell["throughput_ops_s"] for row in grid.rows):
         return None
-    figure, (axes,) = _panels(grid, ("all",), width=2.0)
-    _values(
+    figure, (axes,) = side_by_side(grid, ("all",), width=2.0)
+    values(
         axes,
         grid,
         "throughput",
         lambda cell: cell["throughput_ops_s"] / 1e6,
         lambda row: f"{units.count(row.cell['throughput_ops_s'])}, {units.count(row.cell['ops'])} ops",
     )
-    _scale(axes, grid, (0, None))
+    scale(axes, grid, (0, None))
     if not grid.sweep:
         axes.margins(x=0.3)
-    _name(axes, grid, "", "ops per second, all CPUs (millions)")
-    figure.suptitle("Throughput")
+    name_axes(axes, grid, "", "ops per second, all CPUs (millions)")
+    style.title(figure, "Throughput")
     return figure
 
 
@@ -77,12 +86,12 @@ def latency(grid: Grid) -> Any:
     contexts = [name for name in grid.contexts if any(_timed(row.cell, name) for row in grid.rows)]
     if not contexts:
         return None
-    figure, panels = _panels(grid, contexts)
+    figure, panels = side_by_side(grid, contexts)
     for axes, context in zip(panels, contexts, strict=True):
         (_latency_lines if grid.sweep else _latency_rows)(axes, grid, context)
-        _name(axes, grid, context, "ns, logarithmic")
+        name_axes(axes, grid, context, "ns, logarithmic")
     figure.legend(handles=_percentile_legend(grid), loc="outside right upper")
-    figure.suptitle("Latency of allocations, interrupts in between included")
+    style.title(figure, "Latency of allocations, interrupts in between included")
     return figure
 
 
@@ -91,7 +100,7 @@ def failures(grid: Grid) -> Any:
     rows = [row for row in grid.rows if requests(row.cell).failed][:MOST_ROWS]
     if not rows:
         return None
-    figure, (axes,) = style.canvas(9, _MARGIN_INCHES + 0.6 + _ROW_INCHES * len(rows))
+    figure, (axes,) = style.canvas(9, MARGIN_INCHES + 0.6 + ROW_INCHES * len(rows))
     reasons = list(rows[0].cell["failures"])
     ends = [0.0] * len(rows)
     for number, reason in enumerate(reasons):
@@ -104,12 +113,12 @@ def failures(grid: Grid) -> Any:
         ends = [end + share for end, share in zip(ends, shares, strict=True)]
     for at, row in enumerate(rows):
         asked = requests(row.cell)
-        _say(axes, at, ends[at], f"{units.count(asked.failed)} of {units.count(asked.number)}")
+        say(axes, at, ends[at], f"{units.count(asked.failed)} of {units.count(asked.number)}")
     axes.margins(x=0.25)
-    _row_labels(axes, rows)
+    row_labels(axes, rows)
     axes.set_xlabel("requests that failed (% of the cell's)")
     figure.legend(loc="outside right upper", title="reason")
-    figure.suptitle("Why requests failed")
+    style.title(figure, "Why requests failed")
     return figure
 
 
@@ -136,7 +145,7 @@ def memory(grid: Grid, samples: Mapping[str, Sequence[Sample]]) -> Any:
     periods = sorted({row.cell["memory"]["sample_period_s"] for _, rows in shown for row in rows})
     taken = min(len(samples[row.cell["id"]]) for _, rows in shown for row in rows)
     every = ", ".join(f"{period * 1e3:.0f}" for period in periods)
-    figure.suptitle(f"Memory held over time: at least {taken} samples each, every {every} ms")
+    style.title(figure, f"Memory held over time: at least {taken} samples each, every {every} ms")
     return figure
 
 
@@ -146,57 +155,11 @@ def _memory_line(axes: Any, row: Row, samples: Sequence[Sample]) -> None:
         [sample.t_s for sample in samples],
         used,
         color=style.colour(row.colour),
-        linestyle=style.dash(row.colour),
+        linestyle=style.dash(row.dash),
         linewidth=1.4,
         label=f"{row.design} (peak {format_bytes(row.cell['memory']['peak_bytes'])})",
         gid=f"memory:{row.label}",
     )
-
-
-def _panels(grid: Grid, names: Sequence[str], width: float = 1.0) -> tuple[Any, list[Any]]:
-    """Make one axes for each name, side by side."""
-    rows = min(len(grid.rows), MOST_ROWS)
-    across = _COLUMN_INCHES * width * len(names)
-    if grid.sweep:
-        return style.canvas(max(6.0, across), 4.2, columns=len(names), sharey=True)
-    height = _MARGIN_INCHES + _ROW_INCHES * rows
-    return style.canvas(max(6.0, across + 1.6), height, columns=len(names), sharey=True)
-
-
-def _values(axes: Any, grid: Grid, kind: str, value: Value, said: Callable[[Row], str]) -> None:
-    """Draw one number of each cell: bars with their numbers, or lines over the number that is swept."""
-    if grid.sweep:
-        _lines(axes, grid, kind, value)
-        return
-    for at, row in enumerate(grid.rows[:MOST_ROWS]):
-        number = value(row.cell)
-        if number is None:
-            continue
-        axes.barh(at, number, color=style.colour(row.colour), height=0.7)
-        axes.containers[-1][0].set_gid(f"{kind}:{row.label}")
-        _say(axes, at, number, said(row))
-    _row_labels(axes, grid.rows[:MOST_ROWS])
-
-
-def _lines(axes: Any, grid: Grid, kind: str, value: Value, **look: Any) -> None:
-    for design, rows in grid.lines.items():
-        points = [(grid.value(row), value(row.cell)) for row in rows]
-        points = [(x, y) for x, y in points if y is not None]
-        if points:
-            axes.plot(
-                *zip(*points, strict=True),
-                **{
-                    "color": style.colour(rows[0].colour),
-                    "linestyle": style.dash(rows[0].colour),
-                    "marker": "o",
-                    "markersize": 4,
-                    "label": design,
-                    "gid": f"{kind}:{design}",
-                    **look,
-                },
-            )
-    if "label" not in look:
-        axes.legend(loc="best")
 
 
 def _latency_rows(axes: Any, grid: Grid, context: str) -> None:
@@ -214,18 +177,18 @@ def _latency_rows(axes: Any, grid: Grid, context: str) -> None:
                 axes.plot(number, at, marker=marker, color=colour, markersize=5)
         note = row.handler_note(context)
         said = f"{units.nanoseconds(known[0])} / {units.nanoseconds(known[1])}{f' {note}' if note else ''}"
-        _say(axes, at, known[-1], said)
+        say(axes, at, known[-1], said)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.6)  # room for the numbers at the ends
-    _row_labels(axes, grid.rows[:MOST_ROWS])
+    row_labels(axes, grid.rows[:MOST_ROWS])
 
 
 def _latency_lines(axes: Any, grid: Grid, context: str) -> None:
     """Draw median and p99 over the number that is swept."""
     axes.set_yscale("log")
     for key, line in (("p50", "-"), ("p99", ":")):
-        _lines(
+        lines(
             axes,
             grid,
             f"latency-{key}-{context}",
@@ -252,31 +215,3 @@ def _percentile_legend(grid: Grid) -> list[Any]:
 
 def _timed(cell: Cell, context: str) -> bool:
     return cell["contexts"][context]["latency_ns"]["p50"] is not None
-
-
-def _say(axes: Any, at: float, end: float, text: str) -> None:
-    """Write a row's numbers at the end of its bar."""
-    axes.annotate(text, (end, at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5)
-
-
-def _row_labels(axes: Any, rows: Sequence[Row]) -> None:
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-
-
-def _scale(axes: Any, grid: Grid, limits: tuple[float, float | None]) -> None:
-    (axes.set_ylim if grid.sweep else axes.set_xlim)(*limits)
-
-
-def _ticks(axes: Any, grid: Grid, ticks: Sequence[float]) -> None:
-    (axes.set_yticks if grid.sweep else axes.set_xticks)(ticks)
-
-
-def _name(axes: Any, grid: Grid, title: str, unit: str) -> None:
-    axes.set_title(title)
-    if grid.sweep:
-        axes.set_xlabel(grid.sweep)
-        axes.set_ylabel(unit)
-    else:
-        axes.set_xlabel(unit)

@@ -19,11 +19,17 @@ MOST_ROWS = 48  # more rows than that nobody reads; the report has all of them
 
 @dataclass(frozen=True)
 class Row:
-    """A cell. Attributes: label: unique in the grid.  design.  colour: number of its design's colour.  cell."""
+    """A cell.
+
+    Attributes: label: unique in the grid.  line: the same for all rows of one line over the number that is
+        swept.  design.  colour: number of its design's colour.  dash: of its line style.  cell.
+    """
 
     label: str
+    line: str
     design: str
     colour: int
+    dash: int
     cell: Cell
 
     def handler_note(self, context: str) -> str:
@@ -51,10 +57,9 @@ class Grid:
         if not used:
             return None
         designs = [*order, *(cell["design"] for cell in used)]
-        rows = tuple(
-            Row(_label(cell, used), cell["design"], designs.index(cell["design"]), cell) for cell in used
-        )
-        return cls(rows, tuple(contexts_used(used)), _sweep(used))
+        sweep = _sweep(used)
+        rows = tuple(_row(cell, used, sweep, designs) for cell in used)
+        return cls(rows, tuple(contexts_used(used)), sweep)
 
     @property
     def is_single(self) -> bool:
@@ -71,10 +76,10 @@ class Grid:
 
     @property
     def lines(self) -> dict[str, list[Row]]:
-        """The rows of each design, by the number that is swept."""
+        """The rows of each line, by the number that is swept."""
         lines: dict[str, list[Row]] = {}
         for row in self.rows:
-            lines.setdefault(row.design, []).append(row)
+            lines.setdefault(row.line, []).append(row)
         return {name: sorted(rows, key=lambda row: self.value(row)) for name, rows in lines.items()}
 
     def value(self, row: Row) -> float:
@@ -82,19 +87,33 @@ class Grid:
         return float(row.cell["params"][self.sweep])
 
 
-def _label(cell: Cell, cells: Sequence[Cell]) -> str:
-    """Name a row: the design, and what else varies."""
+def _name(cell: Cell, cells: Sequence[Cell], without: str) -> str:
+    """Name a row or a line: the design, and what else varies but for one number."""
     several = len({other["design"] for other in cells}) > 1
-    group = group_of(cell)
+    group = group_of({**cell, "params": {k: v for k, v in cell["params"].items() if k != without}})
     return ", ".join(part for part in (cell["design"] if several or not group else "", group) if part)
 
 
+def _row(cell: Cell, cells: Sequence[Cell], sweep: str, designs: Sequence[str]) -> Row:
+    """Make the row of one cell."""
+    design, line = cell["design"], _name(cell, cells, sweep)
+    colour = designs.index(design)
+    siblings = [_name(other, cells, sweep) for other in cells if other["design"] == design]
+    return Row(_name(cell, cells, ""), line, design, colour, _dash(colour, line, siblings), cell)
+
+
+def _dash(colour: int, name: str, names: Sequence[str]) -> int:
+    """Tell lines apart that are of one design, and so of one colour. Args: names: of that design's rows."""
+    return colour + list(dict.fromkeys(names)).index(name)
+
+
 def _sweep(cells: Sequence[Cell]) -> str:
-    """Find the one number that varies beside the design."""
-    paths = {path for cell in cells for path in cell["params"] if path != "design"}
-    if len(paths) != 1:
-        return ""
-    (path,) = paths
-    values = [cell["params"].get(path) for cell in cells]
+    """Find the one number that varies, beside the design and what is no number."""
+    paths = {path for cell in cells for path in cell["params"] if path not in ("design", "seed")}
+    found = [path for path in sorted(paths) if _is_swept([cell["params"].get(path) for cell in cells])]
+    return found[0] if len(found) == 1 else ""
+
+
+def _is_swept(values: Sequence[Any]) -> bool:
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return path if numeric and len(set(values)) >= _LINES_FROM and path != "seed" else ""
+    return numeric and len(set(values)) >= _LINES_FROM

@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-__all__ = ["canvas", "colour", "dash", "drawing", "reason_look"]
+__all__ = ["canvas", "colour", "dash", "drawing", "reason_look", "title"]
 
 # Okabe and Ito's colours, without the yellow, which is lost on a light ground
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8B8B8B")
@@ -61,6 +61,11 @@ def canvas(
     FigureCanvasSVG(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **keys)
     return figure, list(axes.flat)
+
+
+def title(figure: Figure, text: str) -> None:
+    """Write what a figure shows above it, on the left, where no legend is."""
+    figure.suptitle(text, x=0.01, ha="left")
 
 
 def colour(number: int) -> str:

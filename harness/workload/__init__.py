@@ -14,6 +14,7 @@ from harness.workload.generate import generate
 from harness.workload.maps import workload_maps
 from harness.workload.mix import mix_caches
 from harness.workload.model import CacheSpec, Notes, Part, Place, Program, Workload
+from harness.workload.nodes import Nodes, name_nodes, node_problems
 from harness.workload.program_spec import AnyProgram
 from harness.workload.programs import make_program
 from harness.workload.spec import (
@@ -35,6 +36,7 @@ from harness.workload.trace import TraceWorkload, generate_trace
 
 __all__ = [
     "CacheSpec",
+    "Nodes",
     "Program",
     "ProgramSpec",
     "Workload",
@@ -48,30 +50,36 @@ __all__ = [
 ]
 
 #: Streams of random numbers, so that a CPU's array does not depend on how many CPUs there are.
-_STREAM_BARE, _STREAM_REMOTE, _STREAM_DECORATE, _STREAM_PROGRAM = range(4)
+_STREAM_BARE, _STREAM_REMOTE, _STREAM_DECORATE, _STREAM_PROGRAM, _STREAM_NODES = range(5)
 
 
 def _rng(seed: int, stream: int, cpu: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, stream, cpu]))
 
 
-def build(spec: AnyWorkload, *, cpus: int, seed: int, base_dir: Path, nodes: int | None = None) -> Workload:
+def build(
+    spec: AnyWorkload, *, cpus: int, seed: int, base_dir: Path, nodes: int | Nodes | None = None
+) -> Workload:
     """Make the op arrays of a run.
 
     Args: spec: config table `workload`.  cpus: processes of the run.  seed: not negative.  base_dir: folder
-        that the file names in the spec are relative to.  nodes: of the arena, if known: a recorded trace's
-        nodes are mapped onto them by modulo.
+        that the file names in the spec are relative to.  nodes: of the arena, if known, or just how many: a
+        recorded trace's nodes are mapped onto them by modulo.
     Returns: a Workload with one array per CPU.
     Raises: WorkloadError, if it cannot be made: too few CPUs or nodes, or an unusable trace.
     """
-    _check(spec, cpus, nodes)
+    number = len(nodes.distance) if isinstance(nodes, Nodes) else nodes
+    _check(spec, cpus, number)
     trace = generate_trace(spec, cpus, base_dir) if isinstance(spec, TraceSpec) else None
     places = _places(spec, cpus, trace.shared_slots if trace else 0)
     parts = []
     for place in places:
         part = trace.parts[place.cpu] if trace else _bare(spec, place, seed)
+        if isinstance(spec, GeneratedSpec):
+            known = nodes if isinstance(nodes, Nodes) else None
+            part = name_nodes(part, spec, place, known, _rng(seed, _STREAM_NODES, place.cpu))
         part = decorate(part, spec, place, _rng(seed, _STREAM_DECORATE, place.cpu))
-        parts.append(_fit_nodes(part, nodes))
+        parts.append(_fit_nodes(part, number))
     return Workload(
         ops=tuple(part.ops for part in parts),
         private_slots=tuple(part.private_slots for part in parts),
@@ -103,8 +111,8 @@ def _check(spec: AnyWorkload, cpus: int, nodes: int | None) -> None:
         raise WorkloadError(f'workload.kind = "producer_consumer" with cpus = {cpus}: it needs at least 2')
     if isinstance(spec, LocalSpec) and spec.remote and cpus < 2:
         raise WorkloadError(f"workload.remote = {spec.remote} with cpus = {cpus}: it needs at least 2")
-    if nodes is not None and spec.node >= nodes:
-        raise WorkloadError(f"workload.node = {spec.node}: the arena's nodes are 0..{nodes - 1}, -1 is any")
+    if problems := node_problems(spec, nodes):
+        raise WorkloadError("; ".join(problems))
 
 
 def _own_slots(spec: AnyWorkload) -> int:

@@ -89,13 +89,21 @@ class GeneratedSpec(WorkloadBase):
 
     Attributes:
         gfp: flags of allocations.
-        node: -1 = any.
+        node: that every request names, -1 = any.
+        node_from: "fixed" = that; else one that is remote to the CPU: its nearest, its farthest, a random one.
+        node_share: share of the requests that name it, 0..1.
+        node_rest: with node_from, the other requests name no node ("any") or the CPU's own ("local").
+        thisnode: requests that name a node have __GFP_THISNODE: there or not at all.
         array_ops: about how many ops a CPU's array has before it repeats.
         irq_off, bh_off: windows.
     """
 
     gfp: GfpNames = "GFP_KERNEL"
     node: Node = -1
+    node_from: Literal["fixed", "nearest", "farthest", "random"] = "fixed"
+    node_share: Share = 1.0
+    node_rest: Literal["any", "local"] = "any"
+    thisnode: bool = False
     array_ops: int = Field(default=16384, ge=2, le=1 << 22)
     irq_off: WindowSpec | None = None
     bh_off: WindowSpec | None = None

@@ -544,6 +544,9 @@ struct shm_telemetry {
 	uint64_t map_reads_reused;   /* values read under RCU that were another key's by then: the API allows it */
 	uint64_t freelist_steals;    /* elements popped from another CPU's freelist */
 	uint64_t freelist_strays;    /* elements pushed to another CPU's freelist, as the own was locked */
+	uint64_t node_requests;      /* arenas of several nodes: allocations for which a node was named */
+	uint64_t node_elsewhere;     /* ... and that got memory of another one */
+	uint64_t node_allocs[SHM_MAX_NODES]; /* arenas of several nodes: allocations by the node of their memory */
 	uint64_t pad;
 	uint32_t latency[NR_CTX][HIST_BUCKETS];
 };

@@ -27,13 +27,31 @@ __helper struct shm_counts *this_counts(u32 design)
 	return &shm.tele->counts[design][this_ctx()];
 }
 
-__helper u64 account(u32 design, u64 off, u64 bytes)
+/* Where it came from, which zone_statistics() knows of whole pages only. */
+static void count_node(u64 off, int wanted)
+{
+	u32 node;
+
+	if (!off_in_memory(off)) /* ZERO_SIZE_PTR */
+		return;
+	node = page_node(off_to_page(off));
+	this_cpu_inc64(&shm.tele->node_allocs[node]);
+	if (wanted == NO_NODE)
+		return;
+	this_cpu_inc64(&shm.tele->node_requests);
+	if ((u32)wanted != node)
+		this_cpu_inc64(&shm.tele->node_elsewhere);
+}
+
+__helper u64 account(u32 design, u64 off, u64 bytes, int node)
 {
 	if (unlikely(!off)) {
 		this_cpu_inc64(&this_counts(design)->failures[this_reason()]);
 		return 0;
 	}
 	this_cpu_inc64(&this_counts(design)->allocs);
+	if (unlikely(shm.nr_nodes > 1))
+		count_node(off, node);
 	oracle_own(off, bytes);
 	return off;
 }
@@ -41,7 +59,7 @@ __helper u64 account(u32 design, u64 off, u64 bytes)
 u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node)
 {
 	reason_reset();
-	return account(design, designs[design]->alloc(size, gfp, node), size);
+	return account(design, designs[design]->alloc(size, gfp, node), size, node);
 }
 
 u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node)
@@ -49,7 +67,7 @@ u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node)
 	u64 off;
 
 	reason_reset();
-	off = account(design, designs[design]->cache_alloc(s, gfp, node), s->object_size);
+	off = account(design, designs[design]->cache_alloc(s, gfp, node), s->object_size, node);
 	if (off && s->ctor && !ctor_intact(s->ctor, off, s->object_size))
 		violation(VERDICT_CORRUPTION, CHECKER_CTOR, NULL, LOCK_NONE, 0, off,
 			  "a constructed object was written to while it was free");
@@ -62,7 +80,7 @@ u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order)
 
 	reason_reset();
 	page = designs[design]->pages_alloc(gfp, node, order);
-	return page ? account(design, page_to_off(page), (u64)SHM_PAGE_SIZE << order) : account(design, 0, 0);
+	return account(design, page ? page_to_off(page) : 0, (u64)SHM_PAGE_SIZE << order, node);
 }
 
 int design_free(u32 design, u64 object)
