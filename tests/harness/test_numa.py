@@ -191,7 +191,7 @@ def test_a_run_says_where_memory_came_from(tmp_path: Path) -> None:
     text = (tmp_path / "out/report.txt").read_text()
     assert "modelled ns are a model of distance" in text
     header = next(line.split() for line in text.splitlines() if "mismatch" in line and "foreign" in line)
-    assert header[:8] == ["nodes", "hit", "miss", "foreign", "local", "other", "mismatch", "slow"]
+    assert header[:7] == ["nodes", "hit", "miss", "foreign", "local", "other", "mismatch"]
     blocks = (tmp_path / "out/numastat.txt").read_text()
     assert blocks.count("Per-node system memory usage (in MBs):") == 6 == len(run["cells"])
 
