@@ -125,7 +125,7 @@ u64 design_elem_alloc(struct shm_map *map)
 
 u64 design_elem_taken(struct shm_map *map, u64 elem)
 {
-	return account(map->design, elem, map->elem_size);
+	return account(map->design, elem, map->elem_size, NO_NODE);
 }
 
 void design_elem_free(struct shm_map *map, u64 elem)
