@@ -39,7 +39,7 @@ def blank(nodes: int) -> dict[str, Any]:
         "elsewhere_share": 0.0,
         "slow_path_share": 0.0,
         "mismatch_share": 0.0,
-        "modelled_ns": {"per_alloc": 0.0, "if_all_local": 0.0},
+        "modelled_ns": {"per_alloc": None, "if_all_local": None},
     }
 
 
