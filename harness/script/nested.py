@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness.script.places import place_of
@@ -127,12 +128,16 @@ class Nested:
         failed = sum(op.allocates and not self._filled(op) and not self._freed_later(op) for op in self._ops)
         done: Counter[str] = Counter()
         scene.inside(f"{self.label}, by {self.design}:")
+        texts = []
         for op in self._ops:
             text, ok = self._outcome(scene, op, reasons, failed)
-            scene.inside(f"    {text}")
+            texts.append(text)
             if op.step.count:
                 done[op.step.count] += ok
                 scene.counters[op.step.count] = done[op.step.count]
+        for text, same in groupby(texts):
+            times = len(list(same))
+            scene.inside(f"    {text}" + (f" (x {times})" if times > 1 else ""))
         self.give_back(scene)
 
     def _filled(self, op: _Op) -> bool:

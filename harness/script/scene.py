@@ -79,7 +79,8 @@ class Scene:
         self.audit: Callable[[], None] = lambda: None
         self._reasons: Counter[str] = Counter()
         self._inside: list[str] = []
-        self._last = ""
+        self._last: str | int = ""  # a text, or the last object
+        self._calls: dict[tuple[int, str], DesignCalls] = {}
         self.become(0)
 
     def become(self, cpu: int) -> Cpu:
@@ -119,12 +120,20 @@ class Scene:
         Returns: 1, or 0, and then the reason is noted.
         """
         design = self.design_of(step)
-        offset = self.attempt(lambda: call(self.cpus[step.cpu].design(design)))
+        calls = self.calls(step.cpu, design)
+        offset = self.attempt(lambda: call(calls))
         if offset is None:
             return 0
         self.hold(str(getattr(step, "as_", ANY)) if name is None else name, Held(offset, design, order))
-        self._last = place_of(self.arena, offset)
+        self._last = offset
         return 1
+
+    def calls(self, cpu: int, design: str) -> DesignCalls:
+        """Return a design's operations on a CPU."""
+        found = self._calls.get((cpu, design))
+        if found is None:
+            found = self._calls[cpu, design] = self.cpus[cpu].design(design)
+        return found
 
     def attempt(self, call: Callable[[], int]) -> int | None:
         """Call what may be refused. Returns: what it returned; None if it was refused, with the reason noted."""
@@ -153,7 +162,7 @@ class Scene:
 
     def free(self, held: Held, cpu: int, design: str = "") -> None:
         """Free an object on a CPU, with the design that allocated it unless another is named."""
-        calls = self.cpus[cpu].design(design or held.design)
+        calls = self.calls(cpu, design or held.design)
         if held.order is None:
             calls.free(held.offset)
         else:
@@ -180,6 +189,8 @@ class Scene:
         self._last = ""
         results = []
         times = self.times(step)
+        if not times:
+            return
         for _ in range(times):
             results.append(step.run(self))
             self.collect()
@@ -202,8 +213,9 @@ class Scene:
 
     def _write_line(self, at: int, step: Step, times: int, result: float | None) -> None:
         line = f"step {at}, CPU {step.cpu}: {step}" + (f" x {times}" if times > 1 else "")
-        outcome = [] if result is None or (result == 1 and self._last) else [f"{result:g}"]
-        outcome += [self._last] if self._last else []
+        last = place_of(self.arena, self._last) if isinstance(self._last, int) else self._last
+        outcome = [] if result is None or (result == 1 and last) else [f"{result:g}"]
+        outcome += [last] if last else []
         outcome += [f"{reason} {count}" for reason, count in self._reasons.items()]
         self.interleaving.append(line + (f" -> {', '.join(outcome)}" if outcome else ""))
         self.interleaving += [f"    {inside}" for inside in self._inside]

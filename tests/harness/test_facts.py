@@ -6,7 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from running import run
+from models.pages import PageAllocator, PageGeometry, Request
+from running import results, run
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = sorted((ROOT / "configs" / "facts").glob("*.toml"))
@@ -28,3 +29,17 @@ def test_is_documented(path: Path) -> None:
     named = {name for each in tests for name in re.findall(r"counters\.(\w+)", each.get("condition", ""))}
     assert named, "names a counter in an expectation that is a test"
     assert f"`{path.stem}`" in README, "has a row in the README"
+
+
+def test_nolock_until_null_is_what_the_model_of_the_page_allocator_says(tmp_path: Path) -> None:
+    path = tmp_path / "fact.toml"
+    path.write_text((ROOT / "configs" / "facts" / "nolock_until_null.toml").read_text())
+    for cell in results(path)["cells"]:
+        pages = cell["facts"]["free_at_first"]
+        zones = ((0, 0, 1000, 0),)
+        model = PageAllocator(PageGeometry(pages, 5, zones, ((10,),), (0,) * 4))
+        successes = 0
+        while model.allocate(0, Request(0, nolock=True)) is not None:
+            successes += 1
+        assert cell["facts"]["pages_until_null"] == successes
+        assert cell["facts"]["wmark_min"] == model.zones[0].marks.marks[0]

@@ -42,7 +42,7 @@ class PagesAlloc(Step):
 class PagesUntilFail(PagesAlloc):
     """Allocate blocks until one is refused, at most `limit`: how many there were."""
 
-    limit: int = key(100_000, low=1, high=10_000_000)
+    limit: int = key(1_000_000, low=1, high=10_000_000)
 
     def run(self, scene: Scene) -> int:
         """Allocate until it fails."""
