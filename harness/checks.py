@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness import expect
-from harness.config import SLAB_DEBUG, ZONES, ArenaSpec, Config
+from harness.config import ZONES, ArenaSpec, Config
 from harness.problems import Problem, one_of, shown
 from harness.script import check as script
 from harness.vocabulary import KINDS, Vocabulary
@@ -177,7 +177,7 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
         rcu_stall_ms=arena.rcu_stall_ms,
         pool_size=config.pool.size,
         pool_entries=config.pool.entries,
-        slab_debug=sum(SLAB_DEBUG[letter] for letter in arena.slab_debug),
+        slab_debug=arena.slab_debug,
         zone_permille=zone_permille(arena),
         distance=arena.distance,
         cpu_node=arena.cpu_node,

@@ -24,6 +24,7 @@ from pydantic import (
 from harness.problems import one_of
 from harness.vocabulary import Vocabulary
 from harness.workload.spec import ProgramSpec, WorkloadSpec, parse_program, parse_workload
+from shmalloc import slab_debug
 from shmalloc._binding import core
 from shmalloc.units import format_bytes, parse_bytes
 
@@ -32,13 +33,6 @@ MAX_CPUS = int(_LIMITS.SHM_MAX_CPUS)
 MAX_NODES = int(_LIMITS.SHM_MAX_NODES)
 MAX_ORDER = int(_LIMITS.SHM_MAX_PAGE_ORDER)
 ZONES = ("DMA", "DMA32", "NORMAL", "MOVABLE")
-SLAB_DEBUG = {  # the letters of slab_debug=
-    "F": int(_LIMITS.SLAB_CONSISTENCY_CHECKS),
-    "Z": int(_LIMITS.SLAB_RED_ZONE),
-    "P": int(_LIMITS.SLAB_POISON),
-    "U": int(_LIMITS.SLAB_STORE_USER),
-    "T": int(_LIMITS.SLAB_TRACE),
-}
 DEFAULT_SECONDS = 2.0
 _MAX_SECONDS = 7 * 86400.0
 
@@ -80,9 +74,10 @@ def _prime(value: int) -> int:
     return value
 
 
-def _debug(value: str) -> str:
-    if set(value) - set(SLAB_DEBUG) or len(set(value)) != len(value):
-        raise ValueError("allowed are the letters F, Z, P, U, T, each once, or nothing")
+def _debug(value: str | bool) -> str | bool:
+    found = slab_debug.problems(value, int(_LIMITS.SHM_SLAB_DEBUG_TEXT) - 1) if isinstance(value, str) else []
+    if found:
+        raise ValueError(f"{'; '.join(found)}; {slab_debug.FORM}, or true for {slab_debug.ALONE}")
     return value
 
 
@@ -132,7 +127,12 @@ class ArenaSpec(Table):
     rcu_stall_ms: int = Field(
         21_000, ge=1, le=0xFFFFFFFF, description="a reader that delays a grace period longer is a stall"
     )
-    slab_debug: Annotated[str, AfterValidator(_debug)] = Field("", description="slab_debug= letters: FZPUT")
+    slab_debug: Annotated[str | bool, AfterValidator(_debug)] = Field(
+        "", description="what follows slab_debug=, for all caches: FZPU, or FZ,kmalloc-64,task*;U,mine"
+    )
+    slab_errors: Literal["stop", "count"] = Field(
+        "stop", description="a debug check's report is a verdict, or is only counted"
+    )
 
 
 class PoolSpec(Table):

@@ -23,6 +23,7 @@ from shmalloc.errors import GeometryError, ShmallocError, Unsupported
 from shmalloc.geometry import Geometry
 from shmalloc.mapping import Mapping, fresh_name, full_name
 from shmalloc.segments import SegmentInfo, list_segments, remove
+from shmalloc.slab_errors import SlabErrors
 from shmalloc.units import format_bytes
 from shmalloc.violations import Violation, read_violations
 
@@ -333,6 +334,11 @@ class Arena:
         from shmalloc.regions import region_array
 
         return region_array(self, name)
+
+    @property
+    def slab_errors(self) -> SlabErrors:
+        """What the checks of debug caches have found, and whether it stops the arena."""
+        return SlabErrors(self)
 
     def violations(self) -> list[Violation]:
         """Read the verdicts that the core has recorded, oldest first."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,6 +114,14 @@ class KmemCache:
         """
         return self._alloc(self._calls.lib.shm_kmem_cache_alloc, gfp, node)
 
+    def kmalloc(self, size: int, gfp: int | str = "GFP_KERNEL", node: int = -1) -> int:
+        """Allocate *size* bytes from a cache made with SLAB_KMALLOC; otherwise as `alloc`.
+
+        Mirrors: mm/slub.c __kmalloc_cache (6.18).
+        """
+        lib, gfp_bits = self._calls.lib, gfp_flags(gfp)
+        return self._calls.allocate(lib.shm_kmalloc_cache, self.index, size, gfp_bits, self._calls.node(node))
+
     def alloc_nolock(self, gfp: int | str = 0, node: int = -1) -> int:
         """Allocate an object without waiting for any lock; otherwise as `alloc`."""
         return self._alloc(self._calls.lib.shm_kmem_cache_alloc_nolock, gfp, node)
@@ -198,6 +205,19 @@ class KmemCache:
             other = "an unknown cache" if row is None else cache_name(self._calls.arena, row)
             raise BadFree(offset, f"in a slab of {other}, not of {self.name}")
 
+    def validate(self) -> int:
+        """Look at every object of a debug cache, as a write to sysfs ``validate`` does.
+
+        What is wrong is repaired, and reported: `Arena.slab_errors`.
+
+        Returns:
+            The reports made, repairs included.
+
+        Raises:
+            ShmallocError: it is no debug cache.
+        """
+        return self._calls.run(self._calls.lib.shm_validate_slab, self.index)
+
     def shrink(self) -> None:
         """Give the pages of empty slabs back."""
         self._calls.run(self._calls.lib.shm_kmem_cache_shrink, self.index)
@@ -206,11 +226,14 @@ class KmemCache:
         """Destroy the cache.
 
         Raises:
-            ShmallocError: objects of it are still in use.
+            ShmallocError: objects of it are still in use: it is gone, and their slabs are lost with it.
         """
+        shown = repr(self)
         result = self._calls.call(self._calls.lib.shm_kmem_cache_destroy, self.index)
-        if result == -errno.EBUSY:
-            raise ShmallocError(f"{self!r}: objects are still in use")
+        if result > 0:
+            raise ShmallocError(
+                f"{shown}: destroyed while objects are still in use; {result} slab{'s'[: result > 1]} of it leaked"
+            )
         if result:
             self._calls.refuse_caller()
             self._calls.raise_verdict()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from shmalloc import slab_debug as slab_debug_text
 from shmalloc.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MAX_WATERMARK_SCALE = 3000  # vm.watermark_scale_factor: at most 30 % of a zone
 MAX_OBJECTS = 32767  # fifteen bits of a slab's counters
 MAX_SIZE_BYTES = 1 << 46  # slots keep an offset and 18 bits of other things in one word
 _SWITCHES = ("freelist_random", "freelist_hardened", "oracle", "cmpxchg_double")
+_NO_NUMBERS = ("zone_permille", "distance", "cpu_node", "slab_debug")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Geometry:
         slab_max_order: slab_max_order=.
         slab_min_objects: 0 = by the number of CPUs.
         nr_slots: slots that CPUs and handlers of a workload share.
-        slab_debug: SLAB_* debug flags of the kmalloc caches.
+        slab_debug: what follows slab_debug=, such as ``"FZ,kmalloc-*;U,mine"``; True = slab_debug alone; or
+            SLAB_* debug flags, as a number, for the kmalloc caches only.
         irq_work: how queued irq_work comes to run: 0 by a self-interrupt, 1 at the next tick, 2 never by itself.
         bpf_low_bytes: low watermark of bpf_mem_alloc for sizes above 256, in bytes; high is three times that.
         rcu_gp_us: how long a grace period lasts at least, unless somebody waits for it.
@@ -76,7 +79,7 @@ class Geometry:
     slab_max_order: int = 3
     slab_min_objects: int = 0
     nr_slots: int = 0
-    slab_debug: int = 0
+    slab_debug: int | str = 0
     irq_work: int = 0
     bpf_low_bytes: int = 8192
     rcu_gp_us: int = 3000
@@ -151,7 +154,7 @@ class Geometry:
         """
         lib, geometry = core.lib, core.ffi.new("struct shm_geometry *")
         for field in fields(self):
-            if hasattr(geometry, field.name) and field.name not in ("zone_permille", "distance", "cpu_node"):
+            if hasattr(geometry, field.name) and field.name not in _NO_NUMBERS:
                 setattr(geometry, field.name, getattr(self, field.name))
         geometry.flags = (
             (lib.SHM_GEO_FREELIST_RANDOM if self.freelist_random else 0)
@@ -159,6 +162,10 @@ class Geometry:
             | (lib.SHM_GEO_ORACLE if self.oracle else 0)
             | (0 if self.cmpxchg_double else lib.SHM_GEO_NO_CMPXCHG_DOUBLE)
         )
+        if isinstance(self.slab_debug, str | bool):
+            geometry.slab_debug_text = self.slab_debug_text().encode()
+        else:
+            geometry.slab_debug = self.slab_debug
         for node, row in enumerate(self.zones(lib)):
             for zone, share in enumerate(row):
                 geometry.zone_permille[node][zone] = share
@@ -168,6 +175,12 @@ class Geometry:
         for cpu, node in enumerate(self.nodes_of_cpus()):
             geometry.cpu_node[cpu] = node
         return geometry
+
+    def slab_debug_text(self) -> str:
+        """Return what follows slab_debug=; "" if it is not given, or as a number."""
+        if isinstance(self.slab_debug, bool):
+            return slab_debug_text.ALONE if self.slab_debug else ""
+        return self.slab_debug if isinstance(self.slab_debug, str) else ""
 
     def zones(self, lib: Any) -> list[list[int]]:
         """Return the share of each zone type on each node, in 1/1000 of all pages, defaults filled in."""
@@ -215,7 +228,6 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         "slab_max_order": (0, lib.SHM_MAX_PAGE_ORDER),
         "slab_min_objects": (0, MAX_OBJECTS),
         "nr_slots": (0, 0xFFFFFFFF),
-        "slab_debug": (0, lib.SLAB_DEBUG_FLAGS),
         "irq_work": (0, lib.SHM_IRQ_WORK_NEVER),
         "bpf_low_bytes": (0, 1 << 20),
         "rcu_gp_us": (0, 0xFFFFFFFF),
@@ -228,6 +240,7 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
     problems = _size_form_problems(geometry.size_bytes, lib.SHM_PAGE_SIZE)
     for key, (low, high) in ranges.items():
         problems += _int_problem(key, getattr(geometry, key), low, high)
+    problems += _slab_debug_problems(geometry.slab_debug, lib)
     problems += [
         f"{key} = {getattr(geometry, key)!r}: allowed is True or False"
         for key in _SWITCHES
@@ -237,6 +250,13 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
     if _is_int(low_order) and _is_int(high_order) and low_order > high_order:
         problems.append(f"slab_min_order = {low_order}: allowed is at most slab_max_order = {high_order}")
     return problems
+
+
+def _slab_debug_problems(value: object, lib: Any) -> list[str]:
+    if isinstance(value, str):
+        found = slab_debug_text.problems(value, int(lib.SHM_SLAB_DEBUG_TEXT) - 1)
+        return [f"slab_debug = {value!r}: {'; '.join(found)}; {slab_debug_text.FORM}"] if found else []
+    return [] if isinstance(value, bool) else _int_problem("slab_debug", value, 0, lib.SLAB_DEBUG_FLAGS)
 
 
 def _size_form_problems(size_bytes: object, page_size: int) -> list[str]:

@@ -221,6 +221,7 @@ REACH = {
     "list_lock_and_cpu_slab": Reach(node_partials, "kmalloc"),
     "slab_free_cmpxchg": Reach(cpu_slab, "kfree elsewhere"),
     "debug_list_lock_held": Reach(debug_partial, "kfree elsewhere", {"slab_debug": 0x1}),
+    "debug_new_slab_locked": Reach(no_slab, "kmalloc", {"slab_debug": 0x1}),
     "pcp_locked": Reach(no_slab, "alloc_pages"),
     "zone_locked_bulk": Reach(no_slab, "alloc_pages"),
     "zone_locked": Reach(no_slab, "alloc_pages(4)"),

@@ -13,7 +13,20 @@ import time
 
 import numpy as np
 
-from shmalloc.audit import holders, idle, kept, lists, objects, oracle, pages, pools, slabs, states, zones
+from shmalloc.audit import (
+    holders,
+    idle,
+    kept,
+    leaks,
+    lists,
+    objects,
+    oracle,
+    pages,
+    pools,
+    slabs,
+    states,
+    zones,
+)
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, AuditReport, Findings, Problem
 from shmalloc.audit.view import Auditable, Ints, View, check_frame, constant
 
@@ -60,6 +73,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
 
     zones.count_pages(view, blocks, pages.PLACES, findings)
     states.count_slabs(view, table, held, free, findings)
+    leaks.name_lost_slabs(view, table, held, free, findings)
     _check_live(view, blocks, table, held, free, keeps, drained, findings)
     pools.check_pools(view, findings)
     idle.check_locks(view, blocks, findings)

@@ -27,7 +27,7 @@ _BESIDE = {
     "PG_buddy": (),
     "PG_pcp": (),
     "PG_deferred": (),
-    "PG_slab": ("PG_head", "PG_partial", "PG_pfmemalloc", "PG_disabled"),
+    "PG_slab": ("PG_head", "PG_partial", "PG_pfmemalloc", "PG_disabled", "PG_uncounted"),
     "PG_allocated": ("PG_head", "PG_large", "PG_pfmemalloc"),
 }
 

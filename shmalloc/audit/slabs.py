@@ -19,7 +19,7 @@ class Slabs:
     """All slabs whose cache is sound, by page frame; one row each.
 
     Attributes: block: index into Blocks.  pfn, order, cache, node, objects, inuse, size: int64, as the
-        struct page and its cache say.  frozen, debug, disabled: bool.  freelist: offset of the first free
+        struct page and its cache say.  frozen, debug, disabled, uncounted: bool.  freelist: offset of the first free
         object, uint64.  first: offset of object 0.  link: from an object to its free pointer.  key: of
         the cache's hardening.  base: number of object 0 among all objects of all slabs.
     """
@@ -35,6 +35,7 @@ class Slabs:
     frozen: Mask
     debug: Mask
     disabled: Mask
+    uncounted: Mask
     partial: Mask
     freelist: Words
     first: Words
@@ -163,6 +164,7 @@ def _table(view: View, blocks: Blocks, block: Ints, cache: Ints, objects: Ints) 
         frozen=(counters >> 31 & 1).astype(bool),
         debug=(caches["flags"][cache] & constant("SLAB_DEBUG_FLAGS")) != 0,
         disabled=(flags & constant("PG_disabled")) != 0,
+        uncounted=(flags & constant("PG_uncounted")) != 0,
         partial=(flags & constant("PG_partial")) != 0,
         freelist=view.pages["freelist"][pfn],
         first=(view.page_memory(pfn) + caches["red_left_pad"][cache]).astype(np.uint64),

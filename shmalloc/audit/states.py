@@ -106,7 +106,9 @@ def check_cache_counters(view: View, slabs: Slabs, holders: Holders, findings: F
     shape = view.cache_nodes.shape
     cell = slabs.cache * shape[1] + slabs.node
     # A new debug slab that could not be added is deferred without ever having been counted.
-    counted = ~((holders.holder == DEFERRED) & ~slabs.frozen) & (holders.holder != WAITS_RCU)
+    counted = (
+        ~((holders.holder == DEFERRED) & ~slabs.frozen) & (holders.holder != WAITS_RCU) & ~slabs.uncounted
+    )
 
     def total(mask: Mask, weight: Ints | None = None) -> Ints:
         weights = None if weight is None else weight[mask]

@@ -246,6 +246,28 @@ __export int shm_kmem_cache_free(unsigned int cache, uint64_t off)
 	return GUARDED(int, REFUSED, free_to_cache(s, off));
 }
 
+static u64 kmalloc_cache_owned(struct kmem_cache *s, u64 size, gfp_t gfp, int node)
+{
+	u64 off;
+
+	reason_reset();
+	if (!(s->flags & SLAB_KMALLOC) || !size || size > s->object_size) {
+		reason_shortage(REASON_SIZE_LIMIT);
+		return 0;
+	}
+	off = kmalloc_cache(s, gfp_for_context(gfp), node, size);
+	if (off)
+		oracle_own(off, size);
+	return off;
+}
+
+__export uint64_t shm_kmalloc_cache(unsigned int cache, uint64_t size, uint32_t gfp, int node)
+{
+	struct kmem_cache *s = cache_of(cache);
+
+	return s ? GUARDED(u64, 0, kmalloc_cache_owned(s, size, gfp, node)) : 0;
+}
+
 __export uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp)
 {
 	if (!shm.base || !size || size > KMALLOC_MAX_CACHE_SIZE)

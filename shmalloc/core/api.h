@@ -24,6 +24,7 @@ const char *shm_design_summary(unsigned int design);
 const char *shm_design_contexts(unsigned int design); /* contexts it may be called from, comma separated */
 const char *shm_broken_name(unsigned int variant);    /* 0 = NULL-variant "none" */
 const char *shm_broken_summary(unsigned int variant);
+const char *shm_slab_bug_name(unsigned int kind);     /* what a debug check reports, enum shm_slab_bug */
 const char *shm_probe_name(unsigned int site);
 uint64_t shm_text_base(void);          /* load address that stack entries are relative to */
 
@@ -68,7 +69,8 @@ uint64_t shm_krealloc(uint64_t off, uint64_t size, uint32_t gfp);
 uint64_t shm_ksize(uint64_t off);      /* usable bytes; 0 if not an object */
 /* index of the cache, or a negative errno (-EINVAL, -EEXIST, -ENOSPC, -EDEADLK) */
 int shm_kmem_cache_create(const char *name, uint32_t size, uint32_t align, uint32_t flags, uint32_t ctor);
-int shm_kmem_cache_destroy(unsigned int cache);  /* -EBUSY: objects still in use */
+/* 0; or how many slabs had objects in use: the cache is gone, and they are lost with it */
+int shm_kmem_cache_destroy(unsigned int cache);
 int shm_kmem_cache_shrink(unsigned int cache);
 uint64_t shm_kmem_cache_alloc(unsigned int cache, uint32_t gfp, int node);
 uint64_t shm_kmem_cache_alloc_nolock(unsigned int cache, uint32_t gfp, int node);
@@ -77,6 +79,10 @@ int shm_kmem_cache_free(unsigned int cache, uint64_t off);
 uint32_t shm_kmem_cache_alloc_bulk(unsigned int cache, uint32_t gfp, unsigned int size, uint64_t *objects);
 /* -EINVAL: one of them is no live object of the cache, and nothing was changed; else the array is reordered */
 int shm_kmem_cache_free_bulk(unsigned int cache, unsigned int size, uint64_t *objects);
+/* kmalloc of size bytes, at most an object's, from a cache made with SLAB_KMALLOC */
+uint64_t shm_kmalloc_cache(unsigned int cache, uint64_t size, uint32_t gfp, int node);
+/* look at every object of a debug cache; reports made meanwhile, -EOPNOTSUPP without debug flags */
+int64_t shm_validate_slab(unsigned int cache);
 uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp); /* cache index that serves it, or 0xffffffff */
 /* what one cache of this size would look like: out[0] order, [1] objects, [2] cpu_partial_slabs, [3] min_partial */
 int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out);

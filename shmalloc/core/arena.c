@@ -114,7 +114,8 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       g->pool_size <= SHM_MAX_POOL_SIZE && g->pool_entries <= SHM_MAX_POOL_ENTRIES &&
 	       g->max_maps <= SHM_MAX_MAPS &&
 	       g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
-	       !(g->slab_debug & ~SLAB_DEBUG_FLAGS) && nodes_ok(g);
+	       !(g->slab_debug & ~SLAB_DEBUG_FLAGS) &&
+	       !g->slab_debug_text[SHM_SLAB_DEBUG_TEXT - 1] && nodes_ok(g);
 }
 
 __export uint64_t shm_arena_min_bytes(const struct shm_geometry *geometry)

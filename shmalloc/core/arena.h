@@ -31,6 +31,9 @@
 #define SHM_AREA_BLOCKS 48
 #define SHM_MAX_POOL_SIZE 65536
 #define SHM_MAX_POOL_ENTRIES 16777216
+#define SHM_SLAB_DEBUG_TEXT 256
+#define SHM_SLAB_ERROR_LOG 64
+#define SHM_SLAB_TRACE_LOG 64
 #define SHM_RANDOM_SEQ 512
 #define SHM_NO_NODE (-1)
 #define SHM_ZERO_SIZE 16
@@ -80,6 +83,7 @@ enum shm_reason { REASON_NONE, REASON_CPU_SLAB_BUSY, REASON_LIST_LOCK_BUSY, REAS
 enum shm_checker { CHECKER_NONE, CHECKER_ORACLE, CHECKER_DEADLOCK, CHECKER_LOCK_RULES, CHECKER_RETRY_BOUND,
 	CHECKER_OWNER, CHECKER_SLAB, CHECKER_CTOR, CHECKER_PATTERN, CHECKER_HARDENING, CHECKER_API, CHECKER_RCU,
 	CHECKER_POOL,
+	CHECKER_RED_ZONE, CHECKER_POISON,
 	NR_CHECKERS };
 
 /* lock classes, for the lock-rule checker and for messages */
@@ -118,6 +122,7 @@ struct llist_head {
 #define PG_tail 0x200u      /* tail of a compound block, see compound_head */
 #define PG_head 0x400u      /* head of a compound block */
 #define PG_disabled 0x800u  /* slab failed a consistency check and is out of use */
+#define PG_uncounted 0x1000u /* ... before it was counted among its node's slabs */
 
 /* One page frame, 64 bytes.  The comment names which use of the page a field belongs to. */
 struct page {
@@ -227,15 +232,69 @@ struct node {
 #define SLAB_RECLAIM_ACCOUNT 0x400u
 #define SLAB_ACCOUNT 0x800u
 #define SLAB_PANIC 0x1000u
+#define SLAB_NO_USER_FLAGS 0x2000u    /* slab_debug= leaves this cache alone */
+#define SLAB_FAILSLAB 0x4000u         /* marked for failslab's cache filter */
 #define SLAB_CMPXCHG_DOUBLE 0x10000u  /* set by the core: freelist updates by cmpxchg16b */
+#define SLAB_OBJECT_POISON 0x20000u   /* set by the core: the content of free objects is poisoned */
 #define SLAB_DEBUG_FLAGS 0x1fu
+
+/* what the debug checks write and expect, kernel values */
+#define SLUB_RED_INACTIVE 0xbb
+#define SLUB_RED_ACTIVE 0xcc
+#define POISON_INUSE 0x5a             /* padding, and fresh pages */
+#define POISON_FREE 0x6b
+#define POISON_END 0xa5
+
+/* Who allocated or freed an object last; two of them behind each object of a SLAB_STORE_USER cache. */
+struct track {
+	uint64_t addr;               /* of the caller, relative to the core's load address; 0: never */
+	uint32_t handle;             /* of a stack: always 0, there is no stack depot */
+	int32_t cpu;
+	int32_t pid;
+	uint32_t pad;
+	uint64_t when;               /* TSC ticks */
+};
+
+/* what a check of a debug cache can find, and from SLAB_FIX_RESTORED on what it did about it */
+enum shm_slab_bug { SLAB_BUG_NONE, SLAB_BUG_NOT_A_SLAB, SLAB_BUG_OBJECTS, SLAB_BUG_INUSE, SLAB_BUG_DISABLED,
+	SLAB_BUG_FREELIST_POINTER, SLAB_BUG_FREECHAIN, SLAB_BUG_FREEPOINTER, SLAB_BUG_CYCLE, SLAB_BUG_NR_OBJECTS,
+	SLAB_BUG_OBJECT_COUNT, SLAB_BUG_FREES, SLAB_BUG_POINTER, SLAB_BUG_ALREADY_FREE, SLAB_BUG_WRONG_CACHE,
+	SLAB_BUG_LEFT_REDZONE, SLAB_BUG_RIGHT_REDZONE, SLAB_BUG_KMALLOC_REDZONE, SLAB_BUG_ALIGN_PADDING,
+	SLAB_BUG_POISON, SLAB_BUG_END_POISON, SLAB_BUG_OBJECT_PADDING, SLAB_BUG_SLAB_PADDING,
+	SLAB_BUG_NR_PARTIAL, SLAB_BUG_NR_SLABS, SLAB_BUG_REMAINING_SLAB, SLAB_BUG_REMAINING_OBJECT,
+	SLAB_FIX_RESTORED, SLAB_FIX_FREELIST_CLEARED, SLAB_FIX_NR_OBJECTS, SLAB_FIX_OBJECT_COUNT,
+	SLAB_FIX_ALL_USED, SLAB_FIX_NOT_FREED, NR_SLAB_BUGS };
+
+/* One report of a debug check. */
+struct shm_slab_error {
+	uint32_t ready;              /* set last */
+	uint32_t kind;               /* enum shm_slab_bug */
+	uint32_t cache;              /* index */
+	uint32_t cpu;
+	uint64_t object;             /* offset of the object, or of the slab's memory */
+	uint64_t at;                 /* offset of the first wrong byte, or 0 */
+	uint64_t found;              /* byte, count or pointer */
+	uint64_t expected;
+	uint64_t bytes;              /* from the first wrong one to the last */
+};
+
+/* One allocation or free of a SLAB_TRACE cache. */
+struct shm_slab_trace {
+	uint64_t object;
+	uint64_t freelist;           /* of the slab */
+	uint32_t cache;              /* index */
+	uint16_t inuse;
+	uint8_t alloc;               /* 1 allocation, 0 free */
+	uint8_t cpu;
+};
 
 enum shm_kmalloc_type { KMALLOC_NORMAL, KMALLOC_RECLAIM, KMALLOC_CGROUP, KMALLOC_DMA, NR_KMALLOC_TYPES };
 #define KMALLOC_SHIFT_HIGH 13
 #define KMALLOC_MAX_CACHE_SIZE 8192
 #define NR_KMALLOC_CACHES 14   /* index 1 = 96, 2 = 192, 3.. = 8.. ; 0 unused */
 
-enum shm_cache_state { CACHE_UNUSED, CACHE_LIVE, CACHE_DYING };
+/* leaked: destroyed while it had objects; its slabs stay as they are, its name is free again */
+enum shm_cache_state { CACHE_UNUSED, CACHE_LIVE, CACHE_DYING, CACHE_LEAKED };
 
 struct kmem_cache {
 	uint32_t index;              /* in the cache table */
@@ -593,7 +652,8 @@ struct shm_geometry {
 	uint32_t slab_max_order;     /* 3 */
 	uint32_t slab_min_objects;   /* 0 = by number of CPUs */
 	uint32_t nr_slots;           /* shared slots for workloads */
-	uint32_t slab_debug;         /* SLAB_DEBUG_FLAGS for the kmalloc caches */
+	uint32_t slab_debug;         /* SLAB_DEBUG_FLAGS for the kmalloc caches, besides what the text says */
+	char slab_debug_text[SHM_SLAB_DEBUG_TEXT]; /* what follows slab_debug=, "" = not given; for all caches */
 	uint32_t irq_work;           /* SHM_IRQ_WORK_* */
 	uint32_t bpf_low_bytes;      /* bpf_mem_alloc: low watermark of sizes above 256, bytes; high is three times that */
 	uint32_t rcu_gp_us;          /* a grace period lasts at least so long, unless somebody waits for it */
@@ -634,6 +694,11 @@ struct shm_header {
 	uint32_t nr_violations;      /* atomic */
 	uint32_t lock_rules;         /* checked flavour: report rule violations */
 	uint32_t kmalloc_caches[NR_KMALLOC_TYPES][NR_KMALLOC_CACHES]; /* cache index */
+	uint32_t slab_errors;        /* reports of debug checks, what was repaired included; atomic */
+	uint32_t slab_errors_count;  /* they are only counted; else the first is a verdict */
+	uint64_t slab_traces;        /* events of SLAB_TRACE caches; atomic */
+	struct shm_slab_error slab_error_log[SHM_SLAB_ERROR_LOG]; /* the first ones */
+	struct shm_slab_trace slab_trace_log[SHM_SLAB_TRACE_LOG]; /* the last ones, event n at n % length */
 	uint32_t class_usage[NR_LOCK_CLASSES];   /* lock-rule checker: LOCK_USED_*; atomic */
 	uint32_t class_after[NR_LOCK_CLASSES];   /* bit b: class b was waited for while this was held */
 	uint32_t rule_reported[NR_LOCK_CLASSES]; /* once per class and rule */

@@ -250,6 +250,8 @@ void warn_once(void);
 /* string.c */
 void zero_bytes(void *p, u64 bytes);
 void *memcpy(void *to, const void *from, size_t bytes);
+void fill_bytes(void *p, u8 value, u64 bytes);
+void copy_bytes(void *to, const void *from, u64 bytes);
 
 /* process.c */
 bool thread_is_cpu(void);

@@ -138,6 +138,7 @@ __helper u32 numa_mem_id(void)
 struct partial_context {
 	gfp_t gfp;
 	u64 object;   /* out: debug caches get one object instead of a slab */
+	u64 orig_size; /* debug caches: bytes asked for */
 };
 
 /* slub_lists.c */
@@ -161,12 +162,27 @@ void inc_slabs_node(struct kmem_cache *s, const struct page *slab);
 void dec_slabs_node(struct kmem_cache *s, const struct page *slab);
 
 /* slub_debug.c */
-u64 alloc_single_from_partial(struct kmem_cache *s, struct kmem_cache_node *n, struct page *slab);
-u64 alloc_single_from_new_slab(struct kmem_cache *s, struct page *slab, gfp_t gfp);
-void free_to_partial_list(struct kmem_cache *s, struct page *slab, u64 object);
+u64 alloc_single_from_partial(struct kmem_cache *s, struct kmem_cache_node *n, struct page *slab, u64 orig_size);
+u64 alloc_single_from_new_slab(struct kmem_cache *s, struct page *slab, gfp_t gfp, u64 orig_size);
+void free_to_partial_list(struct kmem_cache *s, struct page *slab, u64 head, u64 tail, u32 count);
+void setup_slab_debug(const struct kmem_cache *s, struct page *slab, u32 objects);
+void check_discarded_slab(const struct kmem_cache *s, const struct page *slab);
+
+/* slub_check.c: bytes that were asked for, as far as a debug cache records them; else the object's */
+u32 get_orig_size(const struct kmem_cache *s, u64 object);
+void set_orig_size(const struct kmem_cache *s, u64 object, u64 size);
+void set_kmalloc_red_zone(const struct kmem_cache *s, u64 object, u64 size);
+
+/* slub_validate.c */
+u32 list_remaining_objects(struct kmem_cache *s);
+
+/* slub_params.c */
+u32 kmem_cache_flags(u32 flags, const char *name);
+bool slab_debug_no_larger_order(void);
 
 /* slub.c */
-u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node);
+u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size);
+void zero_object(const struct kmem_cache *s, u64 object, u64 orig_size);
 void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u64 tail, u32 count);
 u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node);
 void kmem_cache_free(struct kmem_cache *s, u64 object);
@@ -180,6 +196,7 @@ u64 kmalloc_nolock(u64 size, gfp_t gfp, int node);
 u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node);
 void kfree_nolock(u64 object);
 void defer_deactivate_slab(struct page *slab, u64 flush_freelist);
+int defer_free_barrier(void);
 
 /* try_kmalloc.c */
 u64 try_kmalloc(u64 size, gfp_t gfp, int node);
@@ -194,6 +211,7 @@ void kmem_cache_shrink(struct kmem_cache *s);
 /* slab_common.c */
 /* bucket of (size - 1) / 8 for sizes up to 192; indices as in header.kmalloc_caches */
 extern const u8 kmalloc_size_index[24];
+u64 kmalloc_cache(struct kmem_cache *s, gfp_t gfp, int node, u64 size);
 u64 kmalloc_node(u64 size, gfp_t gfp, int node);
 void kfree(u64 object);
 u64 ksize(u64 object);

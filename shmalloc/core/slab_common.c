@@ -118,13 +118,19 @@ __slowpath static u64 kmalloc_large(u64 size, gfp_t gfp, int node)
 	return page_to_off(page);
 }
 
+/* size: at most the object's */
+__fastpath u64 kmalloc_cache(struct kmem_cache *s, gfp_t gfp, int node, u64 size)
+{
+	return post_alloc(s, slab_alloc_node_fast(s, gfp, node, size), gfp, size);
+}
+
 __fastpath u64 kmalloc_node(u64 size, gfp_t gfp, int node)
 {
 	if (unlikely(!size))
 		return SHM_ZERO_SIZE;
 	if (unlikely(size > KMALLOC_MAX_CACHE_SIZE))
 		return kmalloc_large(size, gfp, node);
-	return kmem_cache_alloc_node(kmalloc_slab(size, gfp), gfp, node);
+	return kmalloc_cache(kmalloc_slab(size, gfp), gfp, node, size);
 }
 
 __fastpath void kfree(u64 object)
@@ -146,38 +152,62 @@ __fastpath void kfree(u64 object)
 	}
 }
 
-__slowtext u64 ksize(u64 object)
+/* the cache of an object that lies in a slab, or NULL */
+__slowtext static struct kmem_cache *cache_of_object(u64 object)
 {
-	struct page *page;
+	const struct page *page;
 	u32 index;
+
+	if (object <= SHM_ZERO_SIZE || !off_in_memory(object))
+		return NULL;
+	page = virt_to_head_page(object);
+	index = READ_ONCE(page->slab_cache);
+	return page->flags & PG_slab && index ? &shm.caches[index - 1] : NULL;
+}
+
+__slowtext static u64 large_size(u64 object)
+{
+	const struct page *page;
 
 	if (object <= SHM_ZERO_SIZE || !off_in_memory(object))
 		return 0;
 	page = virt_to_head_page(object);
-	index = READ_ONCE(page->slab_cache);
-	if (page->flags & PG_slab && index)
-		return shm.caches[index - 1].object_size;
 	return page->flags & PG_large ? (u64)SHM_PAGE_SIZE << page->order : 0;
+}
+
+/* Who asks may use all of it from now on: then what was not asked for is no red zone any more. */
+__slowtext u64 ksize(u64 object)
+{
+	const struct kmem_cache *s = cache_of_object(object);
+
+	if (!s)
+		return large_size(object);
+	set_orig_size(s, object, s->object_size);
+	return s->object_size;
 }
 
 __slowtext u64 krealloc(u64 object, u64 size, gfp_t gfp)
 {
-	u64 old = ksize(object), new;
+	const struct kmem_cache *s = cache_of_object(object);
+	u64 old = s ? s->object_size : large_size(object), asked = s ? get_orig_size(s, object) : old, new;
 
 	if (!size) {
 		kfree(object);
 		return SHM_ZERO_SIZE;
 	}
 	if (object > SHM_ZERO_SIZE && old >= size) {
-		if (gfp & __GFP_ZERO) /* so that what it grows by later is zero, too */
+		if (gfp & __GFP_ZERO && asked < size)
+			zero_bytes(ptr_of(object + asked), size - asked);
+		else if (gfp & __GFP_ZERO) /* so that what it grows by later is zero, too */
 			zero_bytes(ptr_of(object + size), old - size);
+		if (s)
+			set_kmalloc_red_zone(s, object, size);
 		return object;
 	}
 	new = kmalloc_node(size, gfp, NO_NODE);
 	if (!new || object <= SHM_ZERO_SIZE)
 		return new;
-	for (u64 i = 0; i < old; i += 8) /* object sizes are multiples of 8 */
-		*(u64 *)ptr_of(new + i) = *(const u64 *)ptr_of(object + i);
+	copy_bytes(ptr_of(new), ptr_of(object), asked);
 	kfree(object);
 	return new;
 }

@@ -67,18 +67,18 @@ __helper u64 cpu_slab_pop(struct kmem_cache *s, int node)
 	}
 }
 
-__helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node)
+__helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size)
 {
 	u64 object = cpu_slab_pop(s, node);
 
-	return likely(object) ? object : __slab_alloc(s, gfp, node);
+	return likely(object) ? object : __slab_alloc(s, gfp, node, orig_size);
 }
 
-/* What follows every allocation: a constructed object keeps its content. */
-__helper u64 post_alloc(const struct kmem_cache *s, u64 object, gfp_t gfp)
+/* What follows every allocation. */
+__helper u64 post_alloc(const struct kmem_cache *s, u64 object, gfp_t gfp, u64 orig_size)
 {
-	if (unlikely(gfp & __GFP_ZERO) && object && !s->ctor)
-		zero_bytes(ptr_of(object), s->object_size);
+	if (unlikely(gfp & __GFP_ZERO) && object)
+		zero_object(s, object, orig_size);
 	return object;
 }
 

@@ -28,6 +28,7 @@ struct slow_alloc {
 	int node;
 	bool allow_spin;
 	bool try_thisnode;
+	u64 orig_size;    /* bytes asked for; debug caches record it */
 	u64 object;       /* the result */
 };
 
@@ -179,7 +180,7 @@ __slowpath static enum step install_slab(struct slow_alloc *a, struct page *slab
 
 static enum step from_node_partial(struct slow_alloc *a, gfp_t gfp)
 {
-	struct partial_context pc = { .gfp = gfp };
+	struct partial_context pc = { .gfp = gfp, .orig_size = a->orig_size };
 	struct page *slab = get_partial(a->s, a->node, &pc);
 
 	if (!slab)
@@ -197,7 +198,7 @@ static enum step use_new_slab(struct slow_alloc *a, struct page *slab)
 	u64 freelist = slab->freelist;
 
 	if (cache_debug(a->s)) {
-		a->object = alloc_single_from_new_slab(a->s, slab, a->gfp);
+		a->object = alloc_single_from_new_slab(a->s, slab, a->gfp, a->orig_size);
 		if (a->object)
 			return STEP_OBJECT;
 		/* trying again would allocate and defer slabs for ever (K-13) */
@@ -271,7 +272,7 @@ __slowpath static u64 ___slab_alloc(struct slow_alloc *a)
 	}
 }
 
-__slowpath u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node)
+__slowpath u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size)
 {
 	struct slow_alloc a = {
 		.s = s,
@@ -280,6 +281,7 @@ __slowpath u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node)
 		.node = node,
 		.allow_spin = gfpflags_allow_spinning(gfp),
 		.try_thisnode = true,
+		.orig_size = orig_size,
 	};
 
 	if (!a.allow_spin && local_lock_is_locked(&a.c->lock)) {
@@ -291,9 +293,21 @@ __slowpath u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node)
 	return ___slab_alloc(&a);
 }
 
+/*
+ * A constructed object keeps its content.  What lies behind a kmalloc's requested size in a debug cache
+ * is no longer content, but red zone.
+ */
+__slowtext void zero_object(const struct kmem_cache *s, u64 object, u64 orig_size)
+{
+	bool exact = s->flags & SLAB_KMALLOC && s->flags & (SLAB_STORE_USER | SLAB_RED_ZONE);
+
+	if (!s->ctor)
+		zero_bytes(ptr_of(object), (exact ? orig_size : s->object_size) + (broken(zero_overrun) ? 8 : 0));
+}
+
 __fastpath u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node)
 {
-	return post_alloc(s, slab_alloc_node_fast(s, gfp, node), gfp);
+	return post_alloc(s, slab_alloc_node_fast(s, gfp, node, s->object_size), gfp, s->object_size);
 }
 
 /* What a remote free makes of the slab's state; list_lock is held if it might matter. */
@@ -334,7 +348,7 @@ __slowpath void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u
 	stat(s, free_slowpath);
 	lock_rules_might_wait(&cpu_slab(s)->lock.word, LOCK_CPU_SLAB);
 	if (cache_debug(s)) {
-		free_to_partial_list(s, slab, head);
+		free_to_partial_list(s, slab, head, tail, count);
 		return;
 	}
 	do {

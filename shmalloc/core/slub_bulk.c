@@ -99,7 +99,7 @@ __slowpath static u32 alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 
 		}
 		tid_bump(c); /* what was popped so far is gone for a fast path that this has interrupted (K-43) */
 		local_unlock_irqrestore(&c->lock, flags);
-		p[i] = __slab_alloc(s, gfp, NO_NODE);
+		p[i] = __slab_alloc(s, gfp, NO_NODE, s->object_size);
 		if (!p[i])
 			return i;
 		flags = local_lock_irqsave(&c->lock);
@@ -115,7 +115,7 @@ __slowpath u32 kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, 
 	u32 got = alloc_bulk(s, gfp, size, p), ready = 0;
 
 	for (u32 i = 0; i < got; i++) { /* what its hook refuses is free again */
-		u64 object = post_alloc(s, p[i], gfp);
+		u64 object = post_alloc(s, p[i], gfp, s->object_size);
 
 		if (likely(object))
 			p[ready++] = object;

@@ -4,15 +4,15 @@
  *
  * Answers to: mm/slub.c (calculate_sizes, calculate_order, set_cpu_partial, flush_cpu_slab,
  * __kmem_cache_do_shrink), mm/slab_common.c (kmem_cache_create, kmem_cache_destroy).
- * Changed: a cache that still has objects is not destroyed, but refused.  Left out: merging, aliases,
- * sysfs.
+ * Kept: a cache that is destroyed while it has objects is warned about, and leaks with its slabs.
+ * Left out: merging, aliases, sysfs.
  * Context: task.
  */
 #include "list.h"
+#include "rcu.h"
 #include "slab.h"
 #include "smp.h"
 
-#define TRACK_BYTES 32
 #define CACHE_LINE 64
 #define SHRINK_PROMOTE_MAX 32 /* free objects */
 #define MIN_PARTIAL 5
@@ -63,7 +63,7 @@ static void calculate_layout(struct kmem_cache *s)
 		size += 8;
 	}
 	if (s->flags & SLAB_STORE_USER)
-		size += 2 * TRACK_BYTES + (kmalloc ? 4 : 0);
+		size += 2 * (u32)sizeof(struct track) + (kmalloc ? 4 : 0);
 	s->red_left_pad = 0;
 	if (s->flags & SLAB_RED_ZONE) {
 		s->red_left_pad = (u32)round_up(8, s->align);
@@ -185,14 +185,16 @@ static bool same_name(const char *a, const char *b)
 static int check_request(const char *name, u32 size, u32 align, u32 flags, u32 ctor)
 {
 	const u32 known = SLAB_DEBUG_FLAGS | SLAB_HWCACHE_ALIGN | SLAB_CACHE_DMA | SLAB_CACHE_DMA32 |
-			  SLAB_TYPESAFE_BY_RCU | SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT | SLAB_PANIC;
+			  SLAB_TYPESAFE_BY_RCU | SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT | SLAB_PANIC | SLAB_KMALLOC |
+			  SLAB_NO_USER_FLAGS | SLAB_FAILSLAB;
 
 	if (!name_ok(name) || !size || size > SHM_PAGE_SIZE << SHM_MAX_PAGE_ORDER || flags & ~known)
 		return -EINVAL;
 	if (align & (align - 1) || align > SHM_PAGE_SIZE || ctor >= nr_ctors())
 		return -EINVAL;
 	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
-		if (shm.caches[i].state != CACHE_UNUSED && same_name(shm.caches[i].name, name))
+		if (shm.caches[i].state != CACHE_UNUSED && shm.caches[i].state != CACHE_LEAKED &&
+		    same_name(shm.caches[i].name, name))
 			return -EEXIST;
 	return 0;
 }
@@ -206,7 +208,9 @@ int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align,
 	zero_bytes(s, sizeof(*s));
 	s->index = (u32)(s - shm.caches);
 	s->object_size = size;
-	s->flags = flags;
+	s->flags = kmem_cache_flags(flags, name);
+	if (s->flags & SLAB_POISON && !(flags & SLAB_TYPESAFE_BY_RCU) && !ctor)
+		s->flags |= SLAB_OBJECT_POISON;
 	s->ctor = ctor;
 	s->align = calculate_alignment(flags, align, size);
 	s->remote_node_defrag_ratio = 1000;
@@ -214,6 +218,10 @@ int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align,
 	for (; name[i]; i++)
 		s->name[i] = name[i];
 	calculate_sizes(s, &shm.hdr->geometry);
+	if (slab_debug_no_larger_order() && get_order(s->size) > get_order(s->object_size)) {
+		s->flags &= ~(SLAB_RED_ZONE | SLAB_POISON | SLAB_OBJECT_POISON | SLAB_STORE_USER);
+		calculate_sizes(s, &shm.hdr->geometry);
+	}
 	if (!oo_objects(s->oo) || oo_order(s->oo) > SHM_MAX_PAGE_ORDER)
 		return -EINVAL;
 	seed = seed ? seed : 1;
@@ -363,21 +371,43 @@ __export int shm_kmem_cache_shrink(unsigned int cache)
 	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, shrink(cache));
 }
 
+static bool is_kmalloc_bucket(u32 index)
+{
+	for (u32 type = 0; type < NR_KMALLOC_TYPES; type++)
+		for (u32 i = 1; i < NR_KMALLOC_CACHES; i++)
+			if (shm.hdr->kmalloc_caches[type][i] == index)
+				return true;
+	return false;
+}
+
+/* 0, or how many slabs are lost with the cache, or an errno: then nothing was destroyed. */
 static int destroy(u32 index)
 {
 	struct kmem_cache *s = live_cache(index);
-	int error;
+	int error, leaked;
 
-	if (!s || s->flags & SLAB_KMALLOC)
+	if (!s || is_kmalloc_bucket(index))
 		return -EINVAL;
 	WRITE_ONCE(s->state, CACHE_DYING);
-	error = flush_all(index);
+	error = rcu_barrier(); /* objects on their way by kfree_rcu */
+	error = error || broken(no_free_barrier) ? error : defer_free_barrier();
+	error = error ? error : flush_all(index);
+	if (error) {
+		WRITE_ONCE(s->state, CACHE_LIVE);
+		return error;
+	}
 	kmem_cache_shrink(s);
-	for (u32 node = 0; node < shm.nr_nodes; node++)
-		if (cache_node(s, node)->nr_slabs)
-			error = -EBUSY;
-	WRITE_ONCE(s->state, error ? CACHE_LIVE : CACHE_UNUSED);
-	return error;
+	leaked = (int)list_remaining_objects(s);
+	if (leaked) {
+		warn_once();
+		if (!shm.hdr->slab_errors_count)
+			violation(VERDICT_BROKEN_RULE, CHECKER_API, NULL, LOCK_NONE, 0, 0,
+				  "a cache was destroyed while it had objects");
+	}
+	if (s->flags & SLAB_TYPESAFE_BY_RCU)
+		(void)rcu_barrier(); /* slabs on their way */
+	WRITE_ONCE(s->state, leaked ? CACHE_LEAKED : CACHE_UNUSED);
+	return leaked;
 }
 
 __export int shm_kmem_cache_destroy(unsigned int cache)

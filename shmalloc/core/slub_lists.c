@@ -239,7 +239,7 @@ __slowpath static struct page *get_partial_node(struct kmem_cache *s, struct kme
 		if (!pfmemalloc_match(slab, pc->gfp))
 			continue;
 		if (cache_debug(s)) {
-			pc->object = alloc_single_from_partial(s, n, slab);
+			pc->object = alloc_single_from_partial(s, n, slab, pc->orig_size);
 			if (!pc->object)
 				continue;
 			partial = slab;

@@ -12,8 +12,11 @@
  */
 #include "list.h"
 #include "slab_fast.h"
+#include "sys.h"
 
-__helper u64 alloc_or_busy(struct kmem_cache *s, gfp_t gfp, int node)
+#define BARRIER_SECONDS 2
+
+__helper u64 alloc_or_busy(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size)
 {
 	/*
 	 * In NMI the pair may be half written if the lock is held.  Elsewhere the lock's holder cannot
@@ -23,10 +26,13 @@ __helper u64 alloc_or_busy(struct kmem_cache *s, gfp_t gfp, int node)
 		stat(s, cpu_slab_busy);
 		return SLAB_EBUSY;
 	}
-	return slab_alloc_node_fast(s, gfp, node);
+	return slab_alloc_node_fast(s, gfp, node, orig_size);
 }
 
-/* Both buckets, the wanted one and the next larger, are being edited by what was interrupted. */
+/*
+ * The wanted bucket is being edited by what was interrupted: the next larger one, once.  What a debug
+ * cache there records as the requested size is this size, not the caller's (K-47; 7.2 mends it).
+ */
 __slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, gfp_t gfp, int node)
 {
 	u64 size = (u64)busy->object_size + 1, object;
@@ -37,8 +43,8 @@ __slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, gfp_t gfp
 		return 0;
 	s = kmalloc_slab(size, gfp);
 	stat(s, bucket_retry);
-	object = alloc_or_busy(s, gfp, node);
-	return object == SLAB_EBUSY ? 0 : post_alloc(s, object, gfp);
+	object = alloc_or_busy(s, gfp, node, size);
+	return object == SLAB_EBUSY ? 0 : post_alloc(s, object, gfp, size);
 }
 
 static bool cache_usable(const struct kmem_cache *s)
@@ -68,10 +74,10 @@ __fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
 		reason_shortage(REASON_CONTEXT_REFUSED);
 		return 0;
 	}
-	object = alloc_or_busy(s, alloc_gfp, node);
+	object = alloc_or_busy(s, alloc_gfp, node, size);
 	if (unlikely(object == SLAB_EBUSY))
 		return retry_next_bucket(s, alloc_gfp, node);
-	return post_alloc(s, object, alloc_gfp);
+	return post_alloc(s, object, alloc_gfp, size);
 }
 
 __fastpath u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node)
@@ -83,12 +89,12 @@ __fastpath u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node
 		reason_shortage(REASON_CONTEXT_REFUSED);
 		return 0;
 	}
-	object = alloc_or_busy(s, alloc_gfp, node);
+	object = alloc_or_busy(s, alloc_gfp, node, s->object_size);
 	if (unlikely(object == SLAB_EBUSY)) {
 		reason_contention(REASON_CPU_SLAB_BUSY);
 		return 0;
 	}
-	return post_alloc(s, object, alloc_gfp);
+	return post_alloc(s, object, alloc_gfp, s->object_size);
 }
 
 /* The word of a free object that the deferred list is chained through: not offset 0 (K-09). */
@@ -123,10 +129,15 @@ static void free_deferred(u64 at)
 		struct page *slab = virt_to_head_page(object);
 		struct kmem_cache *s = slab_cache(slab);
 
+		if (broken(k10))
+			set_freepointer(s, object, 0);
 		object -= defer_link_offset(s);
-		/* the link is no free pointer: do not let hardening take it for one (K-10) */
-		set_freepointer(s, object, 0);
+		/* the link is no free pointer: do not let the checks or hardening take it for one (K-10) */
+		if (!broken(k10))
+			set_freepointer(s, object, 0);
 		__slab_free(s, slab, object, object, 1);
+		if (broken(double_free))
+			__slab_free(s, slab, object, object, 1);
 		at = next;
 	}
 }
@@ -147,15 +158,40 @@ static void deactivate_deferred(u64 at)
 	}
 }
 
-__slowpath void irq_work_func_free_deferred(struct irq_work *work)
+__slowpath static void free_deferred_of(struct shm_cpu *cpu)
 {
-	struct shm_cpu *cpu = container_of(work, struct shm_cpu, defer_work);
 	u64 objects = llist_del_all(&cpu->defer_objects);
 	u64 slabs = llist_del_all(&cpu->defer_slabs);
 
 	probe(irq_work_detached);
 	free_deferred(objects);
 	deactivate_deferred(slabs);
+}
+
+__slowpath void irq_work_func_free_deferred(struct irq_work *work)
+{
+	free_deferred_of(container_of(work, struct shm_cpu, defer_work));
+}
+
+/*
+ * Before a cache is destroyed: no free of any CPU waits any more.  What is queued is done here, by
+ * whoever asks; what a CPU is doing is waited for.  0 or -ETIMEDOUT.  Context: task.
+ */
+__slowtext int defer_free_barrier(void)
+{
+	u64 deadline = read_tsc() + BARRIER_SECONDS * shm.hdr->tsc_hz;
+
+	for (u32 i = 0; i < shm.nr_cpus; i++) {
+		struct shm_cpu *cpu = &shm.cpus[i];
+
+		free_deferred_of(cpu);
+		while (READ_ONCE(cpu->defer_work.flags) & IRQ_WORK_BUSY) {
+			if (read_tsc() > deadline)
+				return -ETIMEDOUT;
+			yield_core();
+		}
+	}
+	return 0;
 }
 
 __fastpath void kfree_nolock(u64 object)

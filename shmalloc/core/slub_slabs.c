@@ -3,7 +3,7 @@
  * Making a slab out of pages, and giving it back.
  *
  * Answers to: mm/slub.c (allocate_slab, shuffle_freelist, setup_object, __free_slab, discard_slab).
- * Left out: memcg object extensions, poisoning of fresh pages.
+ * Left out: memcg object extensions.
  * Context: new_slab any (trylocks and the nolock page allocator if it may not spin); freeing a slab
  * task, softirq and irq, of a new slab any.
  */
@@ -114,6 +114,8 @@ __slowpath struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node)
 	slab->slab_cache = s->index + 1;
 	slab->counters = counters_make(0, oo_objects(oo), false);
 	slab->order = oo_order(oo);
+	if (unlikely(cache_debug(s)))
+		setup_slab_debug(s, slab, oo_objects(oo));
 	build_freelist(s, slab, oo_objects(oo));
 	slab->flags = PG_slab | (slab->flags & PG_head) | pfmemalloc;
 	account_slab(slab, true);
@@ -146,6 +148,7 @@ __slowpath void rcu_func_free_slab(u64 head)
 /* Pages back, not counted among the node's slabs (any more). */
 __slowpath void free_slab(struct kmem_cache *s, struct page *slab)
 {
+	check_discarded_slab(s, slab);
 	if (s->flags & SLAB_TYPESAFE_BY_RCU) /* its objects may be read for a grace period more */
 		call_rcu(off_of(&slab->lru), RCU_FUNC_free_slab, 0);
 	else

@@ -10,6 +10,16 @@ __slowtext void zero_bytes(void *p, u64 bytes)
 	__asm__ volatile("rep stosb" : "+D"(p), "+c"(bytes) : "a"(0) : "memory");
 }
 
+__slowtext void fill_bytes(void *p, u8 value, u64 bytes)
+{
+	__asm__ volatile("rep stosb" : "+D"(p), "+c"(bytes) : "a"(value) : "memory");
+}
+
+__slowtext void copy_bytes(void *to, const void *from, u64 bytes)
+{
+	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes)::"memory");
+}
+
 #ifndef SHM_SANITIZE
 void *memset(void *p, int value, size_t bytes);
 void *memcpy(void *to, const void *from, size_t bytes);

@@ -38,6 +38,7 @@ struct try_alloc {
 	struct kmem_cache *s;
 	struct kmem_cache_cpu *c;
 	gfp_t gfp;
+	u64 orig_size;    /* bytes asked for; debug caches record it */
 	u64 object;       /* the result */
 };
 
@@ -180,15 +181,15 @@ __slowpath static enum step from_new_slab(struct try_alloc *a)
 		return STEP_FAIL;
 	stat(a->s, alloc_slab);
 	if (cache_debug(a->s)) {
-		a->object = alloc_single_from_new_slab(a->s, slab, a->gfp);
+		a->object = alloc_single_from_new_slab(a->s, slab, a->gfp, a->orig_size);
 		return a->object ? STEP_OBJECT : STEP_FAIL;
 	}
 	return install_slab(a, slab);
 }
 
-__slowpath static u64 try_slab_alloc(struct kmem_cache *s, gfp_t gfp)
+__slowpath static u64 try_slab_alloc(struct kmem_cache *s, gfp_t gfp, u64 orig_size)
 {
-	struct try_alloc a = { .s = s, .c = cpu_slab(s), .gfp = gfp };
+	struct try_alloc a = { .s = s, .c = cpu_slab(s), .gfp = gfp, .orig_size = orig_size };
 
 	stat(s, alloc_slowpath);
 	if (!(s->flags & SLAB_CMPXCHG_DOUBLE) && !cache_debug(s)) {
@@ -213,18 +214,23 @@ __slowpath static u64 try_slab_alloc(struct kmem_cache *s, gfp_t gfp)
 	      "an allocation goes round and round without getting anywhere");
 }
 
-__fastpath u64 try_kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
+__helper u64 try_alloc(struct kmem_cache *s, gfp_t gfp, u64 orig_size)
 {
 	gfp_t alloc_gfp = (gfp & ~__GFP_RECLAIM) | __GFP_NOWARN | __GFP_NOMEMALLOC;
 	u64 object;
 
-	(void)node;
 	if (unlikely(cpu_slab_locked_in_nmi(s)))
 		return cpu_slab_is_busy(s);
 	object = cpu_slab_pop(s, NO_NODE);
 	if (unlikely(!object))
-		object = try_slab_alloc(s, alloc_gfp);
-	return post_alloc(s, object, alloc_gfp);
+		object = try_slab_alloc(s, alloc_gfp, orig_size);
+	return post_alloc(s, object, alloc_gfp, orig_size);
+}
+
+__fastpath u64 try_kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	(void)node;
+	return try_alloc(s, gfp, s->object_size);
 }
 
 __fastpath u64 try_kmalloc(u64 size, gfp_t gfp, int node)
@@ -235,5 +241,6 @@ __fastpath u64 try_kmalloc(u64 size, gfp_t gfp, int node)
 		reason_shortage(REASON_SIZE_LIMIT);
 		return 0;
 	}
-	return try_kmem_cache_alloc(kmalloc_slab(size, gfp), gfp, node);
+	(void)node;
+	return try_alloc(kmalloc_slab(size, gfp), gfp, size);
 }

@@ -143,7 +143,7 @@ def test_the_geometry_is_the_configs() -> None:
     )
     made = geometry(config, nr_slots=101)
     assert (made.nr_cpus, made.seed, made.oracle, made.nr_slots) == (6, 23, False, 101)
-    assert (made.slab_debug, made.freelist_random) == (3, True)
+    assert (made.slab_debug, made.freelist_random) == ("FZ", True)
 
 
 def test_ops_are_shared_out_to_the_last() -> None:

@@ -181,7 +181,7 @@ def test_every_checker_is_on_trial() -> None:
     """Those that no variant of the allocator sets off are tried where their input is made: see the message."""
     with Rig.create() as rig:
         checkers = set(rig.arena.core.names("checker"))
-    tried_elsewhere = {"none", "owner", "slab", "pattern", "hardening", "api", "rcu"}
+    tried_elsewhere = {"none", "owner", "rcu"}
     assert checkers - tried_elsewhere - words_of_controls() == set()
 
 
