@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness import topology
+
 _BUSY = 0.5  # load per core from which measurements of others' work are a risk
 
 
@@ -25,6 +27,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_allowed": len(allowed),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "nodes": topology.describe(topology.read()),
         "load_1min": round(load, 2),
         "python": platform.python_version(),
         "warnings": [f"busy: load {load:.2f} on {len(allowed)} cores"] if load > _BUSY * len(allowed) else [],

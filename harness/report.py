@@ -16,6 +16,7 @@ from rich.text import Text
 from harness import compare, numa_report, units
 from harness.results import passed
 from harness.script import report as script
+from harness.topology import ALONE
 from harness.vocabulary import CONTEXTS, KINDS, OK
 from shmalloc.units import format_bytes
 
@@ -165,6 +166,8 @@ def _notes(run: Run) -> Iterator[Text]:
     said.append(f"memory sampled every {', '.join(f'{p * 1e3:.0f}' for p in sorted(period))} ms")
     if any(cell.get("numa", {}).get("modelled_ns", {}).get("per_alloc") is not None for cell in cells):
         said.append("modelled ns are a model of distance (numa_model), in no measured time")
+    if run["machine"].get("arena_nodes", []) not in ([], [ALONE]):
+        said.append("arena nodes " + "; ".join(why for why in run["machine"]["arena_nodes"] if why != ALONE))
     most = max(cell["cpus"] for cell in cells)
     if most > cores:
         said.append(f"more CPUs ({most}) than cores ({cores}): they take turns, latencies show it")

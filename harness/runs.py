@@ -122,6 +122,7 @@ def _run_json(
     experiment: Experiment, results: list[dict[str, Any]], vocabulary: Vocabulary
 ) -> dict[str, Any]:
     config = experiment.resolved
+    placements = sorted({cell["numa"]["placement"]["why"] for cell in results if "placement" in cell["numa"]})
     flavours = list(dict.fromkeys(cell.config.flavour for cell in experiment.cells))
     return {
         "schema": SCHEMA,
@@ -129,7 +130,7 @@ def _run_json(
         "verdict": run_verdict(results, vocabulary),
         "seed": config["seed"],
         "build": machine.build(flavours),
-        "machine": machine.machine(),
+        "machine": {**machine.machine(), "arena_nodes": placements},
         "config": config,
         "expectations": expect.judge(experiment.cells, results),
         "cells": results,

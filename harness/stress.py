@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import numa, verdicts
+from harness import membind, numa, topology, verdicts
 from harness.checks import geometry
 from harness.config import Cell, Config
 from harness.cpu_process import DRAINED, READY, REPLAYED, TORN_DOWN
@@ -21,6 +20,7 @@ from harness.opsfile import OpsFile, relocate
 from harness.problems import ConfigError, Problem
 from harness.results import Snapshot, blank_cell, measure
 from harness.supervisor import Crew, Ended
+from harness.topology import Placement, RealNode
 from harness.vocabulary import KINDS, OK, VACUOUS, Vocabulary
 from harness.workload import Nodes, Program, Workload, WorkloadError, build, build_program
 
@@ -36,7 +36,7 @@ class Job:
     """A cell and what it is run with.
 
     Attributes: cell.  base_dir: folder of the config.  vocabulary.  interruption: to be looked at.
-        on_sample: is told how it goes.
+        on_sample: is told how it goes.  real_nodes: of this machine.
     """
 
     cell: Cell
@@ -44,6 +44,7 @@ class Job:
     vocabulary: Vocabulary
     interruption: Interruption
     on_sample: OnSample = field(default=lambda _sample: None)
+    real_nodes: Sequence[RealNode] = field(default_factory=topology.read)
 
     @property
     def config(self) -> Config:
@@ -65,6 +66,7 @@ class Findings:
 
     Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
         when.  reports: of the CPUs.  sampler.  nodes: of the arena, at the end of the replay.
+        placement: of its nodes on real ones.
     """
 
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -73,6 +75,7 @@ class Findings:
     reports: list[dict[str, Any]] = field(default_factory=list)
     sampler: Sampler | None = None
     nodes: numa.Look | None = None
+    placement: Placement | None = None
     live_bytes: int = 0
 
 
@@ -119,16 +122,22 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
     shape = geometry(config, todo.workload.shared_slots, len(todo.workload.caches))
     found = Findings()
     with ExitStack() as stack:
+        placement = topology.place(config, shape.nodes_of_cpus(), job.real_nodes, topology.allowed_cores())
+        # a policy is for memory that is taken after it was set
+        reserve = "sparse" if placement.is_bound else config.arena.reserve
         arena = stack.enter_context(
-            Arena.create(shape, reserve=config.arena.reserve, flavour=config.flavour, broken=config.broken)
+            Arena.create(shape, reserve=reserve, flavour=config.flavour, broken=config.broken)
         )
+        found.placement = placement = membind.bind(arena, placement)
+        if reserve != config.arena.reserve:
+            arena.reserve()
         arena.activate()
         arena.header.lock_rules = int(config.has_lock_rules)
         arena.slab_errors.stop = config.arena.slab_errors == "stop"
         file = stack.enter_context(OpsFile())
         crew = stack.enter_context(Crew(arena, config.deadline_s, job.interruption))
         try:
-            _start(crew, job, todo, arena, file)
+            _start(crew, job, todo, arena, file, placement.cores)
             _live_through(crew, job, arena, found)
         except Ended as ended:
             crew.stop()
@@ -146,13 +155,13 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
     return result, samples
 
 
-def _start(crew: Crew, job: Job, todo: Plan, arena: Arena, file: OpsFile) -> None:
-    """Start all processes."""
+def _start(
+    crew: Crew, job: Job, todo: Plan, arena: Arena, file: OpsFile, cores: Sequence[int | None]
+) -> None:
+    """Start all processes. Args: cores: of each CPU."""
     config = job.config
-    cores = sorted(os.sched_getaffinity(0))
     for spec in _specs(job, todo, arena, file):
-        core = None if config.pin == "none" else cores[spec["cpu"] % len(cores)]
-        crew.start_cpu(spec["cpu"], spec, (file.fd,), core)
+        crew.start_cpu(spec["cpu"], spec, (file.fd,), cores[spec["cpu"]])
         job.interruption.check()
     for at, kind in enumerate(KINDS):
         if config.source(kind) == "injector":
@@ -311,13 +320,20 @@ def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -
         "workload": dict(todo.workload.notes),
         "audits": {when: audit_json(report) for when, report in found.audits.items()},
     }
-    if found.nodes is None:
-        cell["numa"] = numa.blank(config.arena.nodes)
-    else:
-        cell["numa"] = numa.measure(found.nodes, cell["counters"], config.numa_model)
+    cell["numa"] = _numa(config, found, cell["counters"])
     cell["must_happen"] = must_happen(config, cell)
     cell["verdict"] = judged(cell, vocabulary)
     return cell
+
+
+def _numa(config: Config, found: Findings, counters: Mapping[str, int]) -> dict[str, Any]:
+    """Put together what there is about nodes; where distance is real, none is modelled."""
+    assert found.placement is not None
+    model = None if found.placement.is_bound else config.numa_model
+    made = (
+        numa.blank(config.arena.nodes) if found.nodes is None else numa.measure(found.nodes, counters, model)
+    )
+    return {**made, "placement": found.placement.as_json()}
 
 
 def audit_json(report: AuditReport) -> dict[str, Any]:

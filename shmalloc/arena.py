@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Arena", "Geometry", "SegmentInfo", "list_segments", "remove"]
 
+_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG)
 _PER_CPU = ("cpus", "telemetry")  # their items begin on a cache line of their own
 # The core serves one arena of a process at a time, so the one it serves must not be unmapped meanwhile.
 _active: dict[str, Arena] = {}
@@ -118,7 +119,7 @@ class Arena:
             else:
                 os.posix_fallocate(fd, 0, geometry.size_bytes)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+            if error.errno not in _NO_ROOM:
                 raise
             raise no_room(geometry.size_bytes, os.strerror(error.errno)) from None
         mapping = Mapping.of_descriptor(fd, geometry.size_bytes, core)
@@ -127,6 +128,24 @@ class Arena:
         if result:
             raise GeometryError([f"the core refuses this geometry: {os.strerror(-result)}: {geometry}"])
         return arena
+
+    def reserve(self) -> None:
+        """Take all memory now, of an arena that was made sparse.
+
+        Raises:
+            NoRoom: it does not fit this machine; with the sizes.
+        """
+        size_bytes = self.size_bytes
+        refuse_without_room(size_bytes)
+        segment = posix_ipc.SharedMemory(self.name)
+        try:
+            os.posix_fallocate(segment.fd, 0, size_bytes)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise no_room(size_bytes, os.strerror(error.errno)) from None
+        finally:
+            segment.close_fd()
 
     def _set_broken(self, broken: str) -> None:
         if broken == "none":
