@@ -61,6 +61,7 @@ _REGIONS = {
     ),
     "pools": _Shape("shm_pool", lambda h: (h.geometry.max_maps + 1,)),
     "freelists": _Shape("pcpu_freelist_head", lambda h: (h.geometry.max_maps + 1, h.geometry.nr_cpus)),
+    "bpf_caches": _Shape("bpf_mem_cache", lambda h: (h.geometry.nr_cpus, h.bpf_caches_per_cpu)),
     "maps": _Shape("shm_map", lambda h: (h.geometry.max_maps,)),
     "pageblocks": _Shape("pageblock", lambda h: (-1,)),
     "pages": _Shape("page", lambda h: (h.nr_pages,)),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from shmalloc.audit.bpf import keep_bpf
 from shmalloc.audit.kept import Keeper
 from shmalloc.audit.pools import keep_areas
 from shmalloc.audit.rcu import keep_callbacks
@@ -11,5 +12,6 @@ __all__ = ["KEEPERS"]
 
 KEEPERS: tuple[Keeper, ...] = (
     keep_areas,
+    keep_bpf,
     keep_callbacks,
 )

@@ -41,6 +41,7 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_POOLS] = (1ull + g->max_maps) * sizeof(struct shm_pool),
 		[REGION_FREELISTS] = (1ull + g->max_maps) * g->nr_cpus * sizeof(struct pcpu_freelist_head),
 		[REGION_MAPS] = (u64)g->max_maps * sizeof(struct shm_map),
+		[REGION_BPF_CACHES] = (u64)g->nr_cpus * (BPF_NR_BUCKETS + g->max_maps) * sizeof(struct bpf_mem_cache),
 		[REGION_PAGEBLOCKS] = blocks_of(pages, g->pageblock_order) * sizeof(struct pageblock),
 		[REGION_PAGES] = pages * sizeof(struct page),
 		[REGION_TELEMETRY] = g->nr_cpus * round_up(sizeof(struct shm_telemetry), 64),
@@ -191,7 +192,7 @@ static void init_cpu(u32 id, const struct shm_geometry *g)
 	cpu->node = g->cpu_node[id];
 	cpu->core = 0xffffffff;
 	cpu->random = (g->seed + id + 1) * 0x9e3779b97f4a7c15ull | 1;
-	cpu->defer_work.func = 0;
+	cpu->defer_work.func = IRQ_WORK_FUNC_free_deferred;
 }
 
 static u32 tid_step_of(const struct shm_geometry *g)
@@ -221,6 +222,7 @@ static void init_header(struct shm_header *h, const struct shm_geometry *g)
 	h->tid_step = tid_step_of(g);
 	h->cache_cpus_stride = (u32)(g->max_caches * sizeof(struct kmem_cache_cpu));
 	h->cache_stats_stride = (u32)(g->max_caches * sizeof(struct kmem_cache_stat));
+	h->bpf_caches_per_cpu = BPF_NR_BUCKETS + g->max_maps;
 	h->slab_mutex.class = LOCK_SLAB_MUTEX;
 	h->ipi_lock.class = LOCK_USER;
 	for (u32 domain = 0; domain < NR_RCU_DOMAINS; domain++)
@@ -298,6 +300,7 @@ __export int shm_arena_check(const void *base, uint64_t bytes)
 	if (h->nr_pages != l.nr_pages || h->nr_zones != zones_of(&h->geometry) ||
 	    h->nr_caches > h->geometry.max_caches || h->tid_step != tid_step_of(&h->geometry) ||
 	    h->tsc_hz < 1000000 || h->tsc_hz > 1000000000000 || h->broken >= NR_BROKEN ||
+	    h->bpf_caches_per_cpu != BPF_NR_BUCKETS + h->geometry.max_maps ||
 	    h->slab_mutex.class != LOCK_SLAB_MUTEX || h->ipi_lock.class != LOCK_USER ||
 	    h->cache_cpus_stride != h->geometry.max_caches * sizeof(struct kmem_cache_cpu) ||
 	    h->cache_stats_stride != h->geometry.max_caches * sizeof(struct kmem_cache_stat))

@@ -502,6 +502,44 @@ struct rcu_domain {
 	uint32_t pad;
 };
 
+/* bpf_mem_alloc: sizes of the global allocator */
+#define BPF_NR_BUCKETS 11
+
+/*
+ * Free objects of one size on one CPU.  Links lie in the first 8 bytes of an object, which while it is
+ * in use hold the offset of the structure that it was taken from.  irqs off and `active`, or atomic.
+ */
+struct bpf_mem_cache {
+	uint64_t free_llist;         /* what allocations take from; its CPU only */
+	uint32_t active;             /* > 0: an update is under way on this CPU */
+	int32_t free_cnt;
+	struct llist_head free_llist_extra;  /* freed by an NMI that found it active */
+	struct irq_work refill_work;
+	uint32_t unit_size;          /* bytes, header included; 0 = not in use */
+	int32_t low_watermark;       /* objects */
+	int32_t high_watermark;
+	int32_t batch;               /* objects of a refill */
+	uint32_t draining;
+	uint32_t refill_failed;      /* the last refill found no memory */
+	uint64_t tgt;                /* where the last freed object came from: a hint, for what is trimmed */
+	uint64_t free_by_rcu;        /* wait for a grace period, from the next refill on */
+	uint64_t free_by_rcu_tail;
+	struct llist_head free_llist_extra_rcu;
+	struct llist_head waiting_for_gp;
+	uint64_t waiting_for_gp_tail;
+	struct rcu_head rcu;
+	struct llist_head free_by_rcu_ttrace;    /* trimmed, or past a grace period: for tasks-trace */
+	struct llist_head waiting_for_gp_ttrace;
+	struct rcu_head rcu_ttrace;
+	uint32_t call_rcu_in_progress;
+	uint32_t call_rcu_ttrace_in_progress;
+	uint64_t nr_refills;         /* events */
+	uint64_t nr_trims;
+	uint64_t nr_reused;          /* objects that a refill took from where they waited */
+	uint64_t nr_extra;           /* frees that found it active */
+	uint64_t pad[3];
+};
+
 struct held_lock {
 	uint64_t lock;               /* offset */
 	uint32_t class;
@@ -634,7 +672,7 @@ struct shm_region {
 };
 
 enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, REGION_CACHES, REGION_CACHE_NODES,
-	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_PAGEBLOCKS, REGION_PAGES, REGION_TELEMETRY, REGION_SLOTS,
+	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES, REGION_PAGEBLOCKS, REGION_PAGES, REGION_TELEMETRY, REGION_SLOTS,
 	REGION_ORACLE_OWNED, REGION_ORACLE_START, REGION_ORACLE_END, REGION_MEMORY, NR_REGIONS };
 
 /* What the arena is made from.  All of it is an input of shm_arena_format(). */
@@ -685,6 +723,7 @@ struct shm_header {
 	uint32_t tid_step;           /* power of two >= nr_cpus */
 	uint32_t cache_cpus_stride;  /* bytes from one CPU's cpu slabs to the next CPU's */
 	uint32_t cache_stats_stride;
+	uint32_t bpf_caches_per_cpu; /* global sizes, then one for each map */
 	uint32_t phase;              /* barriers of a run; parent writes */
 	uint32_t designs_ready;      /* bit for each design that was set up; task */
 	uint32_t pad0;

@@ -8,10 +8,13 @@ from shmalloc.symbols import symbols
 
 # one name a line
 ALLOCATOR = {
+    "bpf_memalloc.c",
     "buddy.c",
     "ctor.c",
+    "design_bpf_mem_alloc.c",
     "design_kmalloc.c",
     "design_kmalloc_nolock.c",
+    "design_no_prealloc.c",
     "design_prealloc.c",
     "design_try_kmalloc.c",
     "hashtab.c",

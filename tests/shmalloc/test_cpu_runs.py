@@ -41,10 +41,10 @@ def checked() -> Iterator[Cpu]:
 # --- designs ------------------------------------------------------------------------------------
 
 
-POOLS = {"prealloc", "objpool"}  # of one size, without pages: test_prealloc.py
+WITHOUT_PAGES = {"prealloc", "objpool", "bpf_mem_alloc", "no_prealloc"}  # they have tests of their own
 
 
-@pytest.mark.parametrize("name", [name for name in designs.names() if name not in POOLS])
+@pytest.mark.parametrize("name", [name for name in designs.names() if name not in WITHOUT_PAGES])
 def test_a_design_by_name(cpu: Cpu, name: str) -> None:
     design = cpu.design(name)
     design.setup()
