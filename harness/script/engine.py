@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ from harness.memory import SAMPLE_PERIOD_S, Sample, Sampler
 from harness.problems import ConfigError, Problem
 from harness.results import Snapshot, blank_cell, measure
 from harness.script.check import facts
+from harness.script.compiling import filled_in
 from harness.stress import Job, audit_json, judged
 from harness.supervisor import Crew, Ended
 
 if TYPE_CHECKING:
     from harness.config import Config
+    from harness.vocabulary import Vocabulary
     from shmalloc.arena import Arena
     from shmalloc.audit import AuditReport
 
@@ -86,11 +89,25 @@ def _start(crew: Crew, job: Job) -> None:
         "handler_design": job.vocabulary.handler_design(config.design, "nmi"),
         "steps": config.step,
         "let": config.let,
+        "used_designs": used_designs(config, job.vocabulary),
     }
     cores = sorted(os.sched_getaffinity(0))
     crew.start_cpu(
         _CPU_OF_THE_PROCESS, spec, (), cores[0], module="harness.script.process", role="the script"
     )
+
+
+def used_designs(config: Config, vocabulary: Vocabulary) -> list[str]:
+    """List the designs that a script uses, in the order of the registry: each is set up before its first step."""
+    handlers = vocabulary.handler_design(config.design, "nmi")
+    used = {config.design, handlers, *_designs_of(filled_in(config.step, config.let))}
+    return [name for name in vocabulary.designs if name in used]
+
+
+def _designs_of(tables: Any) -> Iterator[str]:
+    for table in tables:
+        yield table.get("design", "")
+        yield from _designs_of(table.get("steps", ()))
 
 
 def _live_through(crew: Crew, config: Config, arena: Arena, found: Findings) -> None:

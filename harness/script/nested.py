@@ -48,7 +48,7 @@ class Nested:
         self.context = context
         self.cpu = cpu
         self.steps = steps
-        self._scene = scene
+        self.scene = scene
         self._lines: list[Line] = []
         self._ops: list[_Op] = []
         self._names: dict[int, str] = {}  # slot -> name of what it holds or held
@@ -85,7 +85,7 @@ class Nested:
         slots = self._by_name.get(name, [])
         mine = slots[::-1][:count] if lifo else slots[:count]
         self._by_name[name] = [slot for slot in slots if slot not in mine]
-        for held in self._scene.take(name, count - len(mine), lifo=lifo):
+        for held in self.scene.take(name, count - len(mine), lifo=lifo):
             slot = self._new_slot(name, track=False)
             self._start[slot] = held
             mine = [*mine, slot]
@@ -95,7 +95,7 @@ class Nested:
 
     def cache(self, name: str | int) -> int:
         """Return the index of a cache, as ops name it."""
-        return self._scene.cache(name).index
+        return self.scene.cache(name).index
 
     def _new_slot(self, name: str, *, track: bool = True) -> int:
         slot = len(self._names)
@@ -107,7 +107,7 @@ class Nested:
     # --- afterwards ---------------------------------------------------------------------------
 
     def _failures(self) -> Counter[str]:
-        cpu, found = self._scene.cpus[self.cpu], Counter[str]()
+        cpu, found = self.scene.cpus[self.cpu], Counter[str]()
         for context, counts in cpu.contexts(self.design).items():
             if self.context in (None, context):
                 found.update(counts["failures"])

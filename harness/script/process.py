@@ -35,6 +35,7 @@ class ScriptProcess:
             design=spec["design"],
             handler_design=spec["handler_design"],
             let=spec["let"],
+            used_designs=spec["used_designs"],
         )
         self.scene.audit = self._meet
         self._phase = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
-from harness.script.keys import a_cpu, a_number_of_times, key
+from harness.script.keys import a_cpu, a_number_of_times, key, spelled
 
 if TYPE_CHECKING:
     from harness.script.nested import Nested
@@ -57,13 +57,19 @@ class Step:
 class Quantity:
     """What the step `read` can read.
 
-    Attributes: name: dotted.  read: the function.  keys: key -> type.  required: keys without a default.
+    Attributes: name: dotted.  function: that reads it.  keys: key -> type.  required: keys without a default.
+        parameters: key -> parameter of the function; `map_` is the key `map`.
     """
 
     name: str
-    read: Callable[..., float]
+    function: Callable[..., float]
     keys: Mapping[str, Any]
     required: tuple[str, ...]
+    parameters: Mapping[str, str]
+
+    def read(self, scene: Scene, keys: Mapping[str, Any]) -> float:
+        """Read it."""
+        return self.function(scene, **{self.parameters[key]: value for key, value in keys.items()})
 
 
 def step(name: str) -> Callable[[Kind], Kind]:
@@ -86,8 +92,10 @@ def quantity(name: str) -> Callable[[Function], Function]:
         assert name not in _quantities, f"two quantities are called {name}"
         hints = get_type_hints(function, {**function.__globals__, "Scene": object})
         parameters = [*inspect.signature(function).parameters.values()][1:]
-        required = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty)
-        _quantities[name] = Quantity(name, function, {p.name: hints[p.name] for p in parameters}, required)
+        keys = {spelled(p.name): p.name for p in parameters}
+        required = tuple(spelled(p.name) for p in parameters if p.default is inspect.Parameter.empty)
+        types = {key: hints[parameter] for key, parameter in keys.items()}
+        _quantities[name] = Quantity(name, function, types, required, keys)
         return function
 
     return register

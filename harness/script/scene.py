@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +53,19 @@ class Scene:
     """A script at work.
 
     Attributes: arena.  cpus: all this thread.  design: of the cell.  let: the config's.  counters: name ->
-        what steps have stored.  held: name -> objects, oldest first.  caches: name -> cache.  log: of the
+        what steps have stored.  held: name -> objects, oldest first.  caches, maps: name -> cache, index.  log: of the
         steps, for the result.  at_end: what undoes the steps, last first.
     """
 
     def __init__(
-        self, arena: Arena, cpus: int, *, design: str, handler_design: str, let: Mapping[str, Any]
+        self,
+        arena: Arena,
+        cpus: int,
+        *,
+        design: str,
+        handler_design: str,
+        let: Mapping[str, Any],
+        used_designs: Sequence[str] = (),
     ) -> None:
         self.arena = arena
         self.lib = arena.core.lib
@@ -71,6 +78,7 @@ class Scene:
         self.counters: dict[str, float] = {}
         self.held: dict[str, list[Held]] = {}
         self.caches: dict[str, KmemCache] = {}
+        self.maps: dict[str, int] = {}
         self.nested: list[Nested] = []
         self.log: list[dict[str, Any]] = []
         self.interleaving: list[str] = []
@@ -81,6 +89,9 @@ class Scene:
         self._inside: list[str] = []
         self._last: str | int = ""  # a text, or the last object
         self._calls: dict[tuple[int, str], DesignCalls] = {}
+        self._set_up = [designs.index(name) for name in used_designs]
+        for index in self._set_up:
+            self.cpus[0].run(self.lib.shm_design_setup, index)
         self.become(0)
 
     def become(self, cpu: int) -> Cpu:
@@ -102,9 +113,13 @@ class Scene:
 
     def times(self, step: Step) -> int:
         """Return how often a step is to be done."""
-        if isinstance(step.repeat, int):
-            return step.repeat
-        return min(max(0, int(self.value(step.repeat))), MOST_TIMES)
+        return self.number(step.repeat)
+
+    def number(self, number: int | str) -> int:
+        """Return a number of times: as given, or calculated."""
+        if isinstance(number, int):
+            return number
+        return min(max(0, int(self.value(number))), MOST_TIMES)
 
     def design_of(self, step: Any) -> str:
         """Return the design that a step uses: its own, or the cell's."""
@@ -144,6 +159,10 @@ class Scene:
         except DeadlockProved as proved:
             self._reasons[str(getattr(proved.violation, "verdict", "deadlock"))] += 1
         return None
+
+    def refused(self, reason: str) -> None:
+        """Note that the present step was refused something."""
+        self._reasons[reason] += 1
 
     def note(self, text: str) -> None:
         """Say more about the present step in the interleaving."""
@@ -261,4 +280,6 @@ class Scene:
             cpu.run_irq_work()
         for cpu in self.cpus:
             cpu.run(self.lib.shm_rcu_barrier)
+        for index in self._set_up:
+            self.cpus[0].run(self.lib.shm_design_teardown, index)
         return freed

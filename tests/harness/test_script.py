@@ -288,6 +288,46 @@ def test_keys_of_other_engines_are_refused() -> None:
 
 def test_the_registry_is_documented() -> None:
     assert all(kind.__doc__ for kind in steps().values())
-    assert all(each.read.__doc__ for each in quantities().values())
+    assert all(each.function.__doc__ for each in quantities().values())
     readme = (Path(__file__).resolve().parents[2] / "configs" / "facts" / "README.md").read_text()
     assert [name for name in ("alloc", "probe", "read", "fact", "audit") if f"`{name}`" not in readme] == []
+
+
+def test_maps_in_scripts_and_in_their_interrupts(tmp_path: Path) -> None:
+    text = (
+        HEAD.replace("[arena]", 'design = "prealloc"\n[arena]')
+        + """
+[[step]]
+do = "map_create"
+name = "m"
+entries = 23
+[[step]]
+do = "map_update"
+map = "m"
+n = 29
+count = "updated"
+[[step]]
+do = "map_delete"
+map = "m"
+first = 20
+n = 2
+count = "deleted"
+[[step]]
+do = "nmi"
+steps = [{ do = "map_delete", map = "m", n = 5 }, { do = "map_update", map = "m", first = 100 }]
+[[step]]
+do = "map_lookup"
+map = "m"
+n = 101
+count = "found"
+[[step]]
+do = "read"
+what = "map.count"
+map = "m"
+count = "there"
+"""
+    )
+    cell = cell_of(tmp_path, text)
+    assert cell["facts"] == {"updated": 23, "deleted": 2, "found": 17, "there": 17}
+    assert cell["steps"][1]["reasons"] == {"E2BIG": 6}
+    assert cell["verdict"] == "ok"

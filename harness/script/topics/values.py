@@ -51,7 +51,7 @@ class Read(Step):
 
     def run(self, scene: Scene) -> float:
         """Read it."""
-        return quantities()[self.what].read(scene, **self.extra)
+        return quantities()[self.what].read(scene, self.extra)
 
     def __str__(self) -> str:
         return " ".join([f"read {self.what}", *(f"{name} = {value}" for name, value in self.extra.items())])
