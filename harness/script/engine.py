@@ -58,6 +58,7 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
         )
         arena.activate()
         arena.header.lock_rules = int(config.has_lock_rules)
+        arena.slab_errors.stop = config.arena.slab_errors == "stop"
         found = Findings(Sampler(arena))
         crew = stack.enter_context(Crew(arena, config.deadline_s, job.interruption))
         try:

@@ -31,7 +31,8 @@ def _slab_flags(value: Any, _words: Words) -> None:
         raise Refused(str(error)) from None
 
 
-def _cache(*, optional: bool = False) -> Any:
+def cache_key(*, optional: bool = False) -> Any:
+    """Declare a key that is a cache: a name, or a size."""
     return key("", uses="caches", known=_KMALLOC) if optional else key(uses="caches", known=_KMALLOC)
 
 
@@ -59,7 +60,7 @@ class CacheCreate(Step):
 class CacheAlloc(Step):
     """Allocate objects of a cache: 1 for each success."""
 
-    cache: str | int = _cache()
+    cache: str | int = cache_key()
     gfp: str = key("GFP_ATOMIC", check=gfp_names)
     node: int = key(-1, check=a_node)
     design: str = key("", check=a_design)
@@ -103,7 +104,7 @@ class CacheFree(Step):
 class CacheShrink(Step):
     """Give a cache's empty slabs back."""
 
-    cache: str | int = _cache()
+    cache: str | int = cache_key()
 
     def run(self, scene: Scene) -> None:
         """Shrink it."""
@@ -126,7 +127,7 @@ class CacheDestroy(Step):
 class Flush(Step):
     """Make every CPU give up its slabs of one cache, or of all."""
 
-    cache: str | int = _cache(optional=True)
+    cache: str | int = cache_key(optional=True)
 
     def run(self, scene: Scene) -> None:
         """Flush."""
