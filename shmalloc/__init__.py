@@ -31,6 +31,7 @@ from shmalloc.errors import (
 )
 from shmalloc.geometry import Geometry
 from shmalloc.maps import HashMap
+from shmalloc.memcg import MemCgroup
 from shmalloc.program import Program, ops
 from shmalloc.replay import ReplayResult
 from shmalloc.units import format_bytes, parse_bytes
@@ -52,6 +53,7 @@ __all__ = [
     "HostileArena",
     "KmemCache",
     "MapError",
+    "MemCgroup",
     "NoRoom",
     "NotAnArena",
     "NotBound",

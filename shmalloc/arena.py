@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Arena", "Geometry", "SegmentInfo", "list_segments", "remove"]
 
 _NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG)
-_PER_CPU = ("cpus", "telemetry")  # their items begin on a cache line of their own
+_PER_CPU = ("cpus", "memcg_cpus", "telemetry")  # their items begin on a cache line of their own
 # The core serves one arena of a process at a time, so the one it serves must not be unmapped meanwhile.
 _active: dict[str, Arena] = {}
 
@@ -341,7 +341,7 @@ class Arena:
 
         Args:
             name: ``cpus nodes zones pagesets caches cache_nodes cache_cpus cache_stats pools freelists maps
-                pageblocks pages telemetry slots oracle_owned oracle_start oracle_end memory``.
+                memcgs memcg_cpus pageblocks pages telemetry slots oracle_owned oracle_start oracle_end memory``.
 
         Returns:
             A writable array: structures, or uint64 words (slots and the oracle's bitmaps), or uint8 of

@@ -25,8 +25,8 @@ def event_counters(arena: Arena, cpu: int) -> dict[str, int]:
         Counts by the kernel's names (``alloc_fastpath``, ``numa_hit``, ...) and the core's own.
     """
     counts: dict[str, int] = {}
-    for part in (_cache_events(arena, cpu), _zone_events(arena, cpu), _cpu_events(arena, cpu)):
-        counts.update(part)
+    for events in (_cache_events, _zone_events, _memcg_events, _cpu_events):
+        counts.update(events(arena, cpu))
     return counts
 
 
@@ -107,6 +107,16 @@ def _zone_events(arena: Arena, cpu: int) -> dict[str, int]:
         for name in events:
             totals[name] += int(getattr(pageset, name))
     return totals
+
+
+def _memcg_events(arena: Arena, cpu: int) -> dict[str, int]:
+    names = [
+        name for name, _ in arena.core.ffi.typeof("struct memcg_cpu").fields if name.startswith("memcg_")
+    ]
+    if not arena.header.geometry.max_memcgs:
+        return dict.fromkeys(names, 0)
+    row = arena.item("struct memcg_cpu", "memcg_cpus", cpu)
+    return {name: int(getattr(row, name)) for name in names}
 
 
 def _cpu_events(arena: Arena, cpu: int) -> dict[str, int]:

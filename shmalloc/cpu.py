@@ -17,6 +17,7 @@ from shmalloc.allocating import Allocating
 from shmalloc.calls import Bindings, Calls, bind_failure
 from shmalloc.errors import Unsupported
 from shmalloc.interrupting import Interrupting
+from shmalloc.memcg import Charging
 from shmalloc.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _NO_CORE = 0xFFFFFFFF
 
 
-class Cpu(Allocating, Interrupting, Waiting):
+class Cpu(Allocating, Charging, Interrupting, Waiting):
     """One CPU of an arena, held by the thread that makes this object.
 
     As a context manager the CPU is given back at the end.  One thread may be several CPUs: each call

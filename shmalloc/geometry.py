@@ -57,6 +57,7 @@ class Geometry:
         pool_size: bytes of an element of the pools of the designs prealloc and objpool; 0 = no pools.
         pool_entries: elements of each of those pools; memory is taken when the design is set up.
         max_maps: hash maps that there can be.
+        max_memcgs: entries of the table of memory cgroups; 0 = none, and nothing is ever charged.
         zone_permille: a row per node, a column per zone type (DMA, DMA32, NORMAL, MOVABLE): share of all
             pages, together 1000.  None = all NORMAL, nodes alike.
         distance: a row per node; 10 = local.  None = 10 and 20.
@@ -87,6 +88,7 @@ class Geometry:
     pool_size: int = 256
     pool_entries: int = 1024
     max_maps: int = 4
+    max_memcgs: int = 16
     zone_permille: Sequence[Sequence[int]] | None = None
     distance: Sequence[Sequence[int]] | None = None
     cpu_node: Sequence[int] | None = None
@@ -235,6 +237,7 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         "pool_size": (0, lib.SHM_MAX_POOL_SIZE),
         "pool_entries": (1, lib.SHM_MAX_POOL_ENTRIES),
         "max_maps": (0, lib.SHM_MAX_MAPS),
+        "max_memcgs": (0, lib.SHM_MAX_MEMCGS),
         "seed": (0, 2**64 - 1),
     }
     problems = _size_form_problems(geometry.size_bytes, lib.SHM_PAGE_SIZE)

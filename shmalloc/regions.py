@@ -63,6 +63,12 @@ _REGIONS = {
     "freelists": _Shape("pcpu_freelist_head", lambda h: (h.geometry.max_maps + 1, h.geometry.nr_cpus)),
     "bpf_caches": _Shape("bpf_mem_cache", lambda h: (h.geometry.nr_cpus, h.bpf_caches_per_cpu)),
     "maps": _Shape("shm_map", lambda h: (h.geometry.max_maps,)),
+    "memcgs": _Shape("mem_cgroup", lambda h: (h.geometry.max_memcgs,)),
+    "memcg_cpus": _Shape(
+        "memcg_cpu",
+        lambda h: (h.geometry.nr_cpus if h.geometry.max_memcgs else 0,),
+        _per_cpu("REGION_MEMCG_CPUS"),
+    ),
     "pageblocks": _Shape("pageblock", lambda h: (-1,)),
     "pages": _Shape("page", lambda h: (h.nr_pages,)),
     "telemetry": _Shape("shm_telemetry", lambda h: (h.geometry.nr_cpus,), _per_cpu("REGION_TELEMETRY")),

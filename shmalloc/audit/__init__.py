@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from shmalloc.audit import (
+    charges,
     holders,
     idle,
     kept,
@@ -76,6 +77,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
     leaks.name_lost_slabs(view, table, held, free, findings)
     _check_live(view, blocks, table, held, free, keeps, drained, findings)
     pools.check_pools(view, findings)
+    charges.check_charges(view, blocks, table, findings)
     idle.check_locks(view, blocks, findings)
     idle.check_contexts(view, findings)
     idle.check_deferred_work(view, held, free, drained, findings)

@@ -50,6 +50,12 @@ def check_locks(view: View, blocks: Blocks, findings: Findings) -> None:
         lambda cpu, cache: f"{view.cache_name(cache)} cpu slab of CPU {cpu}",
         findings,
     )
+    for name in ("objcg_lock", "kernfs_lock", "percpu_charge_mutex"):
+        _report_lock(int(header[name]["word"]), name, "arena", findings)
+    for part, name in (("stock", "memcg_stock"), ("obj", "obj_stock")):
+        _check_words(view.memcg_cpus[part]["lock"], name, lambda cpu: f"stocks of CPU {cpu}", findings)
+    for name in ("pool_lock", "random_lock"):
+        _check_words(view.memcg_cpus[name], name, lambda cpu: f"CPU {cpu}", findings)
     slabs = blocks.pfn[blocks.of("PG_slab")]
     words = view.pages["refcount"][slabs]
     findings.add_each(

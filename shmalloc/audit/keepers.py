@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from shmalloc.audit.bpf import keep_bpf
+from shmalloc.audit.charges import keep_vectors
 from shmalloc.audit.kept import Keeper
 from shmalloc.audit.pools import keep_areas
 from shmalloc.audit.rcu import keep_callbacks
@@ -13,5 +14,6 @@ __all__ = ["KEEPERS"]
 KEEPERS: tuple[Keeper, ...] = (
     keep_areas,
     keep_bpf,
+    keep_vectors,
     keep_callbacks,
 )

@@ -49,7 +49,8 @@ class View:
 
     Attributes: header: struct shm_header.  words: the whole segment as 64-bit words.  cpus (cpus,),
         nodes (nodes,), zones (zones,), pagesets (zones, cpus), caches (max_caches,), cache_nodes
-        (max_caches, nodes), cache_cpus (cpus, max_caches), pageblocks, pages (nr_pages,): records.
+        (max_caches, nodes), cache_cpus (cpus, max_caches), memcgs (max_memcgs,), memcg_cpus (cpus,) or (0,)
+        without memcgs, pageblocks, pages (nr_pages,): records.
         owned, start, end: the oracle's bitmaps, uint64, a bit for each 8 bytes of page memory; empty if off.
         memory_offset, pages_offset: of page frame 0 and of its struct page, in bytes.
     """
@@ -63,6 +64,8 @@ class View:
     caches: Records
     cache_nodes: Records
     cache_cpus: Records
+    memcgs: Records
+    memcg_cpus: Records
     pageblocks: Records
     pages: Records
     owned: Words
@@ -89,10 +92,8 @@ class View:
         words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
         header = np.frombuffer(raw, layout.dtype("shm_header"), 1)[0]
         _check_bounds(header, len(raw))
-        regions = {
-            name: arena.region(name)
-            for name in ("cpus", "nodes", "zones", "pagesets", "caches", "cache_nodes", "cache_cpus")
-        }
+        names = ("cpus", "nodes", "zones", "pagesets", "caches", "cache_nodes", "cache_cpus")
+        regions = {name: arena.region(name) for name in (*names, "memcgs", "memcg_cpus")}
         pages, address = arena.region("pages"), _address(words)
         block_order = int(header["geometry"]["pageblock_order"]) & 0x3F
         return cls(

@@ -87,6 +87,19 @@ uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp); /* cache index that ser
 /* what one cache of this size would look like: out[0] order, [1] objects, [2] cpu_partial_slabs, [3] min_partial */
 int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out);
 
+/* --- memcg [guarded]: ids are 1..max_memcgs, 0 is the root, which is not charged -------------------- */
+/* id of the memcg, or a negative errno (-EINVAL no such parent or a bad name, -EEXIST, -ENOSPC) */
+int shm_memcg_create(const char *name, unsigned int parent);
+int shm_memcg_destroy(unsigned int memcg);  /* -EBUSY: it has children, or some CPU runs in it */
+int shm_memcg_set_max(unsigned int memcg, uint64_t bytes);  /* rounded down to pages; drains stocks that are in the way */
+int shm_memcg_set_high(unsigned int memcg, uint64_t bytes);
+uint64_t shm_memcg_current(unsigned int memcg);  /* bytes charged, stocks included */
+int shm_memcg_enter(unsigned int memcg);         /* what the bound CPU's task is charged to */
+int shm_memcg_set_active(unsigned int memcg);    /* ... in its stead, for a while; 0 ends it */
+int shm_memcg_set_int_active(unsigned int memcg); /* what interrupts and NMIs of the bound CPU are charged to */
+int shm_memcg_drain(void);                       /* every CPU's stocks; by IPI, with a deadline */
+int shm_memcg_run_work(void);                    /* what charges have left to the bound CPU's worker pool */
+
 /* reason of the last allocation that failed on this CPU at task level */
 unsigned int shm_last_reason(void);
 

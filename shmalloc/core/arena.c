@@ -8,6 +8,7 @@
  */
 #include <time.h>
 #include "list.h"
+#include "memcontrol.h"
 #include "page_alloc.h"
 #include "slab.h"
 #include "sys.h"
@@ -42,6 +43,8 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_FREELISTS] = (1ull + g->max_maps) * g->nr_cpus * sizeof(struct pcpu_freelist_head),
 		[REGION_MAPS] = (u64)g->max_maps * sizeof(struct shm_map),
 		[REGION_BPF_CACHES] = (u64)g->nr_cpus * (BPF_NR_BUCKETS + g->max_maps) * sizeof(struct bpf_mem_cache),
+		[REGION_MEMCGS] = g->max_memcgs * sizeof(struct mem_cgroup),
+		[REGION_MEMCG_CPUS] = g->max_memcgs ? g->nr_cpus * sizeof(struct memcg_cpu) : 0,
 		[REGION_PAGEBLOCKS] = blocks_of(pages, g->pageblock_order) * sizeof(struct pageblock),
 		[REGION_PAGES] = pages * sizeof(struct page),
 		[REGION_TELEMETRY] = g->nr_cpus * round_up(sizeof(struct shm_telemetry), 64),
@@ -115,7 +118,7 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       g->pool_size <= SHM_MAX_POOL_SIZE && g->pool_entries <= SHM_MAX_POOL_ENTRIES &&
 	       g->max_maps <= SHM_MAX_MAPS &&
 	       g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
-	       !(g->slab_debug & ~SLAB_DEBUG_FLAGS) &&
+	       g->max_memcgs <= SHM_MAX_MEMCGS && !(g->slab_debug & ~SLAB_DEBUG_FLAGS) &&
 	       !g->slab_debug_text[SHM_SLAB_DEBUG_TEXT - 1] && nodes_ok(g);
 }
 
@@ -176,6 +179,9 @@ static void map_regions(void *base)
 	shm.pools = ptr_of(h->regions[REGION_POOLS].offset);
 	shm.freelists = ptr_of(h->regions[REGION_FREELISTS].offset);
 	shm.maps = ptr_of(h->regions[REGION_MAPS].offset);
+	shm.nr_memcgs = h->geometry.max_memcgs;
+	shm.memcgs = ptr_of(h->regions[REGION_MEMCGS].offset);
+	shm.memcg_cpus = ptr_of(h->regions[REGION_MEMCG_CPUS].offset);
 	shm.pageblocks = ptr_of(h->regions[REGION_PAGEBLOCKS].offset);
 	shm.pages = ptr_of(h->regions[REGION_PAGES].offset);
 	shm.slots = ptr_of(h->regions[REGION_SLOTS].offset);
@@ -253,6 +259,7 @@ static int format(void *base, const struct shm_geometry *g)
 	/* formatting runs as CPU 0, which the counters of the first frees belong to */
 	free_area_init();
 	build_zonelists();
+	mem_cgroup_init();
 	error = kmem_cache_init();
 	if (error)
 		return error;
@@ -302,6 +309,7 @@ __export int shm_arena_check(const void *base, uint64_t bytes)
 	    h->tsc_hz < 1000000 || h->tsc_hz > 1000000000000 || h->broken >= NR_BROKEN ||
 	    h->bpf_caches_per_cpu != BPF_NR_BUCKETS + h->geometry.max_maps ||
 	    h->slab_mutex.class != LOCK_SLAB_MUTEX || h->ipi_lock.class != LOCK_USER ||
+	    h->objcg_lock.class != LOCK_OBJCG || h->kernfs_lock.class != LOCK_KERNFS ||
 	    h->cache_cpus_stride != h->geometry.max_caches * sizeof(struct kmem_cache_cpu) ||
 	    h->cache_stats_stride != h->geometry.max_caches * sizeof(struct kmem_cache_stat))
 		return -EBADMSG;

@@ -9,7 +9,8 @@
  * pointers: each process maps the arena wherever it likes.
  *
  * Order in the segment: header, CPU areas, nodes, zones, pagesets, caches and their per-node and
- * per-CPU parts, pools, maps, pageblocks, struct pages, telemetry, shared slots, oracle bitmaps, page memory.
+ * per-CPU parts, pools, maps, memcgs and their per-CPU stocks, pageblocks, struct pages, telemetry, shared
+ * slots, oracle bitmaps, page memory.
  */
 #ifndef SHM_ARENA_H
 #define SHM_ARENA_H
@@ -21,6 +22,7 @@
 #define SHM_NR_ORDERS 11
 #define SHM_MAX_CPUS 128
 #define SHM_MAX_NODES 8
+#define SHM_MAX_MEMCGS 1024
 #define SHM_MAX_LEVELS 8
 #define SHM_MAX_DESIGNS 16
 #define SHM_MAX_VIOLATIONS 32
@@ -84,12 +86,14 @@ enum shm_checker { CHECKER_NONE, CHECKER_ORACLE, CHECKER_DEADLOCK, CHECKER_LOCK_
 	CHECKER_OWNER, CHECKER_SLAB, CHECKER_CTOR, CHECKER_PATTERN, CHECKER_HARDENING, CHECKER_API, CHECKER_RCU,
 	CHECKER_POOL,
 	CHECKER_RED_ZONE, CHECKER_POISON,
+	CHECKER_MEMCG,
 	NR_CHECKERS };
 
 /* lock classes, for the lock-rule checker and for messages */
 enum shm_lock_class { LOCK_NONE, LOCK_SLAB_MUTEX, LOCK_LIST, LOCK_CPU_SLAB, LOCK_SLAB_BIT, LOCK_PCP, LOCK_ZONE,
 	LOCK_RCU,
 	LOCK_FREELIST, LOCK_BUCKET,
+	LOCK_MEMCG_STOCK, LOCK_OBJ_STOCK, LOCK_OBJCG, LOCK_CHARGE, LOCK_KERNFS, LOCK_WQ_POOL, LOCK_RANDOM,
 	LOCK_USER, NR_LOCK_CLASSES };
 
 /*
@@ -136,8 +140,15 @@ struct page {
 				  * or cpu partial {next, slabs}, or deferred {llnode, flush_freelist} */
 	uint32_t slab_cache;     /* slab: index of the cache + 1 */
 	uint32_t migratetype;    /* pcp: list it is on; allocated: type it was taken for */
-	uint64_t obj_exts;       /* slab: object extensions */
+	uint64_t obj_exts;       /* slab: vector of u64, one per object: the id of the memcg it is charged to, or 0;
+				  * other blocks: the id itself << 3; OBJEXTS_* and MEMCG_DATA_* in the low bits */
 };
+
+#define MEMCG_DATA_OBJEXTS 0x1u   /* a slab's vector; with no vector beside it: OBJEXTS_ALLOC_FAIL */
+#define MEMCG_DATA_KMEM 0x2u      /* a block of pages charged to a memcg */
+#define OBJEXTS_NOSPIN_ALLOC 0x4u /* the vector came from kmalloc_nolock and goes back by kfree_nolock */
+#define OBJEXTS_FLAGS_MASK 0x7u
+#define OBJEXTS_ALLOC_FAIL 0x1u
 
 struct free_area {
 	struct list_head free_list[NR_MIGRATETYPES];
@@ -540,6 +551,115 @@ struct bpf_mem_cache {
 	uint64_t pad[3];
 };
 
+/* A piece of work for the worker pool of the CPU that queues it; runs in task context. */
+struct work_struct {
+	uint64_t next;               /* on the pool's list; the pool's lock */
+	uint32_t pending;            /* queued and not begun; atomic */
+	uint32_t memcg;              /* whose high_work it is, 0 = kernfs' notifications */
+};
+
+/* Pages charged, with limits.  A charge counts at its memcg and at every one above. */
+struct page_counter {
+	uint64_t usage;              /* pages; atomic */
+	uint64_t max;                /* pages; a charge beyond it fails */
+	uint64_t high;               /* pages; a charge beyond it has the group reclaim */
+	uint64_t failcnt;            /* charges that max refused; atomic */
+	uint64_t watermark;          /* largest usage seen */
+};
+#define SHM_PAGE_COUNTER_MAX 0x7ffffffffffffull
+
+#define SHM_NR_MEMCG_STOCK 7
+#define SHM_MEMCG_CHARGE_BATCH 64
+#define SHM_MEMCG_NAME 32
+
+enum shm_memcg_state { MEMCG_UNUSED, MEMCG_LIVE, MEMCG_DYING };
+
+enum shm_memcg_event { MEMCG_LOW, MEMCG_HIGH, MEMCG_MAX, MEMCG_OOM, MEMCG_OOM_KILL, NR_MEMCG_EVENTS };
+
+/* a memcg's bytes in slabs are kept apart by node and by whether the cache is reclaimable */
+enum shm_slab_stat { STAT_SLAB_RECLAIMABLE, STAT_SLAB_UNRECLAIMABLE, NR_SLAB_STATS };
+
+/*
+ * A memory cgroup and its obj_cgroup in one.  Destroyed while objects are still charged to it, it is
+ * DYING until the last is gone; what happens to its charges meanwhile happens to its parent's.
+ */
+struct mem_cgroup {
+	uint32_t id;                 /* its place in the table + 1 */
+	uint32_t state;              /* enum shm_memcg_state; objcg_lock */
+	uint32_t parent;             /* id, 0 = the root, which is not charged */
+	uint32_t nr_children;        /* live ones; objcg_lock */
+	struct page_counter memory;
+	uint32_t css_refs;           /* slots of page stocks, memcgs below; atomic */
+	uint32_t objcg_refs;         /* charged objects and blocks, obj_stocks, 1 while it lives; atomic */
+	uint64_t nr_charged_bytes;   /* charged with whole pages and used by no object, in no stock; atomic */
+	uint64_t kmem_pages;         /* charged for objects and blocks (MEMCG_KMEM), no stocks; atomic */
+	int64_t slab_bytes[SHM_MAX_NODES][NR_SLAB_STATS]; /* what obj_stocks have passed on; atomic */
+	uint64_t events[NR_MEMCG_EVENTS];       /* here and below; atomic */
+	uint64_t events_local[NR_MEMCG_EVENTS]; /* atomic */
+	uint64_t nr_notified;        /* events told to whoever polls memory.events; atomic */
+	uint64_t nr_notify_skipped;  /* ... not told, since the charge may not spin; atomic */
+	uint64_t nr_high_work;       /* times high_work was queued; atomic */
+	struct work_struct high_work;
+	char name[SHM_MEMCG_NAME];
+};
+
+/* Pages charged in advance, by memcg: taken from without touching the counters. */
+struct memcg_stock_pcp {
+	struct spinlock lock;        /* local_trylock_t */
+	uint32_t cached[SHM_NR_MEMCG_STOCK]; /* memcg id, 0 = the slot is empty */
+	uint32_t evict;              /* slot to be emptied next for another memcg */
+	uint8_t nr_pages[8];
+};
+
+/* The rest of a page charged for objects of one memcg, and what they add to its statistics. */
+struct obj_stock_pcp {
+	struct spinlock lock;        /* local_trylock_t */
+	uint32_t cached_objcg;       /* memcg id, 0 = none */
+	uint32_t nr_bytes;
+	uint32_t cached_node;        /* + 1 that the two below are of, 0 = none */
+	int32_t slab_bytes[NR_SLAB_STATS];
+	uint32_t pad;
+};
+
+/* What one CPU has to do with memcgs.  Its own thread writes it; a drain, whoever serves it. */
+struct memcg_cpu {
+	struct memcg_stock_pcp stock;
+	struct obj_stock_pcp obj;
+	struct irq_work release_work;    /* memcgs whose last reference may not be dropped where it was */
+	struct spinlock pool_lock;       /* of the CPU's worker pool */
+	struct spinlock random_lock;     /* of the CPU's batch of random numbers; a local lock */
+	uint64_t works;                  /* first work_struct of the pool's list; pool_lock */
+	uint32_t task;                   /* memcg that the CPU's task runs in, 0 = the root */
+	uint32_t active;                 /* ... charges instead (set_active_memcg), 0 = none */
+	uint32_t int_active;             /* what interrupts and NMIs charge, 0 = nothing */
+	uint32_t over_high;              /* pages charged beyond memory.high, to be paid for on return to user space */
+	uint64_t memcg_stock_hit;        /* events from here on: charges served by the stock */
+	uint64_t memcg_stock_miss;
+	uint64_t memcg_stock_busy;       /* its lock is held by what was interrupted */
+	uint64_t memcg_stock_evict;      /* a slot emptied for another memcg */
+	uint64_t memcg_stock_overflow;   /* a slot emptied as it held more than a batch */
+	uint64_t memcg_stock_bypass;     /* uncharged directly: too many pages, or the lock busy */
+	uint64_t memcg_obj_hit;          /* objects charged from the obj_stock */
+	uint64_t memcg_obj_miss;
+	uint64_t memcg_obj_busy;
+	uint64_t memcg_obj_drain;        /* the stock given up for another memcg */
+	uint64_t memcg_obj_fallback;     /* bytes left to nr_charged_bytes, in times */
+	uint64_t memcg_charged_pages;    /* added to the page counters by this CPU */
+	uint64_t memcg_uncharged_pages;
+	uint64_t memcg_charge_failed;
+	uint64_t memcg_charge_forced;    /* over the limit: __GFP_NOFAIL, __GFP_HIGH, PF_MEMALLOC */
+	uint64_t memcg_drain_all;        /* every CPU's stocks drained for a charge */
+	uint64_t memcg_vector_alloc;     /* obj_exts vectors */
+	uint64_t memcg_vector_failed;
+	uint64_t memcg_vector_race;      /* somebody else's was there first */
+	uint64_t memcg_objects;          /* objects charged */
+	uint64_t memcg_unaccounted;      /* ... left uncharged for want of a vector */
+	uint64_t memcg_abort;            /* ... freed again, as the charge failed */
+	uint64_t memcg_high_throttle;    /* times a task had to pay for memory.high */
+	uint64_t memcg_release_deferred; /* a last reference dropped where nothing may spin */
+	uint64_t pad[7];
+};
+
 struct held_lock {
 	uint64_t lock;               /* offset */
 	uint32_t class;
@@ -672,7 +792,9 @@ struct shm_region {
 };
 
 enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, REGION_CACHES, REGION_CACHE_NODES,
-	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES, REGION_PAGEBLOCKS, REGION_PAGES, REGION_TELEMETRY, REGION_SLOTS,
+	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES,
+	REGION_MEMCGS, REGION_MEMCG_CPUS, REGION_PAGEBLOCKS, REGION_PAGES,
+	REGION_TELEMETRY, REGION_SLOTS,
 	REGION_ORACLE_OWNED, REGION_ORACLE_START, REGION_ORACLE_END, REGION_MEMORY, NR_REGIONS };
 
 /* What the arena is made from.  All of it is an input of shm_arena_format(). */
@@ -699,7 +821,7 @@ struct shm_geometry {
 	uint32_t pool_size;          /* bytes of an element of the pools of prealloc and objpool; 0 = none */
 	uint32_t pool_entries;
 	uint32_t max_maps;           /* hash maps, 0..SHM_MAX_MAPS */
-	uint32_t pad;
+	uint32_t max_memcgs;         /* 0..SHM_MAX_MEMCGS; 0 = no memcg, nothing is ever charged */
 	uint32_t zone_permille[SHM_MAX_NODES][NR_ZONE_TYPES]; /* share of all pages, sums to 1000 */
 	uint8_t distance[SHM_MAX_NODES][SHM_MAX_NODES];       /* SLIT: 10 = local */
 	uint8_t cpu_node[SHM_MAX_CPUS];
@@ -730,6 +852,12 @@ struct shm_header {
 	struct spinlock slab_mutex;
 	struct spinlock ipi_lock;
 	struct rcu_domain rcu[NR_RCU_DOMAINS];
+	struct spinlock objcg_lock;              /* lives of memcgs */
+	struct spinlock kernfs_lock;             /* kernfs_notify's list of files to be notified */
+	struct spinlock percpu_charge_mutex;     /* one drain of all stocks at a time; by trylock */
+	struct work_struct kernfs_work;          /* notifies */
+	uint32_t memcg_kmem_online;              /* a memcg was created */
+	uint32_t pad_memcg;
 	uint32_t nr_violations;      /* atomic */
 	uint32_t lock_rules;         /* checked flavour: report rule violations */
 	uint32_t kmalloc_caches[NR_KMALLOC_TYPES][NR_KMALLOC_CACHES]; /* cache index */
@@ -748,6 +876,7 @@ struct shm_header {
 enum shm_op_code { OP_NOP, OP_ALLOC, OP_CACHE_ALLOC, OP_PAGES_ALLOC, OP_FREE, OP_IRQ_OFF, OP_IRQ_ON, OP_BH_OFF,
 	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK, OP_BULK_ALLOC, OP_BULK_FREE,
 	OP_FREE_RCU, OP_RCU_LOCK, OP_RCU_UNLOCK,
+	OP_MEMCG,
 	OP_MAP_UPDATE, OP_MAP_LOOKUP, OP_MAP_DELETE, NR_OP_CODES };
 
 #define OPF_SHARED 0x1u   /* slot is in the arena and may be used by other CPUs or by handlers */
@@ -761,7 +890,7 @@ struct shm_op {
 	uint8_t order;            /* OP_PAGES_ALLOC */
 	uint32_t slot;            /* OP_MAP_*: the key */
 	uint32_t size;            /* bytes (OP_ALLOC, OP_REALLOC), loops (OP_DELAY), objects (OP_BULK_*),
-				   * BPF_* flag (OP_MAP_UPDATE) */
+				   * BPF_* flag (OP_MAP_UPDATE), memcg id (OP_MEMCG) */
 	uint32_t gfp;
 	uint16_t cache;           /* index of the cache (OP_CACHE_ALLOC, OP_SHRINK, OP_BULK_*), of the map (OP_MAP_*) */
 	uint16_t pad;

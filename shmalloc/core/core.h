@@ -61,6 +61,10 @@ struct shm_env {
 	struct shm_map *maps;
 	struct pageblock *pageblocks;
 	struct shm_cpu *cpus;
+	struct mem_cgroup *memcgs;
+	struct memcg_cpu *memcg_cpus;
+	struct memcg_cpu *memcg_cpu;         /* of the current CPU */
+	u32 nr_memcgs;             /* entries of the table */
 	u64 *owned;
 	u64 *start;
 	u64 *end;

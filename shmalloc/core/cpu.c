@@ -8,6 +8,7 @@
  */
 #include <pthread.h>
 #include "lock.h"
+#include "memcontrol.h"
 #include "pool.h"
 #include "signals.h"
 #include "slab.h"
@@ -20,6 +21,7 @@ static void load_cpu(u32 id)
 	shm.cpu_caches = ptr_of(h->regions[REGION_CACHE_CPUS].offset + (u64)id * h->cache_cpus_stride);
 	shm.cache_stats = ptr_of(h->regions[REGION_CACHE_STATS].offset + (u64)id * h->cache_stats_stride);
 	shm.tele = cpu_telemetry(id);
+	shm.memcg_cpu = &shm.memcg_cpus[id];
 	barrier();
 	WRITE_ONCE(shm.cpu, &shm.cpus[id]);
 }
@@ -104,7 +106,7 @@ static bool holds_any_lock(u32 cpu)
 	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
 		if (holds_cache_lock(&shm.caches[i], cpu))
 			return true;
-	return holds_pool_lock(cpu);
+	return holds_pool_lock(cpu) || memcg_holds_lock(cpu);
 }
 
 /* A thief looks twice: between pid and start time of a new owner the pair is that of nobody. */
@@ -195,6 +197,7 @@ __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
 	shm.tid = slot->tid = sys_gettid();
 	slot->start_time = shm_start_time(slot->pid);
 	reset_slot(slot);
+	memcg_cpu_reset(cpu);
 	shm.thread = __builtin_thread_pointer();
 	load_cpu(cpu);
 	if (flags & SHM_BIND_HANDLERS && !shm.handlers)

@@ -31,7 +31,8 @@
 #define __GFP_HARDWALL 0x100000u
 #define __GFP_THISNODE 0x200000u
 #define __GFP_ACCOUNT 0x400000u
-#define __GFP_ALL 0x7ffdffu
+#define __GFP_NO_OBJ_EXT 0x1000000u
+#define __GFP_ALL 0x17ffdffu
 
 #define __GFP_RECLAIM 0xc00u
 #define GFP_ATOMIC 0x820u

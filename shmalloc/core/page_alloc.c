@@ -11,6 +11,7 @@
  * Context: the *_nolock functions any; the others task, softirq and irq.
  */
 #include "list.h"
+#include "memcontrol.h"
 #include "page_alloc.h"
 
 struct alloc_context {
@@ -248,7 +249,11 @@ __slowpath struct page *alloc_frozen_pages(gfp_t gfp, int node, u32 order)
 		return NULL;
 	}
 	page = get_page_from_freelist(gfp, order, ALLOC_WMARK_LOW | (gfp & __GFP_KSWAPD_RECLAIM), &ac);
-	return page ? page : alloc_pages_slowpath(gfp, order, &ac);
+	if (!page)
+		page = alloc_pages_slowpath(gfp, order, &ac);
+	if (unlikely(gfp & __GFP_ACCOUNT) && page)
+		page = memcg_kmem_charge_page(page, gfp, order, FPI_NONE);
+	return page;
 }
 
 /* Once, by trylocks, above the min watermark, always zeroed.  Any context. */
@@ -256,6 +261,7 @@ __slowpath struct page *alloc_frozen_pages_nolock(gfp_t gfp, int node, u32 order
 {
 	gfp_t alloc_gfp = __GFP_NOWARN | __GFP_ZERO | __GFP_NOMEMALLOC | __GFP_COMP | gfp;
 	struct alloc_context ac;
+	struct page *page;
 
 	if (gfp & ~__GFP_ACCOUNT)
 		warn_once();
@@ -264,7 +270,10 @@ __slowpath struct page *alloc_frozen_pages_nolock(gfp_t gfp, int node, u32 order
 		return NULL;
 	}
 	ac = prepare_alloc(alloc_gfp, node);
-	return get_page_from_freelist(alloc_gfp, order, ALLOC_TRYLOCK, &ac);
+	page = get_page_from_freelist(alloc_gfp, order, ALLOC_TRYLOCK, &ac);
+	if (unlikely(gfp & __GFP_ACCOUNT) && page)
+		page = memcg_kmem_charge_page(page, gfp, order, FPI_TRYLOCK);
+	return page;
 }
 
 __slowtext struct page *alloc_pages(gfp_t gfp, int node, u32 order)
@@ -337,6 +346,8 @@ __slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
 	struct zone *zone = page_zone(page);
 	struct per_cpu_pages *pcp = this_pageset(zone);
 
+	if (unlikely(page->obj_exts))
+		memcg_kmem_uncharge_page(page, order, !(fpi & FPI_TRYLOCK));
 	free_pages_prepare(page, order);
 	this_cpu_add64(&pcp->pgfree, 1ull << order);
 	if (!pcp_allowed_order(order)) {

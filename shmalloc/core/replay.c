@@ -4,6 +4,7 @@
  * Context: any; shm_replay itself task.
  */
 #include "bulk.h"
+#include "memcontrol.h"
 #include "pool.h"
 #include "rcu.h"
 #include "replay.h"
@@ -193,6 +194,9 @@ static void run_op(const struct runner *r, const struct shm_op *op)
 	case OP_MAP_DELETE:
 		op_map(op);
 		break;
+	case OP_MEMCG:
+		set_active_memcg(op->size);
+		break;
 	default:
 		break;
 	}
@@ -263,7 +267,8 @@ static bool op_ok(const struct shm_op *op)
 	if (needs_map && op->cache >= shm.hdr->geometry.max_maps)
 		return false;
 	return op->code < NR_OP_CODES && op->order <= SHM_MAX_PAGE_ORDER &&
-	       (!needs_cache || op->cache < shm.hdr->nr_caches);
+	       (!needs_cache || op->cache < shm.hdr->nr_caches) &&
+	       (op->code != OP_MEMCG || op->size <= shm.nr_memcgs);
 }
 
 bool ops_ok(const struct shm_op *ops, u64 nr_ops)

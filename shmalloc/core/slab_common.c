@@ -143,6 +143,8 @@ __fastpath void kfree(u64 object)
 	if (likely(page->flags & PG_slab)) {
 		struct kmem_cache *s = slab_cache(page);
 
+		if (unlikely(page->obj_exts))
+			memcg_slab_free_hook(s, page, object, true);
 		if (unlikely(!slab_free_fast(s, page, object, true)))
 			__slab_free(s, page, object, object, 1);
 	} else if (page->flags & PG_large) {

@@ -11,6 +11,7 @@
 #ifndef SHM_SLAB_FAST_H
 #define SHM_SLAB_FAST_H
 
+#include "memcontrol.h"
 #include "slab.h"
 
 __helper u32 kmalloc_type(gfp_t gfp)
@@ -74,12 +75,14 @@ __helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node, u64
 	return likely(object) ? object : __slab_alloc(s, gfp, node, orig_size);
 }
 
-/* What follows every allocation. */
-__helper u64 post_alloc(const struct kmem_cache *s, u64 object, gfp_t gfp, u64 orig_size)
+/* What follows every allocation: it is zeroed, and charged; one that cannot be charged is free again. */
+__helper u64 post_alloc(struct kmem_cache *s, u64 object, gfp_t gfp, u64 orig_size)
 {
-	if (unlikely(gfp & __GFP_ZERO) && object)
+	if (likely(!(gfp & (__GFP_ZERO | __GFP_ACCOUNT)) && !(s->flags & SLAB_ACCOUNT)) || !object)
+		return object;
+	if (gfp & __GFP_ZERO)
 		zero_object(s, object, orig_size);
-	return object;
+	return memcg_slab_post_alloc_hook(s, object, gfp);
 }
 
 __helper bool cpu_slab_locked_in_nmi(const struct kmem_cache *s)

@@ -77,6 +77,12 @@ __slowpath void kmem_cache_free_bulk(struct kmem_cache *s, u32 size, u64 *p)
 {
 	struct detached_freelist df;
 
+	for (u32 i = 0; i < size; i++) {
+		struct page *slab = virt_to_head_page(p[i]);
+
+		if (unlikely(slab->obj_exts))
+			memcg_slab_free_hook(s, slab, p[i], true);
+	}
 	while (size) {
 		size = build_detached_freelist(s, size, p, &df);
 		free_detached(s, &df);

@@ -6,7 +6,7 @@
  * free_deferred_objects) of 6.18, !RT, SMP.
  * Changed: every failure has its reason.  kmem_cache_alloc_nolock is ours: a bucket retry makes no
  * sense for a named cache, so it fails at the first busy cpu slab.
- * Left out: the hooks (memcg, kmemleak, KASAN); with no hooks to skip, kfree_nolock may be given an
+ * Left out: the hooks of kmemleak and KASAN; with none of them to skip, kfree_nolock may be given an
  * object that kmalloc returned, which the kernel allows from 7.0 on.
  * Context: any; what it defers is freed in irq_work.
  */
@@ -61,7 +61,7 @@ __fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
 
 	if (broken(spin_in_nmi) && in_nmi())
 		return kmalloc_node(size, GFP_ATOMIC, node);
-	if (unlikely(gfp & ~(__GFP_ACCOUNT | __GFP_ZERO)))
+	if (unlikely(gfp & ~(__GFP_ACCOUNT | __GFP_ZERO | __GFP_NO_OBJ_EXT)))
 		warn_once();
 	if (unlikely(!size))
 		return SHM_ZERO_SIZE;
@@ -211,6 +211,8 @@ __fastpath void kfree_nolock(u64 object)
 		return;
 	}
 	s = slab_cache(slab);
+	if (unlikely(slab->obj_exts))
+		memcg_slab_free_hook(s, slab, object, false);
 	if (unlikely(!slab_free_fast(s, slab, object, false)))
 		defer_free(s, object);
 }

@@ -3,16 +3,16 @@
  * Making a slab out of pages, and giving it back.
  *
  * Answers to: mm/slub.c (allocate_slab, shuffle_freelist, setup_object, __free_slab, discard_slab).
- * Left out: memcg object extensions.
  * Context: new_slab any (trylocks and the nolock page allocator if it may not spin); freeing a slab
  * task, softirq and irq, of a new slab any.
  */
+#include "memcontrol.h"
 #include "rcu.h"
 #include "slab.h"
 
 /* Where a slab lies is the cache's business, not the request's; zeroing is per object. */
 #define PLACEMENT (__GFP_DMA | __GFP_HIGHMEM | __GFP_DMA32 | __GFP_MOVABLE | __GFP_RECLAIMABLE | __GFP_ZERO | \
-		   __GFP_COMP | __GFP_WRITE)
+		   __GFP_COMP | __GFP_WRITE | __GFP_ACCOUNT)
 
 __slowtext void inc_slabs_node(struct kmem_cache *s, const struct page *slab)
 {
@@ -61,10 +61,10 @@ static void setup_object(const struct kmem_cache *s, u64 object)
 		ctor_run(s->ctor, object, s->object_size);
 }
 
-__slowpath static void build_freelist(const struct kmem_cache *s, struct page *slab, u32 objects)
+__slowpath static void build_freelist(const struct kmem_cache *s, struct page *slab, u32 objects, u32 start)
 {
 	u64 first = page_to_off(slab) + s->red_left_pad, head = 0, tail = 0;
-	u32 start = (u32)(random_next(&this_cpu()->random) >> 33), at = 0;
+	u32 at = 0;
 
 	for (u32 i = 0; i < objects; i++) {
 		u64 object = first + (u64)object_index(s, i, start, objects, &at) * s->size;
@@ -78,6 +78,14 @@ __slowpath static void build_freelist(const struct kmem_cache *s, struct page *s
 	}
 	set_freepointer(s, tail, 0);
 	slab->freelist = head;
+}
+
+/* Where the permutation begins.  The locked generator is not for those who may not spin (K-18). */
+static u32 random_start(gfp_t gfp)
+{
+	bool locked = shm.geo_flags & SHM_GEO_FREELIST_RANDOM && gfpflags_allow_spinning(gfp) && shm.nr_memcgs;
+
+	return (u32)((locked ? get_random_u64() : random_next(&this_cpu()->random)) >> 33);
 }
 
 /* The usual order without trying hard, then the smallest order with all that the caller allows. */
@@ -116,9 +124,11 @@ __slowpath struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node)
 	slab->order = oo_order(oo);
 	if (unlikely(cache_debug(s)))
 		setup_slab_debug(s, slab, oo_objects(oo));
-	build_freelist(s, slab, oo_objects(oo));
+	build_freelist(s, slab, oo_objects(oo), random_start(gfp));
 	slab->flags = PG_slab | (slab->flags & PG_head) | pfmemalloc;
 	account_slab(slab, true);
+	if (s->flags & SLAB_ACCOUNT)
+		memcg_account_new_slab(s, slab, gfp);
 	return slab;
 }
 
@@ -126,6 +136,8 @@ __slowtext static void free_slab_pages(struct page *slab)
 {
 	u32 order = slab->order;
 
+	if (unlikely(slab->obj_exts))
+		free_slab_obj_exts(slab);
 	account_slab(slab, false);
 	free_frozen_pages(slab, order, FPI_NONE);
 }
@@ -136,6 +148,8 @@ __slowpath void free_new_slab_nolock(struct kmem_cache *s, struct page *slab)
 	u32 order = slab->order;
 
 	(void)s;
+	if (unlikely(slab->obj_exts))
+		free_slab_obj_exts(slab);
 	account_slab(slab, false);
 	free_frozen_pages(slab, order, FPI_TRYLOCK);
 }

@@ -8,6 +8,7 @@
  * Context: task; ipi_run irq.
  */
 #include "lock.h"
+#include "memcontrol.h"
 #include "rcu.h"
 #include "slab.h"
 #include "smp.h"
@@ -41,8 +42,10 @@ static int run_work(u32 cpu, u64 arg)
 }
 
 /* indices are in shm_cpu.ipi_func */
-enum { IPI_FLUSH, IPI_RCU, IPI_WORK };
-static const ipi_fn ipi_table[] = { [IPI_FLUSH] = flush_one, [IPI_RCU] = rcu_serve, [IPI_WORK] = run_work };
+enum { IPI_FLUSH, IPI_RCU, IPI_WORK, IPI_MEMCG_DRAIN };
+static const ipi_fn ipi_table[] = {
+	[IPI_FLUSH] = flush_one, [IPI_RCU] = rcu_serve, [IPI_WORK] = run_work, [IPI_MEMCG_DRAIN] = drain_local_stock,
+};
 
 void ipi_run(void)
 {
@@ -150,6 +153,12 @@ int irq_work_run_all(void)
 int rcu_serve_all(void)
 {
 	return on_each_cpu(IPI_RCU, 0);
+}
+
+/* arg: id of the memcg whose stocks, and those below it, are to be drained; 0 = all */
+int memcg_drain_each_cpu(u64 arg)
+{
+	return on_each_cpu(IPI_MEMCG_DRAIN, arg);
 }
 
 __export int shm_flush_all(unsigned int cache)

@@ -21,12 +21,14 @@ static const char *const reason_names[NR_REASONS] = {
 
 static const char *const checker_names[NR_CHECKERS] = {
 	"none", "oracle", "deadlock", "lock_rules", "retry_bound", "owner", "slab", "ctor", "pattern",
-	"hardening", "api", "rcu", "pool", "red_zone", "poison",
+	"hardening", "api", "rcu", "pool", "red_zone", "poison", "memcg",
 };
 
 static const char *const lock_class_names[NR_LOCK_CLASSES] = {
 	"none", "slab_mutex", "list_lock", "cpu_slab", "slab_lock", "pcp", "zone", "rcu",
-	"freelist", "bucket", "user",
+	"freelist", "bucket",
+	"memcg_stock", "obj_stock", "objcg_lock", "percpu_charge", "kernfs_notify_lock", "wq_pool", "batched_entropy",
+	"user",
 };
 
 #define NAME_FUNCTION(function, names) \

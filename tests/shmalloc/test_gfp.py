@@ -45,7 +45,7 @@ def test_parse(text: str, bits: int) -> None:
         (0x820, "GFP_ATOMIC"),
         (0x800, "__GFP_KSWAPD_RECLAIM"),
         (0x400DC0, "GFP_KERNEL_ACCOUNT|__GFP_ZERO"),
-        (0x1100CCA, "GFP_HIGHUSER_MOVABLE|0x1000000"),
+        (0x2100CCA, "GFP_HIGHUSER_MOVABLE|0x2000000"),
         (0x80000000, "0x80000000"),
     ],
 )
