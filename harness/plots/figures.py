@@ -133,13 +133,16 @@ def memory(grid: Grid, samples: Mapping[str, Sequence[Sample]]) -> Any:
         return None
     columns = min(_MEMORY_COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
-    width, height = (9.0, 4.8) if len(shown) == 1 else (4.2 * columns, 3.0 * lines)
+    width, height = (11.0, 4.8) if len(shown) == 1 else (4.2 * columns, 3.0 * lines)
     figure, panels = style.canvas(width, height, rows=lines, columns=columns, sharey=True)
     for axes, (name, rows) in zip(panels, shown, strict=False):
         for row in rows:
             _memory_line(axes, row, samples[row.cell["id"]])
         axes.set(title=name, xlabel="time (s)", ylabel="memory in use (MiB)", xlim=(0, None), ylim=(0, None))
-        axes.legend(loc="best")
+        if len(shown) > 1:
+            axes.legend(loc="best")
+    if len(shown) == 1:
+        figure.legend(loc="outside right upper")
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     periods = sorted({row.cell["memory"]["sample_period_s"] for _, rows in shown for row in rows})

@@ -75,7 +75,7 @@ def colour(number: int) -> str:
 
 def dash(number: int) -> Any:
     """Return a line style, so that lines differ without colour as well."""
-    return _DASHES[number % len(_DASHES)]
+    return _DASHES[(number + number // len(_DASHES)) % len(_DASHES)]
 
 
 def reason_look(number: int) -> dict[str, Any]:
