@@ -62,6 +62,7 @@ _REGIONS = {
     "pools": _Shape("shm_pool", lambda h: (h.geometry.max_maps + 1,)),
     "freelists": _Shape("pcpu_freelist_head", lambda h: (h.geometry.max_maps + 1, h.geometry.nr_cpus)),
     "bpf_caches": _Shape("bpf_mem_cache", lambda h: (h.geometry.nr_cpus, h.bpf_caches_per_cpu)),
+    "objpool_cpus": _Shape("objpool_cpu", lambda h: (h.geometry.nr_cpus,)),
     "maps": _Shape("shm_map", lambda h: (h.geometry.max_maps,)),
     "memcgs": _Shape("mem_cgroup", lambda h: (h.geometry.max_memcgs,)),
     "memcg_cpus": _Shape(

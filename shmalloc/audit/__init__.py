@@ -21,6 +21,7 @@ from shmalloc.audit import (
     leaks,
     lists,
     objects,
+    objpool,
     oracle,
     pages,
     pools,
@@ -78,6 +79,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
     _check_live(view, blocks, table, held, free, keeps, drained, findings)
     pools.check_pools(view, findings)
     charges.check_charges(view, blocks, table, findings)
+    objpool.check_objpool(view, findings)
     idle.check_locks(view, blocks, findings)
     idle.check_contexts(view, findings)
     idle.check_deferred_work(view, held, free, drained, findings)

@@ -41,6 +41,7 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_CACHE_STATS] = (u64)g->nr_cpus * g->max_caches * sizeof(struct kmem_cache_stat),
 		[REGION_POOLS] = (1ull + g->max_maps) * sizeof(struct shm_pool),
 		[REGION_FREELISTS] = (1ull + g->max_maps) * g->nr_cpus * sizeof(struct pcpu_freelist_head),
+		[REGION_OBJPOOL_CPUS] = (u64)g->nr_cpus * sizeof(struct objpool_cpu),
 		[REGION_MAPS] = (u64)g->max_maps * sizeof(struct shm_map),
 		[REGION_BPF_CACHES] = (u64)g->nr_cpus * (BPF_NR_BUCKETS + g->max_maps) * sizeof(struct bpf_mem_cache),
 		[REGION_MEMCGS] = g->max_memcgs * sizeof(struct mem_cgroup),
@@ -178,6 +179,7 @@ static void map_regions(void *base)
 	shm.cache_nodes = ptr_of(h->regions[REGION_CACHE_NODES].offset);
 	shm.pools = ptr_of(h->regions[REGION_POOLS].offset);
 	shm.freelists = ptr_of(h->regions[REGION_FREELISTS].offset);
+	shm.objpool_cpus = ptr_of(h->regions[REGION_OBJPOOL_CPUS].offset);
 	shm.maps = ptr_of(h->regions[REGION_MAPS].offset);
 	shm.nr_memcgs = h->geometry.max_memcgs;
 	shm.memcgs = ptr_of(h->regions[REGION_MEMCGS].offset);

@@ -454,6 +454,35 @@ struct shm_map {
 	struct shm_area buckets;
 };
 
+/* The pool of the design objpool. */
+struct objpool_head {
+	uint32_t nr_objs;
+	uint32_t capacity;           /* entries of each ring: a power of two; 0 = there is no pool */
+	uint32_t obj_size;           /* bytes, a multiple of 8 */
+	uint32_t freed;              /* taken down: objects that come back are dropped */
+	uint32_t ref;                /* objects, and one for the pool itself; atomic */
+	uint32_t node_bytes;         /* k45: in front of each object */
+	uint64_t freelist;           /* k45: offset of the first object, for all CPUs */
+};
+
+/* One CPU's part of it. */
+struct objpool_cpu {
+	uint64_t slot;               /* offset of its objpool_slot */
+	uint64_t objects;            /* offset of the first of its share of the objects */
+	uint32_t nr_objs;
+	uint32_t order;              /* of the block that both lie in */
+	uint32_t nesting;            /* pushes of this CPU in progress, one inside the other */
+	uint32_t pad;
+};
+
+/* A ring; the entries, offsets of objects, follow. */
+struct objpool_slot {
+	uint32_t head;               /* next to be popped; any CPU */
+	uint32_t tail;               /* next place to be reserved; own CPU */
+	uint32_t last;               /* places before it are written; own CPU */
+	uint32_t mask;               /* capacity - 1 */
+};
+
 /* flags of an update, as the kernel's */
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
@@ -760,6 +789,8 @@ struct shm_telemetry {
 	uint64_t map_restarts;       /* lookups that ended in another bucket's chain, and began again */
 	uint64_t map_reads_reused;   /* values read under RCU that were another key's by then: the API allows it */
 	uint64_t freelist_steals;    /* elements popped from another CPU's freelist */
+	uint64_t objpool_steals;     /* objects popped from another CPU's ring */
+	uint64_t objpool_misses;     /* pops that found all rings empty; nmissed of a kretprobe */
 	uint64_t freelist_strays;    /* elements pushed to another CPU's freelist, as the own was locked */
 	uint64_t node_requests;      /* arenas of several nodes: allocations for which a node was named */
 	uint64_t node_elsewhere;     /* ... and that got memory of another one */
@@ -795,6 +826,8 @@ enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, R
 	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES,
 	REGION_MEMCGS, REGION_MEMCG_CPUS, REGION_PAGEBLOCKS, REGION_PAGES,
 	REGION_TELEMETRY, REGION_SLOTS,
+	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_OBJPOOL_CPUS,
+	REGION_BPF_CACHES, REGION_PAGEBLOCKS, REGION_PAGES, REGION_TELEMETRY, REGION_SLOTS,
 	REGION_ORACLE_OWNED, REGION_ORACLE_START, REGION_ORACLE_END, REGION_MEMORY, NR_REGIONS };
 
 /* What the arena is made from.  All of it is an input of shm_arena_format(). */
@@ -849,6 +882,7 @@ struct shm_header {
 	uint32_t phase;              /* barriers of a run; parent writes */
 	uint32_t designs_ready;      /* bit for each design that was set up; task */
 	uint32_t pad0;
+	struct objpool_head objpool;
 	struct spinlock slab_mutex;
 	struct spinlock ipi_lock;
 	struct rcu_domain rcu[NR_RCU_DOMAINS];

@@ -79,6 +79,15 @@ __helper void this_cpu_add64(u64 *p, u64 v)
 	__asm__ volatile("addq %1, %0" : "+m"(*p) : "er"(v) : "memory");
 }
 
+/* true: it is 0 now */
+__helper bool this_cpu_dec32(u32 *p)
+{
+	bool zero;
+
+	__asm__ volatile("decl %1" : "=@ccz"(zero), "+m"(*p)::"memory");
+	return zero;
+}
+
 __helper void this_cpu_inc64(u64 *p)
 {
 	__asm__ volatile("incq %0" : "+m"(*p)::"memory");

@@ -59,6 +59,7 @@ struct shm_env {
 	struct shm_pool *pools;
 	struct pcpu_freelist_head *freelists; /* of pool 0, by CPU; then of pool 1, ... */
 	struct shm_map *maps;
+	struct objpool_cpu *objpool_cpus;
 	struct pageblock *pageblocks;
 	struct shm_cpu *cpus;
 	struct mem_cgroup *memcgs;

@@ -191,7 +191,7 @@ static int teardown(u32 design)
 	for (u32 i = 0; i < shm.hdr->geometry.max_maps; i++)
 		if (shm.maps[i].state == MAP_LIVE && shm.maps[i].design == design)
 			return -EBUSY;
-	if (designs[design]->own_objects && in_use(design))
+	if (designs[design]->own_objects && !designs[design]->late_frees && in_use(design))
 		return -EBUSY;
 	if (designs[design]->teardown)
 		designs[design]->teardown();

@@ -23,6 +23,7 @@ struct design_ops {
 
 	/* what follows may be left out */
 	bool own_objects;         /* frees only what it has allocated itself, and nobody else frees that */
+	bool late_frees;          /* objects may come back after the teardown, which frees what they belong to at the last */
 	bool (*owns)(u64 object); /* one of its objects begins here; left out: objects of slabs, and large ones */
 	int (*setup)(void);       /* task, once per arena, before the CPUs run: 0 or a negative errno */
 	void (*teardown)(void);   /* task, quiescent: all memory back */

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * objpool: a ring for each CPU, any of which can hold all objects.
+ *
+ * Answers to: lib/objpool.c, include/linux/objpool.h (6.18), and as the broken variant k45 to
+ * include/linux/freelist.h (up to 6.6): one list for all CPUs, with a reference count in each node.
+ * Kept: capacity, each CPU's share, objects beside their CPU's ring; a pop takes the oldest of the own ring, then
+ * of the others' in order; a push goes to the own ring, in two steps: a place is reserved, then, when the object
+ * is in it, `last` tells the poppers; the pool lives until its last object is back.
+ * Changed: an NMI's push may come between those two steps.  In 6.18 it tells the poppers of its own place and
+ * so of the one before it, which is not yet written, and the interrupted push takes `last` back (the broken
+ * variant k50); here the outermost push of a CPU alone tells, and `last` only goes forward.
+ * Left out: kmalloc for GFP_ATOMIC pools, callbacks for objects.
+ * Context: any; init and fini task.
+ */
+#include "objpool.h"
+
+#define NODE_BYTES 16 /* freelist.h: {refs, next} in front of each object */
+#define ON_FREELIST 0x80000000u
+#define REFS_MASK 0x7fffffffu
+
+struct freelist_node {
+	u32 refs;
+	u32 pad;
+	u64 next;
+};
+
+__helper struct objpool_head *objpool(void)
+{
+	return &shm.hdr->objpool;
+}
+
+__helper struct objpool_slot *slot_of(u32 cpu)
+{
+	return ptr_of(shm.objpool_cpus[cpu].slot);
+}
+
+__helper u64 *entry_of(struct objpool_slot *slot, u32 at)
+{
+	return (u64 *)(slot + 1) + (at & slot->mask);
+}
+
+/* --- freelist.h ------------------------------------------------------------------------------------ */
+
+__helper struct freelist_node *node_of(u64 object)
+{
+	return ptr_of(object - NODE_BYTES);
+}
+
+/* The count is 0 and nobody else adds it: link it, and if the head has moved, give it back and begin again. */
+__slowtext static void freelist_link(u64 object)
+{
+	struct freelist_node *node = node_of(object);
+	u64 head = READ_ONCE(objpool()->freelist);
+
+	for (;;) {
+		node->next = head;
+		store_release(&node->refs, 1);
+		if (try_cmpxchg(&objpool()->freelist, &head, object))
+			return;
+		/* somebody looked at it meanwhile: then the last of them links it */
+		if (atomic_fetch_add(&node->refs, ON_FREELIST - 1) != 1)
+			return;
+	}
+}
+
+__slowtext static void freelist_add(u64 object)
+{
+	if (!atomic_fetch_add(&node_of(object)->refs, ON_FREELIST))
+		freelist_link(object);
+}
+
+__slowtext static u64 freelist_get(void)
+{
+	u64 head = load_acquire(&objpool()->freelist);
+
+	while (head) {
+		struct freelist_node *node = node_of(head);
+		u64 taken = head;
+		u32 refs = READ_ONCE(node->refs);
+
+		if (!(refs & REFS_MASK) || !try_cmpxchg(&node->refs, &refs, refs + 1)) {
+			head = load_acquire(&objpool()->freelist);
+			continue;
+		}
+		if (try_cmpxchg(&objpool()->freelist, &head, READ_ONCE(node->next))) {
+			atomic_sub(&node->refs, 2u); /* ours, and the list's */
+			return taken;
+		}
+		if (atomic_fetch_add(&node->refs, (u32)-1) == ON_FREELIST + 1)
+			freelist_link(taken);
+	}
+	return 0;
+}
+
+/* --- rings ------------------------------------------------------------------------------------------- */
+
+__helper u64 try_get_slot(u32 cpu)
+{
+	struct objpool_slot *slot = slot_of(cpu);
+	u32 head = load_acquire(&slot->head);
+
+	while (head != READ_ONCE(slot->last)) {
+		u64 object;
+
+		if (READ_ONCE(slot->last) - head - 1 >= objpool()->nr_objs) { /* head is long gone */
+			head = READ_ONCE(slot->head);
+			continue;
+		}
+		object = READ_ONCE(*entry_of(slot, head));
+		if (try_cmpxchg(&slot->head, &head, head + 1))
+			return object;
+	}
+	return 0;
+}
+
+/* 0: all rings are empty. */
+__fastpath u64 objpool_pop(void)
+{
+	u32 self = this_cpu()->id, flags;
+	u64 object = 0;
+
+	if (!objpool()->capacity)
+		return 0;
+	flags = local_irq_save();
+	if (unlikely(objpool()->node_bytes)) {
+		object = freelist_get();
+		local_irq_restore(flags);
+		return object;
+	}
+	for (u32 i = 0; i < shm.nr_cpus && !object; i++) {
+		object = try_get_slot((self + i) % shm.nr_cpus);
+		if (object && i)
+			this_cpu_inc64(&shm.tele->objpool_steals);
+	}
+	local_irq_restore(flags);
+	return object;
+}
+
+/* The outermost push of this CPU: all places that were reserved are written. */
+__helper void publish(struct objpool_slot *slot)
+{
+	u32 last = READ_ONCE(slot->last), tail = READ_ONCE(slot->tail);
+
+	while ((s32)(tail - last) > 0 && !try_cmpxchg(&slot->last, &last, tail))
+		;
+}
+
+__helper void add_to_slot(struct objpool_slot *slot, u32 *nesting, u64 object)
+{
+	u32 tail = READ_ONCE(slot->tail);
+	bool outermost;
+
+	this_cpu_inc32(nesting);
+	do {
+		if (tail - READ_ONCE(slot->head) > objpool()->nr_objs)
+			warn_once();
+	} while (!try_cmpxchg(&slot->tail, &tail, tail + 1));
+	probe(objpool_reserved);
+	WRITE_ONCE(*entry_of(slot, tail), object);
+	probe(objpool_written);
+	outermost = this_cpu_dec32(nesting);
+	if (broken(k50))
+		store_release(&slot->last, tail + 1);
+	else if (outermost)
+		publish(slot);
+	probe(objpool_published);
+}
+
+__fastpath void objpool_push(u64 object)
+{
+	struct objpool_cpu *mine = &shm.objpool_cpus[this_cpu()->id];
+	u32 flags = local_irq_save();
+
+	if (unlikely(objpool()->node_bytes))
+		freelist_add(object);
+	else
+		add_to_slot(slot_of(this_cpu()->id), &mine->nesting, object);
+	local_irq_restore(flags);
+}
+
+/* --- creation ------------------------------------------------------------------------------------------ */
+
+__slowtext static u32 share_of(u32 cpu)
+{
+	return objpool()->nr_objs / shm.nr_cpus + (cpu < objpool()->nr_objs % shm.nr_cpus);
+}
+
+static void objpool_free(void)
+{
+	for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++) {
+		struct objpool_cpu *of = &shm.objpool_cpus[cpu];
+
+		if (of->slot)
+			free_pages(off_to_page(of->slot), of->order);
+		*of = (struct objpool_cpu){ 0 };
+	}
+	*objpool() = (struct objpool_head){ 0 };
+}
+
+static int init_slot(u32 cpu)
+{
+	struct objpool_cpu *of = &shm.objpool_cpus[cpu];
+	u32 stride = objpool()->obj_size + objpool()->node_bytes, share = share_of(cpu);
+	u64 ring = sizeof(struct objpool_slot) + 8ull * objpool()->capacity, bytes = ring + (u64)share * stride;
+	u32 order = fls64((bytes - 1) >> SHM_PAGE_SHIFT);
+	struct objpool_slot *slot;
+	struct page *page;
+
+	page = order <= SHM_MAX_PAGE_ORDER ? alloc_pages(GFP_KERNEL | __GFP_NOWARN, (int)shm.cpus[cpu].node, order) : NULL;
+	if (!page)
+		return -ENOMEM;
+	*of = (struct objpool_cpu){ .slot = page_to_off(page), .order = order, .nr_objs = share,
+				    .objects = page_to_off(page) + ring + objpool()->node_bytes };
+	slot = ptr_of(of->slot);
+	zero_bytes(slot, ring);
+	slot->mask = objpool()->capacity - 1;
+	for (u32 i = 0; i < share; i++) {
+		u64 object = of->objects + (u64)i * stride;
+
+		if (objpool()->node_bytes) {
+			*node_of(object) = (struct freelist_node){ 0 };
+			freelist_add(object);
+		} else {
+			*entry_of(slot, i) = object;
+		}
+	}
+	slot->tail = slot->last = objpool()->node_bytes ? 0 : share;
+	return 0;
+}
+
+/* -EBUSY: objects of a pool that was taken down are still out. */
+int objpool_init(u32 nr_objs, u32 obj_size)
+{
+	u32 capacity = nr_objs > 1 ? 1u << fls64(nr_objs - 1) : 1;
+	int error = 0;
+
+	if (objpool()->ref)
+		return -EBUSY;
+	if (!nr_objs || !obj_size)
+		return -EINVAL;
+	*objpool() = (struct objpool_head){
+		.nr_objs = nr_objs, .capacity = capacity, .obj_size = (u32)round_up(obj_size, 8), .ref = nr_objs + 1,
+		.node_bytes = broken(k45) ? NODE_BYTES : 0,
+	};
+	for (u32 cpu = 0; cpu < shm.nr_cpus && !error; cpu++)
+		error = init_slot(cpu);
+	if (error)
+		objpool_free();
+	return error;
+}
+
+__slowtext static void put_refs(u32 count)
+{
+	if (atomic_fetch_add(&objpool()->ref, (u32)-count) == count)
+		objpool_free();
+}
+
+/* What is out comes back by objpool_drop, and the last one frees the pool. */
+void objpool_fini(void)
+{
+	u32 count = 1;
+
+	if (!objpool()->ref)
+		return;
+	WRITE_ONCE(objpool()->freed, 1);
+	while (objpool_pop())
+		count++;
+	put_refs(count);
+}
+
+__slowpath void objpool_drop(void)
+{
+	if (this_ctx() == CTX_NMI) /* freeing the pool's pages could wait there */
+		warn_once();
+	put_refs(1);
+}
+
+__slowtext bool objpool_has(u64 off)
+{
+	u32 stride = objpool()->obj_size + objpool()->node_bytes;
+
+	for (u32 cpu = 0; objpool()->capacity && cpu < shm.nr_cpus; cpu++) {
+		const struct objpool_cpu *of = &shm.objpool_cpus[cpu];
+
+		if (off >= of->objects && off - of->objects < (u64)of->nr_objs * stride)
+			return (off - of->objects) % stride == 0;
+	}
+	return false;
+}
