@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shmalloc.calls import Calls
 
 ANY, NOEXIST, EXIST = "any", "noexist", "exist"
+_FACTOR, _SALT = 0xD6E8FEB86659FD93, 0x5CA1AB1E
 _FLAGS = {ANY: "BPF_ANY", NOEXIST: "BPF_NOEXIST", EXIST: "BPF_EXIST"}
 
 
@@ -103,3 +104,15 @@ def _bytes(what: str, data: int | bytes, size: int) -> bytes:
     if len(data) != size:
         raise ValueError(f"{what} = {len(data)} bytes: allowed are exactly {size}")
     return bytes(data)
+
+
+def pattern(number: int, size: int) -> bytes:
+    """Return the value that replayed ops give to a key that is a number; lookups of theirs check it."""
+    words = (_mix((number << 32 | at) + _SALT) for at in range(-(-size // 8)))
+    return b"".join(word.to_bytes(8, "little") for word in words)[:size]
+
+
+def _mix(value: int) -> int:
+    value ^= value >> 32
+    value = value * _FACTOR & (1 << 64) - 1
+    return value ^ value >> 32

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.script.keys import a_design, a_number_of_times, key
 from harness.script.registry import Step, quantity, step
 from shmalloc.errors import MapError
+from shmalloc.maps import pattern
 
 if TYPE_CHECKING:
     from harness.script.nested import Nested
@@ -93,7 +94,7 @@ class MapUpdate(_MapStep):
 
     def run(self, scene: Scene) -> int:
         """Update."""
-        return self._each(scene, lambda found, number: found.update(number, 0))
+        return self._each(scene, lambda found, number: found.update(number, pattern(number, found.value_bytes)))
 
     def nest(self, program: Nested) -> None:
         """The same."""
@@ -102,11 +103,11 @@ class MapUpdate(_MapStep):
 
 @step("map_lookup")
 class MapLookup(_MapStep):
-    """Look elements up: how many are there."""
+    """Look elements up: how many are there, with the values that updates gave them."""
 
     def run(self, scene: Scene) -> int:
         """Look up."""
-        return self._each(scene, lambda found, number: found.lookup(number) is not None)
+        return self._each(scene, lambda found, number: found.lookup(number) == pattern(number, found.value_bytes))
 
     def nest(self, program: Nested) -> None:
         """The same."""
