@@ -94,7 +94,9 @@ class MapUpdate(_MapStep):
 
     def run(self, scene: Scene) -> int:
         """Update."""
-        return self._each(scene, lambda found, number: found.update(number, pattern(number, found.value_bytes)))
+        return self._each(
+            scene, lambda found, number: found.update(number, pattern(number, found.value_bytes))
+        )
 
     def nest(self, program: Nested) -> None:
         """The same."""
@@ -107,7 +109,9 @@ class MapLookup(_MapStep):
 
     def run(self, scene: Scene) -> int:
         """Look up."""
-        return self._each(scene, lambda found, number: found.lookup(number) == pattern(number, found.value_bytes))
+        return self._each(
+            scene, lambda found, number: found.lookup(number) == pattern(number, found.value_bytes)
+        )
 
     def nest(self, program: Nested) -> None:
         """The same."""

@@ -27,9 +27,7 @@ def _pool_index(scene: Scene, name: str) -> int:
 
 def _head(scene: Scene, name: str, cpu: int) -> Any:
     cpus = int(scene.arena.header.geometry.nr_cpus)
-    return scene.arena.item(
-        "struct pcpu_freelist_head", "freelists", _pool_index(scene, name) * cpus + cpu
-    )
+    return scene.arena.item("struct pcpu_freelist_head", "freelists", _pool_index(scene, name) * cpus + cpu)
 
 
 def _length(scene: Scene, name: str, cpu: int) -> int:
@@ -117,7 +115,9 @@ def objpool_in_ring(scene: Scene, *, of: int) -> int:
 @quantity("objpool.hidden")
 def objpool_hidden(scene: Scene) -> int:
     """Places of all rings that are reserved, and that the poppers do not know of."""
-    return sum(_over_cpus(scene, lambda cpu: int(_ring(scene, cpu).tail - _ring(scene, cpu).last) & 0xFFFFFFFF))
+    return sum(
+        _over_cpus(scene, lambda cpu: int(_ring(scene, cpu).tail - _ring(scene, cpu).last) & 0xFFFFFFFF)
+    )
 
 
 @quantity("objpool.share")
