@@ -341,8 +341,8 @@ class Arena:
 
         Args:
             name: ``cpus nodes zones pagesets caches cache_nodes cache_cpus cache_stats pools freelists maps
-                memcgs memcg_cpus pageblocks pages telemetry slots oracle_owned oracle_start oracle_end memory``.
-                objpool_cpus pageblocks pages telemetry slots oracle_owned oracle_start oracle_end memory``.
+                bpf_caches objpool_cpus memcgs memcg_cpus pageblocks pages telemetry slots oracle_owned
+                oracle_start oracle_end memory``.
 
         Returns:
             A writable array: structures, or uint64 words (slots and the oracle's bitmaps), or uint8 of
