@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from shmalloc import designs, views
@@ -216,6 +217,23 @@ class Allocating:
             if which in (index, cache_name(self.arena, row)):
                 return KmemCache(self._calls, index)
         raise ShmallocError(f"cache {which!r}: {self.arena.name} has no such cache")
+
+    def defer_free_barrier(self) -> None:
+        """Wait until what kfree_nolock has deferred on any CPU so far is freed."""
+        self._calls.run(self._lib.shm_defer_free_barrier)
+
+    def set_mems_allowed(self, nodes: Iterable[int]) -> None:
+        """Say which nodes this CPU's partial slabs may be fetched from; its own node's always may.
+
+        Raises:
+            ValueError: there is no such node, or none is given.
+        """
+        bits = 0
+        for node in nodes:
+            bits |= 1 << self._calls.node(node) if node >= 0 else 0
+        if not bits:
+            raise ValueError("nodes = none: allowed is at least one")
+        self._calls.run(self._lib.shm_set_mems_allowed, bits)
 
     def flush_all(self, cache: KmemCache | None = None) -> None:
         """Make every CPU give up its slabs of one cache, or of all."""

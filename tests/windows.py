@@ -121,6 +121,7 @@ OUTER: dict[str, Callable[[Rig, Given], Operation]] = {
     "kfree_nolock": lambda rig, state: lambda: rig.free(state.ready[0], "kfree_nolock"),
     "kfree elsewhere": lambda rig, state: lambda: rig.free(state.elsewhere[0], "kfree"),
     "kfree_nolock elsewhere": lambda rig, state: lambda: rig.free(state.elsewhere[0], "kfree_nolock"),
+    "set_mems_allowed": lambda rig, _: lambda: rig.cpu.set_mems_allowed([0]),
     "alloc_pages": lambda rig, _: lambda: rig.pages("alloc_pages"),
     "alloc_pages_nolock": lambda rig, _: lambda: rig.pages("alloc_pages_nolock"),
     "alloc_pages(4)": lambda rig, _: lambda: rig.pages("alloc_pages", 4),
@@ -219,6 +220,8 @@ REACH = {
     "before_install": Reach(full_slab, "kmalloc"),
     "list_lock_held": Reach(node_partial, "kmalloc"),
     "list_lock_and_cpu_slab": Reach(node_partials, "kmalloc"),
+    "entropy_locked": Reach(no_slab, "kmalloc", {"freelist_random": True}),
+    "mems_allowed_writing": Reach(cpu_slab, "set_mems_allowed"),
     "slab_free_cmpxchg": Reach(cpu_slab, "kfree elsewhere"),
     "debug_list_lock_held": Reach(debug_partial, "kfree elsewhere", {"slab_debug": 0x1}),
     "debug_new_slab_locked": Reach(no_slab, "kmalloc", {"slab_debug": 0x1}),
@@ -229,6 +232,9 @@ REACH = {
     "free_zone_locked": Reach(pages_held, "free_pages(4)"),
     "irq_work_detached": Reach(cpu_slab, "kfree_nolock elsewhere"),
 }
+
+# sites that only a broken variant passes: see the tests of the known bugs
+OF_BROKEN_VARIANTS = {"irq_work_waiter", "irq_work_sleeping"}
 
 
 def cases(*windows: Window) -> list[Any]:

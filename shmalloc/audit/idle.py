@@ -21,6 +21,7 @@ _CONTEXT = {
     "irq_pending": "an interrupt that arrived while masked was never taken",
     "bh_count": "local_bh_disable without its enable",
     "preempt_count": "preempt_disable without its enable",
+    "mems_allowed_seq": "the nodes that its task may use are half written",
     "level": "a handler that never returned",
     "waiting_for": "it still spins on a lock",
 }
@@ -37,6 +38,9 @@ def check_locks(view: View, blocks: Blocks, findings: Findings) -> None:
         "pcp",
         lambda zone, cpu: f"{view.zone_name(zone)} pageset of CPU {cpu}",
         findings,
+    )
+    _check_words(
+        view.cpus["entropy"]["lock"], "entropy", lambda cpu: f"random numbers of CPU {cpu}", findings
     )
     _check_words(
         view.cache_nodes["list_lock"],
@@ -86,7 +90,8 @@ def _held(word: int, name: str) -> str:
 def check_contexts(view: View, findings: Findings) -> None:
     """Report CPUs that are not at rest at task level."""
     for field, meaning in _CONTEXT.items():
-        for cpu in np.flatnonzero(view.cpus[field]).tolist():
+        odd = 1 if field == "mems_allowed_seq" else ~0
+        for cpu in np.flatnonzero(view.cpus[field].astype(np.int64) & odd).tolist():
             findings.add(BROKEN_RULE, f"CPU {cpu}", f"{field} is {int(view.cpus[field][cpu]):#x}: {meaning}")
     check_readers(view, findings)
 

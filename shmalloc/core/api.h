@@ -83,6 +83,8 @@ int shm_kmem_cache_free_bulk(unsigned int cache, unsigned int size, uint64_t *ob
 uint64_t shm_kmalloc_cache(unsigned int cache, uint64_t size, uint32_t gfp, int node);
 /* look at every object of a debug cache; reports made meanwhile, -EOPNOTSUPP without debug flags */
 int64_t shm_validate_slab(unsigned int cache);
+int shm_defer_free_barrier(void);      /* every CPU's deferred frees are done */
+int shm_set_mems_allowed(uint32_t nodes); /* nodes that a partial slab may come from, a bit each; -EINVAL: none */
 uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp); /* cache index that serves it, or 0xffffffff */
 /* what one cache of this size would look like: out[0] order, [1] objects, [2] cpu_partial_slabs, [3] min_partial */
 int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out);

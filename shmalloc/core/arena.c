@@ -201,6 +201,8 @@ static void init_cpu(u32 id, const struct shm_geometry *g)
 	cpu->core = 0xffffffff;
 	cpu->random = (g->seed + id + 1) * 0x9e3779b97f4a7c15ull | 1;
 	cpu->defer_work.func = IRQ_WORK_FUNC_free_deferred;
+	cpu->entropy.lock.class = LOCK_RANDOM;
+	cpu->mems_allowed = ~0u;
 }
 
 static u32 tid_step_of(const struct shm_geometry *g)

@@ -656,7 +656,7 @@ struct memcg_cpu {
 	struct obj_stock_pcp obj;
 	struct irq_work release_work;    /* memcgs whose last reference may not be dropped where it was */
 	struct spinlock pool_lock;       /* of the CPU's worker pool */
-	struct spinlock random_lock;     /* of the CPU's batch of random numbers; a local lock */
+	uint64_t pad0;
 	uint64_t works;                  /* first work_struct of the pool's list; pool_lock */
 	uint32_t task;                   /* memcg that the CPU's task runs in, 0 = the root */
 	uint32_t active;                 /* ... charges instead (set_active_memcg), 0 = none */
@@ -703,6 +703,14 @@ struct shm_level {
 	uint64_t rbp;                /* its frame there; if called: the caller's frame */
 };
 
+/* Random numbers made in advance, for those who may wait for the batch's lock. */
+struct batched_entropy {
+	struct spinlock lock;        /* a local lock */
+	uint32_t position;           /* words that are left */
+	uint32_t made;               /* events: batches */
+	uint64_t words[4];
+};
+
 /* One CPU.  Written by its own thread unless a field says otherwise. */
 struct shm_cpu {
 	uint32_t id;
@@ -738,6 +746,11 @@ struct shm_cpu {
 	uint64_t op_index;           /* of the op in progress, task level */
 	uint64_t timer_ticks[NR_KINDS];  /* timer expirations seen */
 	struct rcu_cpu rcu[NR_RCU_DOMAINS];
+	struct batched_entropy entropy;
+	uint32_t mems_allowed_seq;   /* of the task that runs here; odd while mems_allowed is being written */
+	uint32_t mems_allowed;       /* nodes that its slabs may come from, a bit each */
+	uint32_t work_waiter;        /* k28: the one place for a CPU, + 1, that sleeps until defer_work is done */
+	uint32_t woken;              /* k28: by another CPU */
 	uint32_t handlers;           /* it takes interrupts: its signal handlers are installed */
 	uint32_t pad0;
 	uint64_t pad1[4];            /* to whole cache lines: arena.c checks */
@@ -908,6 +921,7 @@ struct shm_header {
 /* One line of a workload, 24 bytes. */
 enum shm_op_code { OP_NOP, OP_ALLOC, OP_CACHE_ALLOC, OP_PAGES_ALLOC, OP_FREE, OP_IRQ_OFF, OP_IRQ_ON, OP_BH_OFF,
 	OP_BH_ON, OP_NMI, OP_IRQ, OP_DELAY, OP_REALLOC, OP_SHRINK, OP_BULK_ALLOC, OP_BULK_FREE,
+	OP_DEFER_BARRIER,
 	OP_FREE_RCU, OP_RCU_LOCK, OP_RCU_UNLOCK,
 	OP_MEMCG,
 	OP_MAP_UPDATE, OP_MAP_LOOKUP, OP_MAP_DELETE, NR_OP_CODES };

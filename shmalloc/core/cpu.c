@@ -95,7 +95,7 @@ static bool holds_pool_lock(u32 cpu)
 /* What a dead owner left locked would name its successor as the owner. */
 static bool holds_any_lock(u32 cpu)
 {
-	if (held_by(shm.hdr->slab_mutex.word, cpu) || held_by(shm.hdr->ipi_lock.word, cpu))
+	if (shm.cpus[cpu].entropy.lock.word || held_by(shm.hdr->slab_mutex.word, cpu) || held_by(shm.hdr->ipi_lock.word, cpu))
 		return true;
 	for (u32 i = 0; i < shm.nr_zones * shm.nr_cpus; i++)
 		if (held_by(shm.pagesets[i].lock.word, cpu))
@@ -168,6 +168,8 @@ static void reset_slot(struct shm_cpu *cpu)
 	cpu->levels[0] = (struct shm_level){ CTX_TASK, REASON_NONE, 0, 0 };
 	cpu->waiting_for = 0;
 	cpu->nr_held = 0;
+	cpu->mems_allowed_seq = 0;
+	cpu->mems_allowed = ~0u;
 	for (u32 i = 0; i < NR_RCU_DOMAINS; i++) {
 		cpu->rcu[i].reader = 0;
 		cpu->rcu[i].nesting = cpu->rcu[i].invoking = 0;

@@ -41,16 +41,21 @@ __helper bool irqs_disabled(void)
 
 /*
  * A thread cannot be moved to another CPU slot here, so disabling preemption costs nothing; the
- * names stay where the kernel has them because they say which accesses must be to one CPU.
+ * names stay where the kernel has them because they say which accesses must be to one CPU.  The
+ * checked flavour counts, for those who ask whether they might have been moved (lock_rules.c).
  */
 __helper void preempt_disable(void)
 {
+	if (SHM_CHECKED)
+		WRITE_ONCE(this_cpu()->preempt_count, this_cpu()->preempt_count + 1);
 	barrier();
 }
 
 __helper void preempt_enable(void)
 {
 	barrier();
+	if (SHM_CHECKED)
+		WRITE_ONCE(this_cpu()->preempt_count, this_cpu()->preempt_count - 1);
 }
 
 void irq_raise(u32 pending);
@@ -75,6 +80,8 @@ bool irq_work_queue(struct irq_work *work);
 void irq_work_run(struct shm_cpu *cpu);
 /* raise what is queued though no interrupt was: at a tick, if the arena's irq_work waits for that; or forced */
 void irq_work_tick(bool force);
+/* The way of a machine without a self-interrupt, which a broken variant takes (K-28). */
+void irq_work_wake(struct shm_cpu *cpu);
 /* until the work neither waits nor runs; task, irqs on; what a CPU left that nobody is any more is run here */
 void irq_work_sync(struct irq_work *work);
 

@@ -54,12 +54,47 @@ void irq_work_run(struct shm_cpu *cpu)
 		if (work->func < NR_IRQ_WORK_FUNCS)
 			work_table[work->func](work);
 		atomic_and(&work->flags, ~IRQ_WORK_BUSY);
+		irq_work_wake(cpu);
+	}
+}
+
+#define WORK_UNFINISHED (IRQ_WORK_PENDING | IRQ_WORK_BUSY)
+
+/*
+ * Where no interrupt is raised for the work, and on RT, who waits for it sleeps, and there is one
+ * place to say who: two waiters at a time, and the first one is never woken (K-28).
+ */
+__slowpath void irq_work_wake(struct shm_cpu *cpu)
+{
+	u32 waiter = broken(k28) ? xchg(&cpu->work_waiter, 0) : 0;
+
+	if (waiter)
+		store_release(&shm.cpus[waiter - 1].woken, 1);
+}
+
+__slowpath static void sleep_until_done(struct irq_work *work)
+{
+	struct shm_cpu *cpu = container_of(work, struct shm_cpu, defer_work), *self = this_cpu();
+
+	WRITE_ONCE(self->woken, 0);
+	(void)xchg(&cpu->work_waiter, self->id + 1);
+	probe(irq_work_waiter);
+	if (!(READ_ONCE(work->flags) & WORK_UNFINISHED))
+		return;
+	probe(irq_work_sleeping);
+	while (!load_acquire(&self->woken) && !stopped_by_verdict()) {
+		if (!(READ_ONCE(work->flags) & WORK_UNFINISHED) && READ_ONCE(cpu->work_waiter) != self->id + 1)
+			fatal(VERDICT_STALL, CHECKER_RETRY_BOUND, NULL, LOCK_NONE, 0, 0,
+			      "it sleeps until an irq_work is done, and the one wake-up went to another");
+		yield_core();
 	}
 }
 
 void irq_work_sync(struct irq_work *work)
 {
-	while (READ_ONCE(work->flags) & (IRQ_WORK_PENDING | IRQ_WORK_BUSY)) {
+	if (broken(k28) && work->func == IRQ_WORK_FUNC_free_deferred && READ_ONCE(work->flags) & WORK_UNFINISHED)
+		sleep_until_done(work);
+	while (READ_ONCE(work->flags) & WORK_UNFINISHED) {
 		if (irq_work_run_all() || stopped_by_verdict())
 			return;
 		yield_core();

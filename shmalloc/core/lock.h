@@ -43,11 +43,13 @@ void lock_rules_wait(u32 *word, u32 class);
 void lock_rules_might_wait(const u32 *word, u32 class);
 void lock_rules_acquired(u32 *word, u32 class);
 void lock_rules_released(u32 *word);
+void lock_rules_this_cpu(void);
 #else
 #define lock_rules_wait(word, class) ((void)0)
 #define lock_rules_might_wait(word, class) ((void)0)
 #define lock_rules_acquired(word, class) ((void)0)
 #define lock_rules_released(word) ((void)0)
+#define lock_rules_this_cpu() ((void)0)
 #endif
 
 __helper void lock_acquire(u32 *word, u32 class)

@@ -21,6 +21,7 @@
 #define RULE_ORDER 0x8u
 #define RULE_NOT_RELEASED 0x10u
 #define RULE_RECURSION 0x20u
+#define RULE_PREEMPTIBLE 0x40u
 
 static void report(u32 class, u32 rule, const u32 *word, const char *text)
 {
@@ -62,6 +63,13 @@ void lock_rules_might_wait(const u32 *word, u32 class)
 {
 	if (in_nmi())
 		report(class, RULE_SPIN_IN_NMI, word, "waited for in NMI context: only a trylock may be used");
+}
+
+/* What is about to be done is with this CPU's own data: nothing may move the task meanwhile. */
+void lock_rules_this_cpu(void)
+{
+	if (this_ctx() == CTX_TASK && !irqs_disabled() && !this_cpu()->preempt_count)
+		report(LOCK_NONE, RULE_PREEMPTIBLE, NULL, "per-CPU data used in a context that may be preempted and moved");
 }
 
 /* Before a wait that may be long: every lock already held comes before this one. */

@@ -155,7 +155,6 @@ void mem_cgroup_init(void)
 		mc->stock.lock.class = LOCK_MEMCG_STOCK;
 		mc->obj.lock.class = LOCK_OBJ_STOCK;
 		mc->pool_lock.class = LOCK_WQ_POOL;
-		mc->random_lock.class = LOCK_RANDOM;
 		mc->release_work.func = IRQ_WORK_FUNC_memcg_release;
 	}
 }
@@ -175,7 +174,7 @@ bool memcg_holds_lock(u32 cpu)
 	if (lock_owner_cpu(shm.hdr->objcg_lock.word) == cpu || lock_owner_cpu(shm.hdr->kernfs_lock.word) == cpu ||
 	    lock_owner_cpu(shm.hdr->percpu_charge_mutex.word) == cpu)
 		return true;
-	return shm.nr_memcgs && (mc->stock.lock.word || mc->obj.lock.word || mc->pool_lock.word || mc->random_lock.word);
+	return shm.nr_memcgs && (mc->stock.lock.word || mc->obj.lock.word || mc->pool_lock.word);
 }
 
 /* What is charged from here on, in this kind of context; 0: the task's own, or nothing. */

@@ -11,7 +11,8 @@
 
 __slowpath u64 get_random_u64(void)
 {
-	struct spinlock *lock = &shm.memcg_cpu->random_lock;
+	struct batched_entropy *batch = &this_cpu()->entropy;
+	struct spinlock *lock = &batch->lock;
 	u32 flags = local_irq_save();
 	u64 number;
 
@@ -22,7 +23,13 @@ __slowpath u64 get_random_u64(void)
 	lock_rules_acquired(&lock->word, lock->class);
 	lock_rules_might_wait(&lock->word, lock->class);
 	probe(random_locked);
-	number = random_next(&this_cpu()->random);
+	if (!batch->position) {
+		for (u32 i = 0; i < ARRAY_SIZE(batch->words); i++)
+			batch->words[i] = random_next(&this_cpu()->random);
+		batch->position = ARRAY_SIZE(batch->words);
+		batch->made++;
+	}
+	number = batch->words[--batch->position];
 	lock_rules_released(&lock->word);
 	barrier();
 	WRITE_ONCE(lock->word, 0);

@@ -179,6 +179,10 @@ static void run_op(const struct runner *r, const struct shm_op *op)
 	case OP_BULK_FREE:
 		op_bulk_free(r, op);
 		break;
+	case OP_DEFER_BARRIER:
+		if (this_ctx() == CTX_TASK && !irqs_disabled())
+			(void)defer_free_barrier();
+		break;
 	case OP_FREE_RCU:
 		op_free_rcu(r, op);
 		break;

@@ -380,17 +380,20 @@ static bool is_kmalloc_bucket(u32 index)
 	return false;
 }
 
-/* 0, or how many slabs are lost with the cache, or an errno: then nothing was destroyed. */
-static int destroy(u32 index)
+/*
+ * 0, or how many slabs are lost with the cache, or an errno: then nothing was destroyed.
+ * slab_mutex held: nobody else destroys the cache meanwhile, or waits for the same irq_work (K-28).
+ * Other CPUs are interrupted, which they allow while they wait for the mutex.
+ */
+static int shutdown_cache(u32 index)
 {
 	struct kmem_cache *s = live_cache(index);
 	int error, leaked;
 
-	if (!s || is_kmalloc_bucket(index))
+	if (!s)
 		return -EINVAL;
 	WRITE_ONCE(s->state, CACHE_DYING);
-	error = rcu_barrier(); /* objects on their way by kfree_rcu */
-	error = error || broken(no_free_barrier) ? error : defer_free_barrier();
+	error = broken(no_free_barrier) ? 0 : defer_free_barrier();
 	error = error ? error : flush_all(index);
 	if (error) {
 		WRITE_ONCE(s->state, CACHE_LIVE);
@@ -404,15 +407,49 @@ static int destroy(u32 index)
 			violation(VERDICT_BROKEN_RULE, CHECKER_API, NULL, LOCK_NONE, 0, 0,
 				  "a cache was destroyed while it had objects");
 	}
+	return leaked;
+}
+
+/* Grace periods are waited for without the mutex: who waits for that is no reader. */
+static int destroy(u32 index)
+{
+	struct kmem_cache *s = live_cache(index);
+	int result;
+
+	if (!s || is_kmalloc_bucket(index))
+		return -EINVAL;
+	result = rcu_barrier(); /* objects on their way by kfree_rcu */
+	if (result)
+		return result;
+	spin_lock(&shm.hdr->slab_mutex);
+	result = shutdown_cache(index);
+	spin_unlock(&shm.hdr->slab_mutex);
+	if (result < 0)
+		return result;
 	if (s->flags & SLAB_TYPESAFE_BY_RCU)
 		(void)rcu_barrier(); /* slabs on their way */
-	WRITE_ONCE(s->state, leaked ? CACHE_LEAKED : CACHE_UNUSED);
-	return leaked;
+	WRITE_ONCE(s->state, result ? CACHE_LEAKED : CACHE_UNUSED);
+	return result;
 }
 
 __export int shm_kmem_cache_destroy(unsigned int cache)
 {
 	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, destroy(cache));
+}
+
+static int barrier_locked(void)
+{
+	int error;
+
+	spin_lock(&shm.hdr->slab_mutex);
+	error = defer_free_barrier();
+	spin_unlock(&shm.hdr->slab_mutex);
+	return error;
+}
+
+__export int shm_defer_free_barrier(void)
+{
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, barrier_locked());
 }
 
 __export int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out)

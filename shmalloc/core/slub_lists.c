@@ -266,24 +266,82 @@ __slowpath static struct page *get_partial_node(struct kmem_cache *s, struct kme
 	return partial;
 }
 
-/* Any other node that has more than it needs: now and then, since it unbalances the nodes. */
-__slowpath static struct page *get_any_partial(struct kmem_cache *s, struct partial_context *pc)
+/*
+ * The nodes that the running task may use, and a sequence that is odd while they are being changed.
+ * The writer has irqs off, so an odd sequence is seen by what interrupted it, for whom it never ends:
+ * a request that may not spin does not look (K-17).
+ */
+__slowtext static u32 read_mems_allowed_begin(void)
+{
+	u32 seq = READ_ONCE(this_cpu()->mems_allowed_seq);
+
+	if (unlikely(seq & 1))
+		fatal(VERDICT_DEADLOCK, CHECKER_DEADLOCK, &this_cpu()->mems_allowed_seq, LOCK_NONE, 0, 0,
+		      "mems_allowed is read until it is whole, by what has interrupted its writer");
+	barrier();
+	return seq;
+}
+
+__slowtext static bool read_mems_allowed_retry(u32 seq)
+{
+	barrier();
+	return READ_ONCE(this_cpu()->mems_allowed_seq) != seq;
+}
+
+__slowtext static struct page *scan_other_nodes(struct kmem_cache *s, struct partial_context *pc)
 {
 	const struct node *local = &shm.nodes[this_cpu()->node];
 
-	if (shm.nr_nodes == 1 || !s->remote_node_defrag_ratio ||
-	    (random_next(&this_cpu()->random) >> 40 & 1023) > s->remote_node_defrag_ratio)
-		return NULL;
 	for (u32 i = 0; i < local->nr_zonelist; i++) {
-		struct kmem_cache_node *n = cache_node(s, shm.zones[local->zonelist[i]].node);
+		u32 node = shm.zones[local->zonelist[i]].node;
+		struct kmem_cache_node *n = cache_node(s, node);
 		struct page *slab = NULL;
 
-		if (READ_ONCE(n->nr_partial) > s->min_partial)
+		if (this_cpu()->mems_allowed >> node & 1 && READ_ONCE(n->nr_partial) > s->min_partial)
 			slab = get_partial_node(s, n, pc);
 		if (slab)
 			return slab;
 	}
 	return NULL;
+}
+
+/* Any other node that has more than it needs: now and then, since it unbalances the nodes. */
+__slowpath static struct page *get_any_partial(struct kmem_cache *s, struct partial_context *pc)
+{
+	bool look = gfpflags_allow_spinning(pc->gfp) || broken(k17);
+	struct page *slab;
+	u32 seq = 0;
+
+	if (shm.nr_nodes == 1 || !s->remote_node_defrag_ratio ||
+	    (random_next(&this_cpu()->random) >> 40 & 1023) > s->remote_node_defrag_ratio)
+		return NULL;
+	do {
+		if (look)
+			seq = read_mems_allowed_begin();
+		slab = scan_other_nodes(s, pc);
+	} while (!slab && look && read_mems_allowed_retry(seq));
+	return slab;
+}
+
+__slowtext static int set_mems_allowed(u32 nodes)
+{
+	u32 *seq = &this_cpu()->mems_allowed_seq, flags = local_irq_save();
+
+	WRITE_ONCE(*seq, *seq + 1);
+	barrier();
+	probe(mems_allowed_writing);
+	WRITE_ONCE(this_cpu()->mems_allowed, nodes);
+	barrier();
+	WRITE_ONCE(*seq, *seq + 1);
+	local_irq_restore(flags);
+	return 0;
+}
+
+__export int shm_set_mems_allowed(uint32_t nodes)
+{
+	if (!shm.base || !(nodes & ((1u << shm.nr_nodes) - 1)))
+		return -EINVAL;
+	return GUARDED(int, thread_is_cpu() ? -EDEADLK : -EPERM, set_mems_allowed(nodes));
 }
 
 __slowpath struct page *get_partial(struct kmem_cache *s, int node, struct partial_context *pc)

@@ -11,6 +11,7 @@
  * Context: any; what it defers is freed in irq_work.
  */
 #include "list.h"
+#include "lock.h"
 #include "slab_fast.h"
 #include "sys.h"
 
@@ -105,11 +106,17 @@ __helper u64 defer_link_offset(const struct kmem_cache *s)
 
 __slowpath static void defer_free(struct kmem_cache *s, u64 object)
 {
-	struct shm_cpu *cpu = this_cpu();
+	struct shm_cpu *cpu;
 
+	if (!broken(k11))
+		preempt_disable();
+	lock_rules_this_cpu();
+	cpu = this_cpu();
 	stat(s, defer_free);
 	if (llist_add(ptr_of(object + defer_link_offset(s)), &cpu->defer_objects) && !broken(k06))
 		irq_work_queue(&cpu->defer_work);
+	if (!broken(k11))
+		preempt_enable();
 }
 
 __slowpath void defer_deactivate_slab(struct page *slab, u64 flush_freelist)
@@ -175,7 +182,8 @@ __slowpath void irq_work_func_free_deferred(struct irq_work *work)
 
 /*
  * Before a cache is destroyed: no free of any CPU waits any more.  What is queued is done here, by
- * whoever asks; what a CPU is doing is waited for.  0 or -ETIMEDOUT.  Context: task.
+ * whoever asks; what a CPU is doing is waited for.  The kernel waits for the irq_work instead, with
+ * slab_mutex held, since it may have room for one only who waits (K-28).  0 or -ETIMEDOUT.  Task.
  */
 __slowtext int defer_free_barrier(void)
 {
@@ -184,6 +192,8 @@ __slowtext int defer_free_barrier(void)
 	for (u32 i = 0; i < shm.nr_cpus; i++) {
 		struct shm_cpu *cpu = &shm.cpus[i];
 
+		if (broken(k28))
+			irq_work_sync(&cpu->defer_work);
 		free_deferred_of(cpu);
 		while (READ_ONCE(cpu->defer_work.flags) & IRQ_WORK_BUSY) {
 			if (read_tsc() > deadline)

@@ -83,7 +83,7 @@ __slowpath static void build_freelist(const struct kmem_cache *s, struct page *s
 /* Where the permutation begins.  The locked generator is not for those who may not spin (K-18). */
 static u32 random_start(gfp_t gfp)
 {
-	bool locked = shm.geo_flags & SHM_GEO_FREELIST_RANDOM && gfpflags_allow_spinning(gfp) && shm.nr_memcgs;
+	bool locked = shm.geo_flags & SHM_GEO_FREELIST_RANDOM && (gfpflags_allow_spinning(gfp) || broken(k18));
 
 	return (u32)((locked ? get_random_u64() : random_next(&this_cpu()->random)) >> 33);
 }

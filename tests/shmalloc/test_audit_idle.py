@@ -18,6 +18,11 @@ LOCKS: dict[str, tuple[Callable[[Sample], Any], str, str]] = {
         "zone 2 (node 1 Normal) pageset of CPU 1",
         "pcp",
     ),
+    "entropy": (
+        lambda sample: sample.region("cpus")["entropy"][1:2]["lock"][0],
+        "random numbers of CPU 1",
+        "entropy",
+    ),
     "list_lock": (
         lambda sample: sample.region("cache_nodes")[0, 1]["list_lock"],
         "cache small node 1",
@@ -60,7 +65,8 @@ def test_slab_bit_lock_never_released() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["irqs_disabled", "irq_pending", "bh_count", "preempt_count", "level", "waiting_for"]
+    "field",
+    ["irqs_disabled", "irq_pending", "bh_count", "preempt_count", "mems_allowed_seq", "level", "waiting_for"],
 )
 def test_cpu_is_not_at_rest(field: str) -> None:
     def corrupt(sample: Sample) -> None:
