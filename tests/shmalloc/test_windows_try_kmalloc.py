@@ -145,6 +145,9 @@ ROWS = (
     Row("debug_list_lock_held", "irq", debug_partial, "kfree elsewhere", "freed: A",
         "free_slowpath=1 alloc_slowpath=1 alloc_slab=1", "freed: A", "free_slowpath=1 alloc_slowpath=1",
         geometry=DEBUG),
+    *(Row("debug_new_slab_locked", NESTS, no_slab, outer, "A: list_lock_busy",
+          "alloc_slowpath=2 alloc_slab=2 list_lock_busy=1 defer_deactivate=1 irq_work_runs=1", geometry=DEBUG)
+      for outer in (PLAN, "kmalloc")),
     # --- pages: by the same trylocks ----
     Row("pcp_locked", ANY, no_slab, PLAN, "A: A", "alloc_slowpath=2 alloc_slab=2 free_slab=1 pcp_busy=1"),
     Row("pcp_locked", ANY, no_slab, "alloc_pages", "zone 0: A", "alloc_slowpath=1 alloc_slab=1 pcp_busy=1"),
