@@ -220,7 +220,7 @@ REACH = {
     "before_install": Reach(full_slab, "kmalloc"),
     "list_lock_held": Reach(node_partial, "kmalloc"),
     "list_lock_and_cpu_slab": Reach(node_partials, "kmalloc"),
-    "entropy_locked": Reach(no_slab, "kmalloc", {"freelist_random": True}),
+    "random_locked": Reach(no_slab, "kmalloc", {"freelist_random": True}),
     "mems_allowed_writing": Reach(cpu_slab, "set_mems_allowed"),
     "slab_free_cmpxchg": Reach(cpu_slab, "kfree elsewhere"),
     "debug_list_lock_held": Reach(debug_partial, "kfree elsewhere", {"slab_debug": 0x1}),

@@ -40,7 +40,7 @@ def check_locks(view: View, blocks: Blocks, findings: Findings) -> None:
         findings,
     )
     _check_words(
-        view.cpus["entropy"]["lock"], "entropy", lambda cpu: f"random numbers of CPU {cpu}", findings
+        view.cpus["entropy"]["lock"], "batched_entropy", lambda cpu: f"random numbers of CPU {cpu}", findings
     )
     _check_words(
         view.cache_nodes["list_lock"],
@@ -58,7 +58,7 @@ def check_locks(view: View, blocks: Blocks, findings: Findings) -> None:
         _report_lock(int(header[name]["word"]), name, "arena", findings)
     for part, name in (("stock", "memcg_stock"), ("obj", "obj_stock")):
         _check_words(view.memcg_cpus[part]["lock"], name, lambda cpu: f"stocks of CPU {cpu}", findings)
-    for name in ("pool_lock", "random_lock"):
+    for name in ("pool_lock",):
         _check_words(view.memcg_cpus[name], name, lambda cpu: f"CPU {cpu}", findings)
     slabs = blocks.pfn[blocks.of("PG_slab")]
     words = view.pages["refcount"][slabs]

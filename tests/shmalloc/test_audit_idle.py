@@ -21,7 +21,7 @@ LOCKS: dict[str, tuple[Callable[[Sample], Any], str, str]] = {
     "entropy": (
         lambda sample: sample.region("cpus")["entropy"][1:2]["lock"][0],
         "random numbers of CPU 1",
-        "entropy",
+        "batched_entropy",
     ),
     "list_lock": (
         lambda sample: sample.region("cache_nodes")[0, 1]["list_lock"],

@@ -130,7 +130,7 @@ ROWS = (
         "alloc_slowpath=2 alloc_from_partial=1 cpu_partial_node=2 cpu_partial_alloc=1 cpuslab_flush=1"
         " deactivate_full=1"),
     # --- the nodes of a task, its random numbers: neither is asked for by who may not wait ----
-    Row("entropy_locked", NESTS, no_slab, "kmalloc", "A: A",
+    Row("random_locked", NESTS, no_slab, "kmalloc", "A: A",
         f"alloc_slowpath=2 alloc_slab=2 {FLUSHED}", geometry={"freelist_random": True}),
     Row("mems_allowed_writing", ANY, full_slab, "set_mems_allowed", "freed: A",
         "alloc_slowpath=1 alloc_slab=1 deactivate_bypass=1", geometry={"nr_nodes": 2}),
