@@ -90,6 +90,9 @@ def test_types_are_not_converted() -> None:
         ({"cpus": 4, "ops": 3}, "ops"),
         ({"sample": 60}, "sample"),
         ({"arena": {"slab_debug": "FX"}}, "arena.slab_debug"),
+        ({"arena": {"slab_debug": "F-,kmalloc-64"}}, "arena.slab_debug"),
+        ({"arena": {"slab_debug": 15}}, "arena.slab_debug"),
+        ({"arena": {"slab_errors": "ignore"}}, "arena.slab_errors"),
         ({"interrupts": {"nmi": {"source": "timer"}}}, "interrupts.nmi.rate_hz"),
         ({"interrupts": {"irq": {"source": "ops"}}}, "workload.irq_every"),
         (
@@ -144,6 +147,11 @@ def test_the_geometry_is_the_configs() -> None:
     made = geometry(config, nr_slots=101)
     assert (made.nr_cpus, made.seed, made.oracle, made.nr_slots) == (6, 23, False, 101)
     assert (made.slab_debug, made.freelist_random) == ("FZ", True)
+
+
+@pytest.mark.parametrize("value", [True, False, "", "FZPU", "FZ,kmalloc-64,task*;U,mine"])
+def test_slab_debug_reaches_the_geometry_as_it_is(value: str | bool) -> None:
+    assert geometry(valid({"arena": {"slab_debug": value}}), nr_slots=0).slab_debug == value
 
 
 def test_ops_are_shared_out_to_the_last() -> None:
