@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from shmalloc import designs, views
@@ -177,6 +178,60 @@ class Allocating:
     def drain_pages(self) -> None:
         """Give this CPU's page lists back to the buddy; the zones' deferred lists wait for the next free."""
         self._calls.run(self._lib.shm_drain_pages)
+
+    def drain_all_pages(self) -> None:
+        """Give the page lists of all CPUs back to the buddy, as direct reclaim does when it must."""
+        self._calls.run(self._lib.shm_drain_all_pages)
+
+    def vmstat_tick(self) -> None:
+        """Do the periodic work of this CPU once: page lists shrink, idle ones of other nodes are emptied.
+
+        Mirrors: mm/vmstat.c refresh_cpu_vm_stats.
+        """
+        self._calls.run(self._lib.shm_vmstat_tick)
+
+    def page_cache_add(self, pages: int, gfp: int | str = "GFP_HIGHUSER_MOVABLE", node: int = -1) -> int:
+        """Read pages into the page cache: clean, on the node's LRU list, given back by reclaim.
+
+        Args:
+            pages: how many.
+            gfp: flags or their names, of the pages.
+            node: NUMA node, or -1 for any.
+
+        Returns:
+            How many there were; fewer if memory ran out.
+        """
+        return self._calls.run(self._lib.shm_page_cache_add, pages, gfp_flags(gfp), self._calls.node(node))
+
+    def page_cache_drop(self) -> int:
+        """Give the whole page cache back, of all nodes.
+
+        Returns:
+            Pages.
+        """
+        return self._calls.run(self._lib.shm_page_cache_drop)
+
+    @contextmanager
+    def memalloc(self) -> Iterator[None]:
+        """Be a task that frees memory (PF_MEMALLOC): within it all reserves may be used."""
+        self._calls.run(self._lib.shm_set_memalloc, 1)
+        try:
+            yield
+        finally:
+            self._calls.run(self._lib.shm_set_memalloc, 0)
+
+    # --- faults -------------------------------------------------------------------------------
+
+    def fail_nth(self, nth: int) -> None:
+        """Have the nth request from here on fail, of those of this CPU's task that faults may meet; 0 = none.
+
+        It takes precedence over all attributes; see `Arena.failslab`.
+        """
+        self._calls.run(self._lib.shm_fail_nth, nth)
+
+    def make_it_fail(self, on: bool) -> None:
+        """Mark this CPU's task for faults with a task filter."""
+        self._calls.run(self._lib.shm_make_it_fail, int(on))
 
     # --- caches -------------------------------------------------------------------------------
 

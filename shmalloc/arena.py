@@ -20,6 +20,7 @@ from shmalloc._binding import core as load_core
 from shmalloc.calls import Bindings
 from shmalloc.checks import checked_geometry, header_error, no_room, refuse_without_room
 from shmalloc.errors import GeometryError, ShmallocError, Unsupported
+from shmalloc.faults import FaultAttr, set_fault
 from shmalloc.geometry import Geometry
 from shmalloc.mapping import Mapping, fresh_name, full_name
 from shmalloc.segments import SegmentInfo, list_segments, remove
@@ -331,7 +332,7 @@ class Arena:
         where = header.regions[getattr(self.core.lib, f"REGION_{region.upper()}")]
         stride = ffi.sizeof(struct)
         if region in _PER_CPU:
-            stride = where.bytes // header.geometry.nr_cpus
+            stride = where.bytes // (header.geometry.nr_cpus + header.geometry.nr_nodes)
         if not 0 <= index < where.bytes // stride:
             raise ShmallocError(f"{self.name}: {region} has no item {index}")
         return self.pointer(struct, where.offset + index * stride)
@@ -359,6 +360,23 @@ class Arena:
     def slab_errors(self) -> SlabErrors:
         """What the checks of debug caches have found, and whether it stops the arena."""
         return SlabErrors(self)
+
+    def failslab(self, attr: FaultAttr | str | None) -> None:
+        """Say when slab requests are made to fail; None = never.
+
+        Mirrors: mm/failslab.c.  Nolock requests are never asked.
+
+        Args:
+            attr: what decides, or ``"<interval>,<probability>,<space>,<times>"`` as at boot.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        set_fault(self, "slab", attr)
+
+    def fail_page_alloc(self, attr: FaultAttr | str | None) -> None:
+        """Say when page requests are made to fail, as `failslab` does for objects."""
+        set_fault(self, "pages", attr)
 
     def violations(self) -> list[Violation]:
         """Read the verdicts that the core has recorded, oldest first."""

@@ -39,7 +39,9 @@ class _Shape:
 
 def _per_cpu(region: str) -> Callable[[Any], int]:
     """Return what finds the stride of a region whose items begin on a cache line of their own."""
-    return lambda h: int(h.regions[constants()[region]].bytes) // int(h.geometry.nr_cpus)
+    return lambda h: (
+        int(h.regions[constants()[region]].bytes) // int(h.geometry.nr_cpus + h.geometry.nr_nodes)
+    )
 
 
 _REGIONS = {

@@ -163,7 +163,8 @@ def _arena_info(core: Core, name: str, descriptor: int, size_bytes: int) -> Segm
 
 def _cpu_owners(core: Core, header: Any, view: memoryview[int]) -> tuple[CpuOwner, ...]:
     region = header.regions[core.lib.REGION_CPUS]
-    stride, size = region.bytes // header.geometry.nr_cpus, core.ffi.sizeof("struct shm_cpu")
+    slots = header.geometry.nr_cpus + header.geometry.nr_nodes
+    stride, size = region.bytes // slots, core.ffi.sizeof("struct shm_cpu")
     owners = []
     for number in range(header.geometry.nr_cpus):
         start = region.offset + number * stride

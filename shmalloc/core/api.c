@@ -151,6 +151,55 @@ __export int shm_drain_pages(void)
 	return GUARDED(int, REFUSED, drain_this_cpu());
 }
 
+static int drain_every_cpu(void)
+{
+	drain_all_pages();
+	return 0;
+}
+
+__export int shm_drain_all_pages(void)
+{
+	return GUARDED(int, REFUSED, drain_every_cpu());
+}
+
+static int tick(void)
+{
+	vmstat_tick();
+	return 0;
+}
+
+__export int shm_vmstat_tick(void)
+{
+	return GUARDED(int, REFUSED, tick());
+}
+
+__export int64_t shm_page_cache_add(uint32_t nr, uint32_t gfp, int node)
+{
+	return GUARDED(s64, REFUSED, page_cache_add(nr, gfp_for_context(gfp ? gfp : GFP_HIGHUSER_MOVABLE), node));
+}
+
+static s64 drop_caches(void)
+{
+	s64 dropped = 0;
+
+	for (u32 node = 0; node < shm.nr_nodes; node++)
+		dropped += (s64)page_cache_drop(node);
+	return dropped;
+}
+
+__export int64_t shm_page_cache_drop(void)
+{
+	return GUARDED(s64, REFUSED, drop_caches());
+}
+
+__export int shm_set_memalloc(int on)
+{
+	if (!thread_is_cpu())
+		return -EPERM;
+	this_cpu()->task_flags = (this_cpu()->task_flags & ~PF_MEMALLOC) | (on ? PF_MEMALLOC : 0);
+	return 0;
+}
+
 __export uint64_t shm_kmalloc(uint64_t size, uint32_t gfp)
 {
 	return GUARDED(u64, 0, design_alloc(DESIGN_kmalloc, size, gfp, NO_NODE));

@@ -58,6 +58,25 @@ uint64_t shm_alloc_pages_nolock(uint32_t gfp, int node, unsigned int order);
 int shm_free_pages(uint64_t off, unsigned int order);
 int shm_free_pages_nolock(uint64_t off, unsigned int order);
 int shm_drain_pages(void);             /* all pagesets of the bound CPU; not the zones' deferred lists */
+int shm_drain_all_pages(void);         /* those of all CPUs */
+int shm_vmstat_tick(void);             /* periodic work of the bound CPU: pagesets decay, idle remote ones are drained */
+/* page cache: clean pages that reclaim gives back.  gfp 0 = GFP_HIGHUSER_MOVABLE; result: pages */
+int64_t shm_page_cache_add(uint32_t nr, uint32_t gfp, int node);
+int64_t shm_page_cache_drop(void);     /* all of it, of all nodes */
+int shm_set_memalloc(int on);          /* PF_MEMALLOC: this task frees memory and may use all reserves */
+
+/* --- kswapd: in a slot beyond the possible CPUs -------------------------------------------------- */
+int shm_kswapd_start(unsigned int node); /* become it, asleep; -EBUSY: somebody is */
+int shm_kswapd_run(unsigned int node, double seconds); /* 0 told to end, -ETIMEDOUT call again, -ECANCELED stop */
+int64_t shm_kswapd_step(unsigned int node); /* tests: on this thread until it would sleep; pages given back */
+int shm_kswapd_stop(unsigned int node);  /* any process: it ends after its pass */
+int shm_kswapd_end(unsigned int node);   /* who started it: it is gone */
+
+/* --- fault injection ------------------------------------------------------------------------------ */
+int shm_fault_set(enum shm_fault kind, const struct fault_attr *attr); /* -EINVAL: out of range */
+int shm_fault_mark_cache(unsigned int cache, int on); /* for cache-filter */
+int shm_fail_nth(unsigned int nth);      /* of this CPU: the nth call that may fail does; 0 = off */
+int shm_make_it_fail(int on);            /* of this CPU: for task-filter */
 
 /* --- slab [guarded] ----------------------------------------------------------------------------- */
 uint64_t shm_kmalloc(uint64_t size, uint32_t gfp);

@@ -31,7 +31,7 @@ static u64 blocks_of(u64 pages, u32 pageblock_order)
 static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *out)
 {
 	const u64 bytes[NR_REGIONS] = {
-		[REGION_CPUS] = g->nr_cpus * sizeof(struct shm_cpu),
+		[REGION_CPUS] = (g->nr_cpus + g->nr_nodes) * sizeof(struct shm_cpu),
 		[REGION_NODES] = g->nr_nodes * sizeof(struct node),
 		[REGION_ZONES] = SHM_MAX_ZONES * sizeof(struct zone),
 		[REGION_PAGESETS] = (u64)g->nr_nodes * NR_ZONE_TYPES * g->nr_cpus * sizeof(struct per_cpu_pages),
@@ -48,7 +48,7 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_MEMCG_CPUS] = g->max_memcgs ? g->nr_cpus * sizeof(struct memcg_cpu) : 0,
 		[REGION_PAGEBLOCKS] = blocks_of(pages, g->pageblock_order) * sizeof(struct pageblock),
 		[REGION_PAGES] = pages * sizeof(struct page),
-		[REGION_TELEMETRY] = g->nr_cpus * round_up(sizeof(struct shm_telemetry), 64),
+		[REGION_TELEMETRY] = (g->nr_cpus + g->nr_nodes) * round_up(sizeof(struct shm_telemetry), 64),
 		[REGION_SLOTS] = (u64)g->nr_slots * 8,
 		[REGION_ORACLE_OWNED] = g->flags & SHM_GEO_ORACLE ? pages * 64 : 0,
 		[REGION_ORACLE_START] = g->flags & SHM_GEO_ORACLE ? pages * 64 : 0,
@@ -118,7 +118,7 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       g->size_bytes % SHM_PAGE_SIZE == 0 && g->size_bytes < 1ull << 46 &&
 	       g->pool_size <= SHM_MAX_POOL_SIZE && g->pool_entries <= SHM_MAX_POOL_ENTRIES &&
 	       g->max_maps <= SHM_MAX_MAPS &&
-	       g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
+	       !(g->flags & SHM_GEO_UP && g->nr_cpus > 1) && g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
 	       g->max_memcgs <= SHM_MAX_MEMCGS && !(g->slab_debug & ~SLAB_DEBUG_FLAGS) &&
 	       !g->slab_debug_text[SHM_SLAB_DEBUG_TEXT - 1] && nodes_ok(g);
 }
@@ -197,7 +197,7 @@ static void init_cpu(u32 id, const struct shm_geometry *g)
 	struct shm_cpu *cpu = &shm.cpus[id];
 
 	cpu->id = id;
-	cpu->node = g->cpu_node[id];
+	cpu->node = id < g->nr_cpus ? g->cpu_node[id] : id - g->nr_cpus; /* behind the CPUs: kswapds */
 	cpu->core = 0xffffffff;
 	cpu->random = (g->seed + id + 1) * 0x9e3779b97f4a7c15ull | 1;
 	cpu->defer_work.func = IRQ_WORK_FUNC_free_deferred;
@@ -237,9 +237,9 @@ static void init_header(struct shm_header *h, const struct shm_geometry *g)
 	h->ipi_lock.class = LOCK_USER;
 	for (u32 domain = 0; domain < NR_RCU_DOMAINS; domain++)
 		h->rcu[domain].lock.class = LOCK_RCU;
+	h->obj_hash_lock.class = LOCK_OBJ_HASH;
 	h->lock_rules = 1;
 }
-
 
 static int format(void *base, const struct shm_geometry *g)
 {
@@ -255,7 +255,8 @@ static int format(void *base, const struct shm_geometry *g)
 		h->regions[i] = l.regions[i];
 	h->nr_pages = l.nr_pages;
 	map_regions(base);
-	for (u32 i = 0; i < g->nr_cpus; i++)
+	fault_inject_init();
+	for (u32 i = 0; i < nr_cpu_slots(); i++)
 		init_cpu(i, g);
 	setup_zones();
 	if (shm.nr_zones != zones_of(g)) /* one that was asked for did not get a pageblock */

@@ -8,7 +8,7 @@
  * Links are offsets from the start of the arena in bytes (0 = none) or page frame numbers, never
  * pointers: each process maps the arena wherever it likes.
  *
- * Order in the segment: header, CPU areas, nodes, zones, pagesets, caches and their per-node and
+ * Order in the segment: header, CPU areas (and each kswapd's), nodes, zones, pagesets, caches and their per-node and
  * per-CPU parts, pools, maps, memcgs and their per-CPU stocks, pageblocks, struct pages, telemetry, shared
  * slots, oracle bitmaps, page memory.
  */
@@ -46,6 +46,8 @@
 #define SHM_GEO_FREELIST_HARDENED 0x2u
 #define SHM_GEO_ORACLE 0x4u
 #define SHM_GEO_NO_CMPXCHG_DOUBLE 0x8u
+#define SHM_GEO_UP 0x10u             /* !SMP: one possible CPU, spinlocks are no-ops, trylocks succeed */
+#define SHM_GEO_DEBUG_OBJECTS 0x20u  /* freed pages are looked up in a hash of live objects, under a lock */
 
 /* arena states */
 #define SHM_STATE_FORMATTING 1
@@ -91,6 +93,7 @@ enum shm_checker { CHECKER_NONE, CHECKER_ORACLE, CHECKER_DEADLOCK, CHECKER_LOCK_
 
 /* lock classes, for the lock-rule checker and for messages */
 enum shm_lock_class { LOCK_NONE, LOCK_SLAB_MUTEX, LOCK_LIST, LOCK_CPU_SLAB, LOCK_SLAB_BIT, LOCK_PCP, LOCK_ZONE,
+	LOCK_LRU, LOCK_OBJ_HASH,
 	LOCK_RCU,
 	LOCK_FREELIST, LOCK_BUCKET,
 	LOCK_MEMCG_STOCK, LOCK_OBJ_STOCK, LOCK_OBJCG, LOCK_CHARGE, LOCK_KERNFS, LOCK_WQ_POOL, LOCK_RANDOM,
@@ -115,6 +118,7 @@ struct llist_head {
 };
 
 /* page flags; PG_buddy .. PG_deferred say where a block is and are set on its head only */
+#define PG_lru 0x1u         /* page cache: clean, on its node's LRU list, given back by reclaim; node's lru_lock */
 #define PG_partial 0x2u     /* slab is on its node's partial list; list_lock */
 #define PG_pfmemalloc 0x4u  /* came from the reserves */
 #define PG_slab 0x8u        /* head of a slab */
@@ -186,7 +190,8 @@ struct per_cpu_pages {
 	uint64_t pcp_alloc;      /* blocks served from the lists */
 	uint64_t fallback_claim;
 	uint64_t fallback_steal;
-	uint64_t pad[1];
+	uint32_t vmstat_seen;    /* pgalloc + pgfree at the last vmstat tick */
+	int32_t expire;          /* ticks until a remote zone's idle pageset is drained */
 };
 
 struct zone {
@@ -207,6 +212,8 @@ struct zone {
 	uint64_t nr_deferred_free;   /* events: blocks parked there */
 	uint64_t nr_deferred_drained;
 	uint64_t nr_kswapd_wakeups;
+	uint64_t nr_reserved_highatomic; /* pages in HIGHATOMIC pageblocks; lock */
+	uint64_t nr_lru;             /* pages on the node's LRU list (NR_ZONE_INACTIVE_FILE); the node's lru_lock */
 	struct free_area free_area[SHM_NR_ORDERS];
 };
 #define ZONE_BELOW_HIGH 0x1u
@@ -224,10 +231,30 @@ struct node {
 	uint32_t thisnode[NR_ZONE_TYPES];
 	uint64_t start_pfn;
 	uint64_t spanned_pages;
-	uint32_t kswapd_order;
-	uint32_t kswapd_wakeups;     /* events */
+	uint32_t kswapd_order;       /* largest order asked for since it last looked */
+	uint32_t kswapd_wakeups;     /* events: wakeup_kswapd called */
 	uint64_t nr_slab_pages;      /* pages in slabs, atomic */
+	uint32_t kswapd_state;       /* enum shm_kswapd_state; a futex */
+	uint32_t kswapd_highest_zone; /* + 1 of the highest zone asked for since it last looked, 0 = none */
+	uint32_t kswapd_failures;    /* passes in a row that got nothing; 16 = hopeless, left to direct reclaim */
+	uint32_t pad;
+	struct spinlock lru_lock;
+	struct list_head lru;        /* clean page-cache pages, the last used first; lru_lock */
+	uint64_t nr_lru;             /* lru_lock */
+	uint64_t kswapd_woken;       /* events from here on; atomic: it slept and was woken */
+	uint64_t pageoutrun;         /* passes of balance_pgdat */
+	uint64_t pgscan_kswapd;      /* pages looked at */
+	uint64_t pgsteal_kswapd;     /* pages given back */
+	uint64_t pgscan_direct;
+	uint64_t pgsteal_direct;
+	uint64_t allocstall;         /* direct reclaims entered, on the preferred node */
+	uint64_t drain_all;          /* pagesets of all CPUs drained by the slow path */
+	uint64_t oom;                /* requests failed where the kernel would kill somebody */
+	uint64_t page_cache_added;   /* pages */
 };
+
+/* none: the node has no kswapd, and nobody waits for one */
+enum shm_kswapd_state { KSWAPD_NONE, KSWAPD_ASLEEP, KSWAPD_AWAKE, KSWAPD_STOP };
 
 /* kmem_cache flags, kernel names */
 #define SLAB_CONSISTENCY_CHECKS 0x1u
@@ -247,6 +274,7 @@ struct node {
 #define SLAB_FAILSLAB 0x4000u         /* marked for failslab's cache filter */
 #define SLAB_CMPXCHG_DOUBLE 0x10000u  /* set by the core: freelist updates by cmpxchg16b */
 #define SLAB_OBJECT_POISON 0x20000u   /* set by the core: the content of free objects is poisoned */
+#define SLAB_MAY_FAIL 0x40000u        /* set by the core while failslab is armed */
 #define SLAB_DEBUG_FLAGS 0x1fu
 
 /* what the debug checks write and expect, kernel values */
@@ -752,9 +780,15 @@ struct shm_cpu {
 	uint32_t work_waiter;        /* k28: the one place for a CPU, + 1, that sleeps until defer_work is done */
 	uint32_t woken;              /* k28: by another CPU */
 	uint32_t handlers;           /* it takes interrupts: its signal handlers are installed */
+	uint32_t task_flags;         /* PF_*: of the task */
+	uint32_t fail_nth;           /* the n-th call from here on that may be made to fail does; 0 = off */
 	uint32_t pad0;
-	uint64_t pad1[4];            /* to whole cache lines: arena.c checks */
+	uint64_t pad1[3];            /* to whole cache lines: arena.c checks */
 };
+
+/* what a CPU's task is; kernel names */
+#define PF_MEMALLOC 0x800u       /* it frees memory: may use all reserves */
+#define PF_MAKE_IT_FAIL 0x1u     /* task-filter lets faults be injected into it (make-it-fail) */
 #define IRQ_PENDING_PROGRAM 1u
 #define IRQ_PENDING_WORK 2u
 #define IRQ_PENDING_IPI 4u
@@ -808,6 +842,9 @@ struct shm_telemetry {
 	uint64_t node_requests;      /* arenas of several nodes: allocations for which a node was named */
 	uint64_t node_elsewhere;     /* ... and that got memory of another one */
 	uint64_t node_allocs[SHM_MAX_NODES]; /* arenas of several nodes: allocations by the node of their memory */
+	uint64_t failslab;           /* slab requests that were made to fail */
+	uint64_t fail_page_alloc;    /* page requests that were made to fail */
+	uint64_t fault_dumps;        /* ... that the kernel would have reported: without __GFP_NOWARN */
 	uint64_t pad;
 	uint32_t latency[NR_CTX][HIST_BUCKETS];
 };
@@ -872,6 +909,23 @@ struct shm_geometry {
 	uint8_t cpu_node[SHM_MAX_CPUS];
 };
 
+enum shm_fault { FAULT_SLAB, FAULT_PAGES, NR_FAULTS };
+
+/* When a request is made to fail; kernel names (debugfs).  Written before the run, counts by anyone. */
+struct fault_attr {
+	uint32_t probability;        /* percent */
+	uint32_t interval;           /* only every n-th call that comes so far */
+	int32_t times;               /* failures left, -1 = no limit; atomic */
+	int32_t space;               /* bytes (slab) or pages that pass first; atomic */
+	uint32_t task_filter;        /* only tasks marked make-it-fail */
+	uint32_t ignore_gfp_wait;    /* leave requests that may block alone */
+	uint32_t ignore_gfp_highmem; /* pages: and those for highmem */
+	uint32_t min_order;          /* pages */
+	uint32_t cache_filter;       /* slab: only caches marked SLAB_FAILSLAB */
+	uint32_t armed;              /* some call may fail */
+	uint64_t count;              /* calls that got as far as the interval; atomic */
+};
+
 struct shm_header {
 	uint64_t magic;
 	uint64_t abi_hash;
@@ -904,6 +958,9 @@ struct shm_header {
 	struct work_struct kernfs_work;          /* notifies */
 	uint32_t memcg_kmem_online;              /* a memcg was created */
 	uint32_t pad_memcg;
+	struct spinlock obj_hash_lock;           /* of debug objects */
+	struct fault_attr failslab;
+	struct fault_attr fail_page_alloc;
 	uint32_t nr_violations;      /* atomic */
 	uint32_t lock_rules;         /* checked flavour: report rule violations */
 	uint32_t kmalloc_caches[NR_KMALLOC_TYPES][NR_KMALLOC_CACHES]; /* cache index */

@@ -5,7 +5,7 @@
  * Answers to: mm/page_alloc.c (__rmqueue, expand, __free_one_page, try_to_claim_block,
  * __zone_watermark_ok).
  * Kept: insertion at head or tail, the order in which fallbacks are tried, claim before steal.
- * Left out: CMA, ISOLATE and the HIGHATOMIC reserve.
+ * Left out: CMA, ISOLATE.  The HIGHATOMIC reserve is in highatomic.c.
  * Context: any, with zone->lock held and irqs off, except zone_watermark_ok, which takes no lock.
  */
 #include "list.h"
@@ -22,6 +22,14 @@ __helper bool zone_spans(const struct zone *zone, u64 pfn, u32 order)
 	return pfn >= zone->start_pfn && pfn + (1ull << order) <= zone->start_pfn + zone->spanned_pages;
 }
 
+/* zone->lock held */
+__slowtext static void account_freepages(struct zone *zone, s64 pages, u32 migratetype)
+{
+	WRITE_ONCE(zone->free_pages, zone->free_pages + (u64)pages);
+	if (migratetype == MIGRATE_HIGHATOMIC)
+		WRITE_ONCE(zone->free_highatomic, zone->free_highatomic + (u64)pages);
+}
+
 __slowtext static void add_to_free_list(struct zone *zone, struct page *page, u32 order, u32 migratetype, bool tail)
 {
 	struct free_area *area = &zone->free_area[order];
@@ -33,15 +41,15 @@ __slowtext static void add_to_free_list(struct zone *zone, struct page *page, u3
 	else
 		list_add(&page->lru, &area->free_list[migratetype]);
 	area->nr_free++;
-	WRITE_ONCE(zone->free_pages, zone->free_pages + (1ull << order));
+	account_freepages(zone, 1ll << order, migratetype);
 }
 
-static void del_from_free_list(struct zone *zone, struct page *page, u32 order)
+__slowtext static void del_from_free_list(struct zone *zone, struct page *page, u32 order)
 {
 	list_del(&page->lru);
 	page->flags = 0;
 	zone->free_area[order].nr_free--;
-	WRITE_ONCE(zone->free_pages, zone->free_pages - (1ull << order));
+	account_freepages(zone, -(1ll << order), pageblock_migratetype(page));
 }
 
 /* Give back the upper halves until the block has the wanted order. */
@@ -53,7 +61,7 @@ static void expand(struct zone *zone, struct page *page, u32 low, u32 high, u32 
 	}
 }
 
-__slowpath static struct page *__rmqueue_smallest(struct zone *zone, u32 order, u32 migratetype)
+__slowpath struct page *__rmqueue_smallest(struct zone *zone, u32 order, u32 migratetype)
 {
 	for (u32 current = order; current < SHM_NR_ORDERS; current++) {
 		struct list_head *list = &zone->free_area[current].free_list[migratetype];
@@ -80,11 +88,13 @@ __slowtext static struct page *find_buddy(const struct zone *zone, u64 pfn, u32 
 	return buddy;
 }
 
-/* From a pageblock upwards two types may meet; those that fall back on each other merge. */
+/* From a pageblock upwards two types may meet; equal ones and those that fall back on each other merge. */
 static bool types_mergeable(const struct page *buddy, u32 order, u32 migratetype)
 {
-	return order < shm.pageblock_order ||
-	       (migratetype < MIGRATE_PCPTYPES && pageblock_migratetype(buddy) < MIGRATE_PCPTYPES);
+	u32 other = pageblock_migratetype(buddy);
+
+	return order < shm.pageblock_order || migratetype == other ||
+	       (migratetype < MIGRATE_PCPTYPES && other < MIGRATE_PCPTYPES);
 }
 
 static bool buddy_merge_likely(const struct zone *zone, u64 pfn, u32 order)
@@ -121,6 +131,15 @@ __slowpath void __free_one_page(struct zone *zone, struct page *page, u32 order,
 			 fpi & FPI_TO_TAIL || buddy_merge_likely(zone, pfn, order));
 }
 
+/* A block that spans pageblocks goes back one by one, each to the lists of its own type. */
+__slowpath void split_large_buddy(struct zone *zone, struct page *page, u32 order, u32 fpi)
+{
+	u32 step = min_of(order, shm.pageblock_order);
+
+	for (u64 at = 0; at < 1ull << order; at += 1ull << step)
+		__free_one_page(zone, page + at, step, pageblock_migratetype(page + at), fpi);
+}
+
 /* Reserve against fragmentation: raise the watermarks until kswapd has made room. */
 static void boost_watermark(struct zone *zone, u32 alloc_flags)
 {
@@ -136,7 +155,7 @@ static void boost_watermark(struct zone *zone, u32 alloc_flags)
 }
 
 /* Move the free parts of a pageblock to another type's lists; returns free pages moved. */
-static u64 move_block(struct zone *zone, u64 block_pfn, u32 migratetype)
+__slowtext static u64 move_block(struct zone *zone, u64 block_pfn, u32 migratetype)
 {
 	u64 end = block_pfn + (1ull << shm.pageblock_order), moved = 0;
 
@@ -168,7 +187,7 @@ static void count_block(u64 block_pfn, u32 migratetype, u32 block_type, u64 *fre
 		if (page->flags & PG_buddy) {
 			nr = 1ull << page->order;
 			*free += nr;
-		} else if (page->flags & PG_allocated && page->migratetype == MIGRATE_MOVABLE) {
+		} else if (page->flags & (PG_allocated | PG_lru) && page->migratetype == MIGRATE_MOVABLE) {
 			nr = 1ull << page->order;
 			movable += nr;
 		}
@@ -204,6 +223,33 @@ static struct page *try_to_claim_block(struct zone *zone, struct page *page, u32
 	return __rmqueue_smallest(zone, order, migratetype);
 }
 
+/*
+ * Give the pageblock around a page another type, with what is free in it; or all pageblocks of a
+ * block that is larger, free or not.
+ */
+__slowpath void move_block_type(struct zone *zone, struct page *page, u32 order, u32 migratetype)
+{
+	u32 from = pageblock_migratetype(page);
+	u64 block_pfn = page_to_pfn(page) & ~((1ull << shm.pageblock_order) - 1), moved = 0;
+
+	if (order > shm.pageblock_order) {
+		if (page->flags & PG_buddy) {
+			list_del(&page->lru);
+			list_add_tail(&page->lru, &zone->free_area[order].free_list[migratetype]);
+			moved = 1ull << order;
+		}
+		set_block_types(page, order, migratetype);
+	} else {
+		moved = move_block(zone, block_pfn, migratetype);
+		set_block_types(&shm.pages[block_pfn], shm.pageblock_order, migratetype);
+	}
+	/* what is free stays free: only who may have it changes */
+	if (from == MIGRATE_HIGHATOMIC)
+		WRITE_ONCE(zone->free_highatomic, zone->free_highatomic - moved);
+	if (migratetype == MIGRATE_HIGHATOMIC)
+		WRITE_ONCE(zone->free_highatomic, zone->free_highatomic + moved);
+}
+
 static bool should_try_claim_block(u32 order, u32 migratetype)
 {
 	return order >= shm.pageblock_order / 2 || migratetype != MIGRATE_MOVABLE;
@@ -225,7 +271,8 @@ static struct page *first_fallback(struct zone *zone, u32 order, u32 migratetype
 /* Largest blocks first, so that the mixing stays in few pageblocks. */
 __slowpath static struct page *__rmqueue_claim(struct zone *zone, u32 order, u32 migratetype, u32 alloc_flags)
 {
-	s32 lowest = (s32)(alloc_flags & ALLOC_NOFRAGMENT ? shm.pageblock_order : order);
+	/* an order above a pageblock's stays its own bound, or too small a block would be taken */
+	s32 lowest = (s32)(alloc_flags & ALLOC_NOFRAGMENT ? max_of(order, shm.pageblock_order) : order);
 	u32 from;
 
 	for (s32 current = SHM_MAX_PAGE_ORDER; current >= lowest; current--) {
@@ -290,25 +337,44 @@ __slowpath struct page *__rmqueue(struct zone *zone, u32 order, u32 migratetype,
 	}
 }
 
+/* How far down a request may go: urgent ones a half, those that cannot wait either five eighths. */
 static u64 reserve_adjusted(u64 min, u32 alloc_flags)
 {
-	if (!(alloc_flags & ALLOC_MIN_RESERVE))
-		return min;
-	min -= min / 2;
-	return alloc_flags & ALLOC_NON_BLOCK ? min - min / 4 : min;
+	if (alloc_flags & ALLOC_MIN_RESERVE) {
+		min -= min / 2;
+		if (alloc_flags & ALLOC_NON_BLOCK)
+			min -= min / 4;
+	}
+	if (alloc_flags & ALLOC_OOM)
+		min -= min / 2;
+	return min;
+}
+
+__slowtext static bool has_free_block(const struct zone *zone, u32 order, u32 alloc_flags)
+{
+	u32 types = alloc_flags & (ALLOC_HIGHATOMIC | ALLOC_OOM) ? NR_MIGRATETYPES : MIGRATE_PCPTYPES;
+
+	for (u32 current = order; current < SHM_NR_ORDERS; current++)
+		for (u32 type = 0; type < types; type++)
+			if (!list_empty(&zone->free_area[current].free_list[type]))
+				return true;
+	return false;
+}
+
+/* `free_pages`: those there are, or those there would be after reclaim */
+__slowpath bool zone_watermark_ok_free(const struct zone *zone, u32 order, u64 mark, u32 highest_zone, u32 alloc_flags,
+				       u64 free_pages)
+{
+	s64 free = (s64)free_pages - ((1ll << order) - 1);
+
+	if (!(alloc_flags & ALLOC_RESERVES))
+		free -= (s64)READ_ONCE(zone->free_highatomic);
+	if (free <= (s64)(reserve_adjusted(mark, alloc_flags) + zone->lowmem_reserve[highest_zone]))
+		return false;
+	return !order || has_free_block(zone, order, alloc_flags);
 }
 
 __slowpath bool zone_watermark_ok(const struct zone *zone, u32 order, u64 mark, u32 highest_zone, u32 alloc_flags)
 {
-	s64 free = (s64)READ_ONCE(zone->free_pages) - ((1ll << order) - 1) - (s64)zone->free_highatomic;
-
-	if (free <= (s64)(reserve_adjusted(mark, alloc_flags) + zone->lowmem_reserve[highest_zone]))
-		return false;
-	if (!order)
-		return true;
-	for (u32 current = order; current < SHM_NR_ORDERS; current++)
-		for (u32 type = 0; type < MIGRATE_PCPTYPES; type++)
-			if (!list_empty(&zone->free_area[current].free_list[type]))
-				return true;
-	return false;
+	return zone_watermark_ok_free(zone, order, mark, highest_zone, alloc_flags, READ_ONCE(zone->free_pages));
 }

@@ -149,6 +149,12 @@ __helper struct page *virt_to_head_page(u64 off)
 	return unlikely(page->flags & PG_tail) ? &shm.pages[page->compound_head] : page;
 }
 
+/* CPUs and, behind them, one slot for each node's kswapd. */
+__helper u32 nr_cpu_slots(void)
+{
+	return shm.nr_cpus + shm.nr_nodes;
+}
+
 __helper u32 this_ctx(void)
 {
 	return this_cpu()->levels[this_cpu()->level].ctx;
@@ -263,6 +269,7 @@ bool thread_is_cpu(void);
 u64 thread_cpu_ticks(u32 pid, u32 tid);
 void page_alloc_init(void);
 int kmem_cache_init(void);
+void fault_inject_init(void);
 
 /* Run `call` with a place to unwind to; `failed` is the value if it had to. */
 #define GUARDED(type, failed, call) ({ \

@@ -95,13 +95,17 @@ static bool holds_pool_lock(u32 cpu)
 /* What a dead owner left locked would name its successor as the owner. */
 static bool holds_any_lock(u32 cpu)
 {
-	if (shm.cpus[cpu].entropy.lock.word || held_by(shm.hdr->slab_mutex.word, cpu) || held_by(shm.hdr->ipi_lock.word, cpu))
+	if (shm.cpus[cpu].entropy.lock.word || held_by(shm.hdr->slab_mutex.word, cpu) || held_by(shm.hdr->ipi_lock.word, cpu) ||
+	    held_by(shm.hdr->obj_hash_lock.word, cpu))
 		return true;
 	for (u32 i = 0; i < shm.nr_zones * shm.nr_cpus; i++)
 		if (held_by(shm.pagesets[i].lock.word, cpu))
 			return true;
 	for (u32 i = 0; i < shm.nr_zones; i++)
 		if (held_by(shm.zones[i].lock.word, cpu))
+			return true;
+	for (u32 i = 0; i < shm.nr_nodes; i++)
+		if (held_by(shm.nodes[i].lru_lock.word, cpu))
 			return true;
 	for (u32 i = 0; i < shm.hdr->nr_caches; i++)
 		if (holds_cache_lock(&shm.caches[i], cpu))
@@ -167,6 +171,7 @@ static void reset_slot(struct shm_cpu *cpu)
 	cpu->level = 0;
 	cpu->levels[0] = (struct shm_level){ CTX_TASK, REASON_NONE, 0, 0 };
 	cpu->waiting_for = 0;
+	cpu->task_flags = cpu->fail_nth = 0;
 	cpu->nr_held = 0;
 	cpu->mems_allowed_seq = 0;
 	cpu->mems_allowed = ~0u;

@@ -27,7 +27,7 @@ __slowtext static struct shm_cpu *owner_of(u32 word)
 {
 	u32 cpu = lock_owner_cpu(word);
 
-	return cpu < shm.nr_cpus ? &shm.cpus[cpu] : NULL;
+	return cpu < nr_cpu_slots() ? &shm.cpus[cpu] : NULL;
 }
 
 #define WAIT_LEVEL_SHIFT 56

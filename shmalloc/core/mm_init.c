@@ -51,6 +51,8 @@ void setup_zones(void)
 
 		node->id = n;
 		node->start_pfn = pfn;
+		node->lru_lock = (struct spinlock){ 0, LOCK_LRU };
+		list_init(&node->lru);
 		for (u32 type = 0; type < NR_ZONE_TYPES; type++) {
 			u64 pages = total * g->zone_permille[n][type] / 1000;
 

@@ -2,25 +2,18 @@
 /*
  * The page allocator: which zone, how far down the watermarks, and by which lock.
  *
- * Answers to: mm/page_alloc.c (get_page_from_freelist, rmqueue, __alloc_frozen_pages_slowpath,
- * alloc_frozen_pages_nolock, __free_frozen_pages, free_one_page).
- * Kept: the zonelist walk, the watermarks, the pcp-first order, the rules of the nolock entries:
- * trylocks only, one attempt, parking a page on the zone when even the zone lock is busy.
- * Left out: cpusets, dirty limits, NOFRAGMENT across nodes, compaction, reclaim and OOM: when the
- * slow path has been down to the min watermark there is nothing left to try.
+ * Answers to: mm/page_alloc.c (get_page_from_freelist, rmqueue, alloc_frozen_pages_nolock,
+ * __free_frozen_pages, free_one_page).  What follows a first failure is in page_alloc_slow.c.
+ * Kept: the zonelist walk with its second passes, the watermarks, the pcp-first order, the rules of
+ * the nolock entries: trylocks only, one attempt, parking a page on the zone when even the zone lock
+ * is busy.
+ * Left out: cpusets, dirty limits, node reclaim, unaccepted memory.
  * Context: the *_nolock functions any; the others task, softirq and irq.
  */
+#include "fault_inject.h"
 #include "list.h"
 #include "memcontrol.h"
 #include "page_alloc.h"
-
-struct alloc_context {
-	u32 node;             /* preferred */
-	u32 highest_zone;     /* enum shm_zone_type */
-	u32 migratetype;
-	bool thisnode;
-	const struct zone *preferred;
-};
 
 static u32 gfp_zone(gfp_t gfp)
 {
@@ -71,20 +64,6 @@ static void zone_statistics(const struct zone *preferred, const struct zone *zon
 	this_cpu_inc64(zone->node == this_cpu()->node ? &events->numa_local : &events->numa_other);
 }
 
-/*
- * There is no kswapd yet that would make room: the boost, which only it takes back, is dropped.
- */
-static void wakeup_kswapd(struct zone *zone, u32 order)
-{
-	struct node *node = &shm.nodes[zone->node];
-
-	WRITE_ONCE(zone->wmark_boost, 0);
-	atomic_add(&zone->nr_kswapd_wakeups, 1);
-	atomic_add(&node->kswapd_wakeups, 1);
-	if (READ_ONCE(node->kswapd_order) < order)
-		WRITE_ONCE(node->kswapd_order, order);
-}
-
 __slowpath static struct page *rmqueue_buddy(struct zone *zone, u32 order, u32 migratetype, u32 alloc_flags)
 {
 	enum rmqueue_mode mode = RMQUEUE_NORMAL;
@@ -99,7 +78,11 @@ __slowpath static struct page *rmqueue_buddy(struct zone *zone, u32 order, u32 m
 		return NULL;
 	}
 	probe(zone_locked);
-	page = __rmqueue(zone, order, migratetype, alloc_flags, &mode);
+	page = alloc_flags & ALLOC_HIGHATOMIC ? __rmqueue_smallest(zone, order, MIGRATE_HIGHATOMIC) : NULL;
+	if (!page)
+		page = __rmqueue(zone, order, migratetype, alloc_flags, &mode);
+	if (!page && alloc_flags & (ALLOC_OOM | ALLOC_NON_BLOCK))
+		page = __rmqueue_smallest(zone, order, MIGRATE_HIGHATOMIC);
 	spin_unlock_irqrestore(&zone->lock, flags);
 	return page;
 }
@@ -124,14 +107,14 @@ __slowpath static struct page *rmqueue(const struct alloc_context *ac, struct zo
 	zone_statistics(ac->preferred, zone);
 	if (alloc_flags & ALLOC_KSWAPD && unlikely(zone->flags & ZONE_BOOSTED_WATERMARK)) {
 		atomic_and(&zone->flags, ~ZONE_BOOSTED_WATERMARK);
-		wakeup_kswapd(zone, 0);
+		wakeup_kswapd(zone, 0, zone->type);
 	}
 	return page;
 }
 
-static void prep_new_page(struct page *page, u32 order, gfp_t gfp, u32 migratetype)
+static void prep_new_page(struct page *page, u32 order, gfp_t gfp, u32 alloc_flags, u32 migratetype)
 {
-	page->flags = PG_allocated;
+	page->flags = PG_allocated | (alloc_flags & ALLOC_NO_WATERMARKS ? PG_pfmemalloc : 0);
 	page->refcount = 0;
 	page->order = order;
 	page->migratetype = migratetype;
@@ -164,12 +147,42 @@ static bool zone_usable(struct zone *zone, const struct alloc_context *ac, u32 o
 				 ac->highest_zone, alloc_flags);
 }
 
-__slowpath static struct page *get_page_from_freelist(gfp_t gfp, u32 order, u32 alloc_flags,
-						      struct alloc_context *ac)
+/* What one walk along the zonelist has come by. */
+struct walk {
+	bool skip_awake;      /* pass over nodes whose kswapd is awake */
+	bool skipped;         /* ... and there were some */
+	bool left_node;       /* NOFRAGMENT: the walk would leave the preferred node */
+};
+
+/* With several nodes: rather another node's memory than a node on which kswapd is already busy. */
+static bool kswapd_awake(const struct zone *zone)
 {
-	const struct node *node = &shm.nodes[ac->node];
-	u32 nr = ac->thisnode ? node->nr_thisnode : node->nr_zonelist;
-	const u32 *list = ac->thisnode ? node->thisnode : node->zonelist;
+	return READ_ONCE(shm.nodes[zone->node].kswapd_state) == KSWAPD_AWAKE;
+}
+
+static struct page *take_from_zone(gfp_t gfp, u32 order, u32 alloc_flags, const struct alloc_context *ac,
+				   struct zone *zone)
+{
+	struct page *page;
+
+	if (!zone_usable(zone, ac, order, alloc_flags)) {
+		reason_shortage(REASON_BELOW_WATERMARK);
+		return NULL;
+	}
+	page = rmqueue(ac, zone, order, alloc_flags);
+	if (!page)
+		return NULL;
+	prep_new_page(page, order, gfp, alloc_flags, ac->migratetype);
+	if (unlikely(alloc_flags & ALLOC_HIGHATOMIC))
+		reserve_highatomic_pageblock(zone, page, order);
+	return page;
+}
+
+__slowpath static struct page *walk_zonelist(gfp_t gfp, u32 order, u32 alloc_flags, struct alloc_context *ac,
+					     struct walk *walk)
+{
+	u32 nr;
+	const u32 *list = zonelist_of(ac, &nr);
 
 	ac->preferred = NULL;
 	for (u32 i = 0; i < nr; i++) {
@@ -180,15 +193,38 @@ __slowpath static struct page *get_page_from_freelist(gfp_t gfp, u32 order, u32 
 			continue;
 		if (!ac->preferred)
 			ac->preferred = zone;
-		if (!zone_usable(zone, ac, order, alloc_flags)) {
-			reason_shortage(REASON_BELOW_WATERMARK);
+		if (alloc_flags & ALLOC_NOFRAGMENT && zone->node != ac->preferred->node) {
+			walk->left_node = true; /* rather mixed pageblocks than memory of another node */
+			return NULL;
+		}
+		if (walk->skip_awake && kswapd_awake(zone)) {
+			walk->skipped = true;
 			continue;
 		}
-		page = rmqueue(ac, zone, order, alloc_flags);
-		if (!page)
-			continue;
-		prep_new_page(page, order, gfp, ac->migratetype);
-		return page;
+		page = take_from_zone(gfp, order, alloc_flags, ac, zone);
+		if (page)
+			return page;
+	}
+	return NULL;
+}
+
+__slowpath struct page *get_page_from_freelist(gfp_t gfp, u32 order, u32 alloc_flags, struct alloc_context *ac)
+{
+	struct walk walk = { .skip_awake = shm.nr_nodes > 1 };
+
+	for (;;) {
+		struct page *page = walk_zonelist(gfp, order, alloc_flags, ac, &walk);
+
+		if (page)
+			return page;
+		if (walk.skipped && !walk.left_node) {
+			walk.skip_awake = walk.skipped = false;
+		} else if (alloc_flags & ALLOC_NOFRAGMENT) {
+			alloc_flags &= ~ALLOC_NOFRAGMENT;
+			walk.left_node = false;
+		} else {
+			break;
+		}
 	}
 	reason_shortage(REASON_BELOW_WATERMARK);
 	return NULL;
@@ -204,51 +240,45 @@ __slowtext static struct alloc_context prepare_alloc(gfp_t gfp, int node)
 	};
 }
 
-static u32 gfp_to_alloc_flags(gfp_t gfp, u32 order)
+/*
+ * Where there is a DMA32 zone to fall back to, pageblocks of the normal zone are at first not mixed:
+ * a kernel with CONFIG_ZONE_DMA32, and a node that has such memory.
+ */
+static u32 alloc_flags_nofragment(const struct alloc_context *ac)
 {
-	u32 flags = ALLOC_WMARK_MIN | (gfp & (__GFP_HIGH | __GFP_KSWAPD_RECLAIM));
+	u32 nr;
+	const u32 *list = zonelist_of(ac, &nr);
+	const struct zone *preferred = NULL;
 
-	if (!gfpflags_allow_blocking(gfp)) {
-		if (!(gfp & __GFP_NOMEMALLOC)) {
-			flags |= ALLOC_NON_BLOCK;
-			if (order && flags & ALLOC_MIN_RESERVE)
-				flags |= ALLOC_HIGHATOMIC;
-		}
+	for (u32 i = 0; i < nr; i++) {
+		const struct zone *zone = &shm.zones[list[i]];
+
+		if (zone->type > ac->highest_zone)
+			continue;
+		if (!preferred)
+			preferred = zone;
+		if (preferred->type != ZONE_NORMAL || zone->node != preferred->node)
+			return 0;
+		if (zone->type == ZONE_DMA32)
+			return ALLOC_NOFRAGMENT;
 	}
-	return flags;
-}
-
-/* The first attempt has failed at the low watermark. */
-__slowpath static struct page *alloc_pages_slowpath(gfp_t gfp, u32 order, struct alloc_context *ac)
-{
-	u32 flags = gfp_to_alloc_flags(gfp, order);
-	struct page *page;
-
-	if (flags & ALLOC_KSWAPD && ac->preferred)
-		wakeup_kswapd(&shm.zones[ac->preferred->index], order);
-	page = get_page_from_freelist(gfp, order, flags, ac);
-	if (page)
-		return page;
-	if (gfp & __GFP_MEMALLOC && !(gfp & __GFP_NOMEMALLOC)) {
-		page = get_page_from_freelist(gfp, order, ALLOC_NO_WATERMARKS, ac);
-		if (page)
-			page->flags |= PG_pfmemalloc;
-	}
-	if (!page && gfp & __GFP_NOFAIL)
-		page = get_page_from_freelist(gfp, order, flags | ALLOC_MIN_RESERVE, ac);
-	return page;
+	return 0;
 }
 
 __slowpath struct page *alloc_frozen_pages(gfp_t gfp, int node, u32 order)
 {
 	struct alloc_context ac = prepare_alloc(gfp, node);
 	struct page *page;
+	u32 alloc_flags;
 
 	if (order > SHM_MAX_PAGE_ORDER) {
 		reason_shortage(REASON_ORDER_LIMIT);
 		return NULL;
 	}
-	page = get_page_from_freelist(gfp, order, ALLOC_WMARK_LOW | (gfp & __GFP_KSWAPD_RECLAIM), &ac);
+	if (unlikely(shm.hdr->fail_page_alloc.armed) && should_fail_alloc_page(gfp, order))
+		return NULL;
+	alloc_flags = ALLOC_WMARK_LOW | (gfp & __GFP_KSWAPD_RECLAIM) | alloc_flags_nofragment(&ac);
+	page = get_page_from_freelist(gfp, order, alloc_flags, &ac);
 	if (!page)
 		page = alloc_pages_slowpath(gfp, order, &ac);
 	if (unlikely(gfp & __GFP_ACCOUNT) && page)
@@ -305,7 +335,7 @@ __slowpath static void drain_trylock_free_pages(struct zone *zone)
 		at = page->lru.next;
 		page->flags = 0;
 		zone->nr_deferred_drained++;
-		__free_one_page(zone, page, page->order, pageblock_migratetype(page), FPI_NONE);
+		split_large_buddy(zone, page, page->order, FPI_NONE);
 	}
 }
 
@@ -327,7 +357,7 @@ __slowpath static void free_one_page(struct zone *zone, struct page *page, u32 o
 		return;
 	}
 	probe(free_zone_locked);
-	__free_one_page(zone, page, order, pageblock_migratetype(page), fpi);
+	split_large_buddy(zone, page, order, fpi);
 	spin_unlock_irqrestore(&zone->lock, flags);
 }
 
@@ -362,6 +392,13 @@ __slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
 	}
 	this_cpu_inc64(&pcp->pcp_busy);
 	free_one_page(zone, page, order, fpi);
+}
+
+/* Past the pagesets: for kswapd, which has none. */
+__slowpath void free_page_to_buddy(struct page *page, u32 order)
+{
+	free_pages_prepare(page, order);
+	free_one_page(page_zone(page), page, order, FPI_NONE);
 }
 
 static bool put_page_testzero(struct page *page)

@@ -3,7 +3,8 @@
  * Per-cpu page lists: by order and migratetype, filled and emptied in batches.
  *
  * Answers to: mm/page_alloc.c (rmqueue_pcplist, rmqueue_bulk, nr_pcp_alloc, nr_pcp_free,
- * nr_pcp_high, free_frozen_page_commit, free_pcppages_bulk, drain_pages).
+ * nr_pcp_high, free_frozen_page_commit, free_pcppages_bulk, drain_pages, drain_all_pages,
+ * decay_pcp_high), mm/vmstat.c (refresh_cpu_vm_stats).
  * Kept: everybody takes the pageset's lock by trylock with irqs enabled, so an interrupt of the
  * holder fails and goes to the buddy; draining waits for it.
  * Context: any with ALLOC_TRYLOCK / FPI_TRYLOCK, else task, softirq and irq.
@@ -167,7 +168,7 @@ __slowpath static void free_pcppages_bulk(struct zone *zone, struct per_cpu_page
 		page->flags = 0;
 		pcp->count -= 1 << order;
 		count -= 1 << order;
-		__free_one_page(zone, page, order, pageblock_migratetype(page), FPI_NONE);
+		split_large_buddy(zone, page, order, FPI_NONE);
 	}
 	spin_unlock_irqrestore(&zone->lock, flags);
 	this_cpu_inc64(&pcp->pcp_drain);
@@ -227,7 +228,7 @@ static void trim_pcp(struct zone *zone, struct per_cpu_pages *pcp, bool free_hig
 	if (pcp->count < high)
 		return;
 	free_pcppages_bulk(zone, pcp, nr_pcp_free(pcp, high, free_high), index);
-	if (zone->flags & ZONE_BELOW_HIGH && zone_watermark_ok(zone, 0, zone->wmark[2] + zone->wmark_boost, ZONE_MOVABLE, 0))
+	if (zone->flags & ZONE_BELOW_HIGH && zone_watermark_ok(zone, 0, wmark_pages(zone, 2), ZONE_MOVABLE, 0))
 		atomic_and(&zone->flags, ~ZONE_BELOW_HIGH);
 }
 
@@ -252,15 +253,75 @@ __slowpath void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct
 		trim_pcp(zone, pcp, free_high, pcp_list_index(order, migratetype));
 }
 
+__slowtext static void drain_pageset(struct zone *zone, struct per_cpu_pages *pcp, s32 pages)
+{
+	spin_lock(&pcp->lock);
+	free_pcppages_bulk(zone, pcp, pages, 0);
+	spin_unlock(&pcp->lock);
+}
+
 /* Everything in a CPU's pagesets goes back to the buddy.  Task context; waits for the pageset's lock. */
 __slowtext void drain_pages(u32 cpu)
 {
+	for (u32 i = 0; i < shm.nr_zones; i++)
+		drain_pageset(&shm.zones[i], zone_pageset(&shm.zones[i], cpu), INT32_MAX);
+}
+
+/* Those of all CPUs that have something, from here: their lock is all it takes. */
+__slowpath void drain_all_pages(void)
+{
+	for (u32 i = 0; i < shm.nr_zones; i++)
+		for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++) {
+			struct per_cpu_pages *pcp = zone_pageset(&shm.zones[i], cpu);
+
+			if (READ_ONCE(pcp->count))
+				drain_pageset(&shm.zones[i], pcp, INT32_MAX);
+		}
+}
+
+/* An eighth of what high has grown to is given up with each tick, and the pages that are then too many. */
+__slowtext static void decay_pcp_high(struct zone *zone, struct per_cpu_pages *pcp)
+{
+	s32 excess;
+
+	if (pcp->high > pcp->high_min) {
+		s32 high = max_of(pcp->count - (pcp->batch << PCP_BATCH_SCALE_MAX), pcp->high - (pcp->high >> 3));
+
+		pcp->high = max_of(high, pcp->high_min);
+	}
+	excess = pcp->count - pcp->high;
+	if (excess > 0)
+		drain_pageset(zone, pcp, excess);
+}
+
+#define EXPIRE_TICKS 3
+
+/* A pageset of another node's zone that was not used for three ticks is emptied, a batch at a time. */
+__slowtext static void expire_remote_pageset(struct zone *zone, struct per_cpu_pages *pcp)
+{
+	u32 events = (u32)(pcp->pgalloc + pcp->pgfree);
+
+	if (events != pcp->vmstat_seen)
+		pcp->expire = EXPIRE_TICKS;
+	pcp->vmstat_seen = events;
+	if (!pcp->expire || !pcp->count)
+		return;
+	if (zone->node == this_cpu()->node) {
+		pcp->expire = 0;
+		return;
+	}
+	if (--pcp->expire == 0)
+		drain_pageset(zone, pcp, min_of(pcp->count, pcp->batch));
+}
+
+/* The periodic work of this CPU, which the kernel does once a second.  Task context. */
+__slowpath void vmstat_tick(void)
+{
 	for (u32 i = 0; i < shm.nr_zones; i++) {
 		struct zone *zone = &shm.zones[i];
-		struct per_cpu_pages *pcp = zone_pageset(zone, cpu);
+		struct per_cpu_pages *pcp = this_pageset(zone);
 
-		spin_lock(&pcp->lock);
-		free_pcppages_bulk(zone, pcp, pcp->count, 0);
-		spin_unlock(&pcp->lock);
+		decay_pcp_high(zone, pcp);
+		expire_remote_pageset(zone, pcp);
 	}
 }

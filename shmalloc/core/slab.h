@@ -121,7 +121,7 @@ __helper bool pfmemalloc_match(const struct page *slab, gfp_t gfp)
 {
 	if (likely(!(slab->flags & PG_pfmemalloc)))
 		return true;
-	return gfp & __GFP_MEMALLOC && !(gfp & __GFP_NOMEMALLOC);
+	return gfp_pfmemalloc_allowed(gfp);
 }
 
 __helper bool node_has_memory(int node)

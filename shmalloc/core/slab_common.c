@@ -121,6 +121,8 @@ __slowpath static u64 kmalloc_large(u64 size, gfp_t gfp, int node)
 /* size: at most the object's */
 __fastpath u64 kmalloc_cache(struct kmem_cache *s, gfp_t gfp, int node, u64 size)
 {
+	if (slab_should_fail(s, gfp))
+		return 0;
 	return post_alloc(s, slab_alloc_node_fast(s, gfp, node, size), gfp, size);
 }
 

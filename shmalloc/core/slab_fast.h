@@ -11,6 +11,7 @@
 #ifndef SHM_SLAB_FAST_H
 #define SHM_SLAB_FAST_H
 
+#include "fault_inject.h"
 #include "memcontrol.h"
 #include "slab.h"
 
@@ -73,6 +74,12 @@ __helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node, u64
 	u64 object = cpu_slab_pop(s, node);
 
 	return likely(object) ? object : __slab_alloc(s, gfp, node, orig_size);
+}
+
+/* What precedes every allocation that may spin: one flag says whether faults are injected at all. */
+__helper bool slab_should_fail(const struct kmem_cache *s, gfp_t gfp)
+{
+	return unlikely(s->flags & SLAB_MAY_FAIL) && should_failslab(s, gfp);
 }
 
 /* What follows every allocation: it is zeroed, and charged; one that cannot be charged is free again. */

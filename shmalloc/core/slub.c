@@ -307,6 +307,8 @@ __slowtext void zero_object(const struct kmem_cache *s, u64 object, u64 orig_siz
 
 __fastpath u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node)
 {
+	if (slab_should_fail(s, gfp))
+		return 0;
 	return post_alloc(s, slab_alloc_node_fast(s, gfp, node, s->object_size), gfp, s->object_size);
 }
 

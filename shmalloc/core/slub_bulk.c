@@ -118,7 +118,7 @@ __slowpath static u32 alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 
 /* size objects, or none: 0. */
 __slowpath u32 kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p)
 {
-	u32 got = alloc_bulk(s, gfp, size, p), ready = 0;
+	u32 got = slab_should_fail(s, gfp) ? 0 : alloc_bulk(s, gfp, size, p), ready = 0;
 
 	for (u32 i = 0; i < got; i++) { /* what its hook refuses is free again */
 		u64 object = post_alloc(s, p[i], gfp, s->object_size);

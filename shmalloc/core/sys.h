@@ -39,6 +39,19 @@ __helper void sleep_ns(u64 ns)
 	sys_call4(SYS_nanosleep, (long)&time, 0, 0, 0);
 }
 
+/* Sleep while the word has this value; not longer than so long.  Shared between processes. */
+__helper void sys_futex_wait(u32 *word, u32 value, u64 ns)
+{
+	struct { s64 sec, nsec; } time = { (s64)(ns / 1000000000), (s64)(ns % 1000000000) };
+
+	sys_call4(SYS_futex, (long)word, 0 /* FUTEX_WAIT */, value, (long)&time);
+}
+
+__helper void sys_futex_wake(u32 *word)
+{
+	sys_call4(SYS_futex, (long)word, 1 /* FUTEX_WAKE */, 1, 0);
+}
+
 __helper long sys_open_read(const char *path)
 {
 	return sys_call4(SYS_openat, -100, (long)path, 0, 0);
@@ -83,6 +96,20 @@ __helper long sys_timer_settime(int id, u64 ns)
 	struct timer_spec spec = { 0, 0, (s64)(ns / 1000000000), (s64)(ns % 1000000000) };
 
 	return sys_call4(SYS_timer_settime, id, 0, (long)&spec, 0);
+}
+
+/* Block these signals beside those that are; returns what was blocked. */
+__helper u64 sys_block_signals(u64 mask)
+{
+	u64 old = 0;
+	register long r10 __asm__("r10") = 8;
+	long ret;
+
+	__asm__ volatile("syscall"
+			 : "=a"(ret)
+			 : "a"(SYS_rt_sigprocmask), "D"(0 /* SIG_BLOCK */), "S"(&mask), "d"(&old), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return old;
 }
 
 /* empty signal mask: what a handler that does not return to its frame leaves blocked */

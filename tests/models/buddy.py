@@ -13,6 +13,7 @@ MAX_ORDER = 10
 NR_ORDERS = MAX_ORDER + 1
 UNMOVABLE, MOVABLE, RECLAIMABLE = range(3)
 TYPES = (UNMOVABLE, MOVABLE, RECLAIMABLE)
+HIGHATOMIC = 3  # pageblocks kept for urgent requests; falls back on nothing, and nothing on it
 _FALLBACKS = {
     UNMOVABLE: (RECLAIMABLE, MOVABLE),
     MOVABLE: (RECLAIMABLE, UNMOVABLE),
@@ -47,15 +48,17 @@ class Buddy:
         types: the migratetype of each pageblock.
         free_pages: on all lists.
         claims_below_block: how often a block smaller than a pageblock was tried to be claimed for.
+        reserved: pages of the HIGHATOMIC pageblocks.
     """
 
     def __init__(self, shape: ZoneShape, pageblock_order: int) -> None:
         self.shape = shape
         self.pageblock_order = pageblock_order
-        self.lists: list[list[list[int]]] = [[[] for _ in TYPES] for _ in range(NR_ORDERS)]
+        self.lists: list[list[list[int]]] = [[[] for _ in range(4)] for _ in range(NR_ORDERS)]
         self.types = dict.fromkeys(self._blocks(shape.start, shape.pages), MOVABLE)
         self.free_pages = 0
         self.claims_below_block = 0
+        self.reserved = 0
         self._place: dict[int, tuple[int, int]] = {}
         self._fill()
 
@@ -99,9 +102,43 @@ class Buddy:
     def _is_free(self, pfn: int, order: int) -> bool:
         return pfn in self._place and self._place[pfn][0] == order
 
-    def has_block(self, order: int) -> bool:
-        """Say whether a block of this order or a larger one is free."""
-        return any(entries for lists in self.lists[order:] for entries in lists)
+    def has_block(self, order: int, *, highatomic: bool = False) -> bool:
+        """Say whether a block of this order or a larger one is free. Args: highatomic: also of the reserve."""
+        return any(entries for lists in self.lists[order:] for entries in lists[: 4 if highatomic else 3])
+
+    @property
+    def free_highatomic(self) -> int:
+        """Free pages of the reserve."""
+        return sum(len(lists[HIGHATOMIC]) << order for order, lists in enumerate(self.lists))
+
+    def reserve(self, pfn: int, order: int) -> None:
+        """Keep the pageblocks of a block that has just served an urgent request of several pages."""
+        hundredth = self.shape.pages // 100
+        most = -(-hundredth // self._block_pages) * self._block_pages if hundredth >= self._block_pages else 0
+        if self.reserved < most and self.type_of(pfn) in TYPES:
+            if order > self.pageblock_order:
+                self._set_types(pfn, order, HIGHATOMIC)
+            else:
+                self._convert(pfn & ~(self._block_pages - 1), HIGHATOMIC)
+            self.reserved += max(self._block_pages, 1 << order)
+
+    def unreserve(self, migratetype: int) -> bool:
+        """Turn the block around the smallest free piece of the reserve into another type."""
+        for order, lists in enumerate(self.lists):
+            if lists[HIGHATOMIC]:
+                pfn = lists[HIGHATOMIC][0]
+                self.reserved -= 1 << max(order, self.pageblock_order)
+                if order > self.pageblock_order:
+                    self._insert(pfn, self._remove(pfn), migratetype, tail=True)
+                    self._set_types(pfn, order, migratetype)
+                else:
+                    self._convert(pfn & ~(self._block_pages - 1), migratetype)
+                return True
+        return False
+
+    def take_reserved(self, order: int) -> int | None:
+        """Take a block of the reserve."""
+        return self._smallest(order, HIGHATOMIC)
 
     # --- free ---------------------------------------------------------------------------------
 
@@ -113,6 +150,10 @@ class Buddy:
 
     def _free_one(self, pfn: int, order: int, migratetype: int, to_tail: bool) -> None:
         while order < MAX_ORDER and self._is_free(buddy := pfn ^ 1 << order, order):
+            if order >= self.pageblock_order and (migratetype == HIGHATOMIC) != (
+                self.type_of(buddy) == HIGHATOMIC
+            ):
+                break
             self._remove(buddy)
             if order >= self.pageblock_order:
                 self._set_types(buddy, order, migratetype)  # so that a later split finds the right lists
@@ -125,19 +166,29 @@ class Buddy:
     # --- allocation ---------------------------------------------------------------------------
 
     def take(
-        self, order: int, migratetype: int, used: Mapping[int, Used], mode: How
+        self,
+        order: int,
+        migratetype: int,
+        used: Mapping[int, Used],
+        mode: How,
+        *,
+        nofragment: bool = False,
     ) -> tuple[int, How] | None:
         """Take a block.
 
         Args: order, migratetype: what is asked for.  used: the blocks in use, by first page.
             mode: how the one before it in the same bulk was found; once stealing, a bulk goes on stealing.
+            nofragment: only whole pageblocks of other types may be claimed, nothing stolen.
         Returns: its first page, and how it was found; or None.
         """
         if mode is not How.STEAL:
             if (pfn := self._smallest(order, migratetype)) is not None:
                 return pfn, How.OWN
-            if (pfn := self._claim(order, migratetype, used)) is not None:
+            lowest = max(order, self.pageblock_order) if nofragment else order
+            if (pfn := self._claim(lowest, order, migratetype, used)) is not None:
                 return pfn, How.CLAIM
+        if nofragment:
+            return None
         if (pfn := self._steal(order, migratetype)) is not None:
             return pfn, How.STEAL
         return None
@@ -160,8 +211,8 @@ class Buddy:
                 return self.lists[order][other][0], other
         return None
 
-    def _claim(self, order: int, migratetype: int, used: Mapping[int, Used]) -> int | None:
-        for current in reversed(range(order, NR_ORDERS)):
+    def _claim(self, lowest: int, order: int, migratetype: int, used: Mapping[int, Used]) -> int | None:
+        for current in reversed(range(lowest, NR_ORDERS)):
             if current < self.pageblock_order // 2 and migratetype == MOVABLE:
                 return None  # too small for a movable request to be worth it
             found = self._fallback(current, migratetype)

@@ -193,7 +193,7 @@ BASE_GFP = st.sampled_from(
         gfp_of("GFP_NOWAIT"),
         0,
         gfp_of("GFP_KERNEL", "__GFP_MEMALLOC"),
-        gfp_of("GFP_KERNEL", "__GFP_NOFAIL"),
+        gfp_of("GFP_NOWAIT", "__GFP_NOFAIL"),  # one that may block would wait for ever
         gfp_of("GFP_ATOMIC", "__GFP_NOMEMALLOC"),
     ]
 )

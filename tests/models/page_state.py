@@ -37,6 +37,7 @@ def _zone_of_model(name: str, zone: Zone) -> State:
         f"{name} free pages": zone.buddy.free_pages,
         f"{name} types": list(zone.buddy.types.values()),
         f"{name} below high, boosted, boost": (zone.below_high, zone.boosted, zone.boost),
+        f"{name} highatomic": (zone.buddy.reserved, zone.buddy.free_highatomic),
         f"{name} parked": zone.parked,
         f"{name} events": [zone.events[event] for event in _ZONE_EVENTS],
     }
@@ -157,6 +158,7 @@ class ArenaPages:
                 bool(flags & lib.ZONE_BOOSTED_WATERMARK),
                 zone.wmark_boost,
             ),
+            f"{name} highatomic": (zone.nr_reserved_highatomic, zone.free_highatomic),
             f"{name} parked": list(self._chain(zone.trylock_free_pages.first)),
             f"{name} events": [getattr(zone, event) for event in _ZONE_EVENTS],
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from models import watermarks as wm
 from models.buddy import MAX_ORDER, MOVABLE, RECLAIMABLE, UNMOVABLE, Buddy, How, Used
-from models.pcp import Pageset, allowed_order, list_index
+from models.pcp import COSTLY_ORDER, Pageset, allowed_order, list_index
 from models.watermarks import Demand, Marks, ZoneShape
 from shmalloc.gfp import parse
 
@@ -18,6 +18,7 @@ GFP_MOVABLE, GFP_RECLAIMABLE = parse("__GFP_MOVABLE"), parse("__GFP_RECLAIMABLE"
 GFP_HIGH, GFP_NOFAIL, GFP_THISNODE = parse("__GFP_HIGH"), parse("__GFP_NOFAIL"), parse("__GFP_THISNODE")
 GFP_MEMALLOC, GFP_NOMEMALLOC = parse("__GFP_MEMALLOC"), parse("__GFP_NOMEMALLOC")
 GFP_DIRECT_RECLAIM, GFP_KSWAPD_RECLAIM = parse("__GFP_DIRECT_RECLAIM"), parse("__GFP_KSWAPD_RECLAIM")
+MAX_RETRIES = 16
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,12 @@ class Zone:
     def ok(self, order: int, mark: int, highest: int, flags: int = 0) -> bool:
         """Say whether the zone is above one of its marks."""
         demand = Demand(order, self.marks.marks[mark] + self.boost, highest, flags)
-        return wm.watermark_ok(demand, self.buddy.free_pages, self.marks.reserve, self.buddy.has_block)
+        free = self.buddy.free_pages - (0 if flags & wm.RESERVES else self.buddy.free_highatomic)
+
+        def has_block(wanted: int) -> bool:
+            return self.buddy.has_block(wanted, highatomic=bool(flags & wm.HIGHATOMIC))
+
+        return wm.watermark_ok(demand, free, self.marks.reserve, has_block)
 
     def add_boost(self, times: int, *, tell_kswapd: bool) -> None:
         """Raise the marks after mixing types within a pageblock."""
@@ -146,23 +152,54 @@ class PageAllocator:
         if request.nolock:
             return self._walk(cpu, request, wm.MIN | wm.TRYLOCK)
         kswapd = wm.KSWAPD if request.gfp & GFP_KSWAPD_RECLAIM else 0
-        pfn = self._walk(cpu, request, wm.LOW | kswapd)
+        nofragment = wm.NOFRAGMENT if self._has_dma32_beside(cpu, request) else 0
+        pfn = self._walk(cpu, request, wm.LOW | kswapd | nofragment)
         return self._slow_path(cpu, request, kswapd) if pfn is None else pfn
+
+    def _has_dma32_beside(self, cpu: int, request: Request) -> bool:
+        """Say whether it prefers a normal zone whose node has one for DMA32, too."""
+        shapes = [self.zones[index].shape for index in self._suitable(cpu, request)]
+        if not shapes or shapes[0].kind != wm.NORMAL:
+            return False
+        return (shapes[0].node, wm.DMA32) in {(shape.node, shape.kind) for shape in shapes}
 
     def _slow_path(self, cpu: int, request: Request, kswapd: int) -> int | None:
         gfp, entitled = request.gfp, not request.gfp & GFP_NOMEMALLOC
         flags = wm.MIN | kswapd | (wm.MIN_RESERVE if gfp & GFP_HIGH else 0)
         if entitled and not gfp & GFP_DIRECT_RECLAIM:
             flags |= wm.NON_BLOCK
+            if request.order and flags & wm.MIN_RESERVE:
+                flags |= wm.HIGHATOMIC
         suitable = self._suitable(cpu, request)
-        if kswapd and suitable:
-            self._wake_kswapd(self.zones[suitable[0]])
+        if not suitable:
+            return None
+        self._wake_all(suitable, kswapd)
         pfn = self._walk(cpu, request, flags)
-        if pfn is None and gfp & GFP_MEMALLOC and entitled:
-            pfn = self._walk(cpu, request, wm.NO_WATERMARKS)
-        if pfn is None and gfp & GFP_NOFAIL:
-            pfn = self._walk(cpu, request, flags | wm.MIN_RESERVE)
+        loops = 0
+        while pfn is None:
+            self._wake_all(suitable, kswapd)
+            if gfp & GFP_MEMALLOC and entitled:
+                flags = wm.NO_WATERMARKS | kswapd
+            pfn = self._walk(cpu, request, flags)
+            if pfn is not None or not gfp & GFP_DIRECT_RECLAIM or request.order > COSTLY_ORDER:
+                break  # there is nothing to reclaim
+            loops += 1
+            if not self._should_retry(suitable, request, flags, loops):
+                return self._walk(cpu, request, wm.HIGH)
         return pfn
+
+    def _should_retry(self, suitable: list[int], request: Request, flags: int, loops: int) -> bool:
+        zones = [self.zones[index] for index in suitable]
+        if loops > MAX_RETRIES:
+            return any(zone.buddy.unreserve(request.migratetype) for zone in zones if zone.buddy.reserved)
+        return any(zone.ok(request.order, wm.MIN, request.highest, flags) for zone in zones)
+
+    def _wake_all(self, suitable: list[int], kswapd: int) -> None:
+        """Wake the kswapd of each node, in order."""
+        nodes = [self.zones[index].shape.node for index in suitable]
+        for at, index in enumerate(suitable):
+            if kswapd and (at == 0 or nodes[at] != nodes[at - 1]):
+                self._wake_kswapd(self.zones[index])
 
     @staticmethod
     def _wake_kswapd(zone: Zone) -> None:
@@ -178,12 +215,18 @@ class PageAllocator:
     def _walk(self, cpu: int, request: Request, flags: int) -> int | None:
         zones = self._suitable(cpu, request)
         for index in zones:
+            if flags & wm.NOFRAGMENT and self.zones[index].shape.node != self.zones[zones[0]].shape.node:
+                break
             if self._usable(self.zones[index], request, flags):
                 pfn = self._from_zone(cpu, index, request, flags)
                 if pfn is not None:
                     self._count(cpu, zones[0], index, request.order)
+                    if flags & wm.HIGHATOMIC:
+                        self.zones[index].buddy.reserve(pfn, request.order)
                     return pfn
             self._shortage("below_watermark")
+        if flags & wm.NOFRAGMENT:
+            return self._walk(cpu, request, flags & ~wm.NOFRAGMENT)
         self._shortage("below_watermark")
         return None
 
@@ -224,7 +267,14 @@ class PageAllocator:
             want = pageset.refill_size(request.order, below_high=zone.below_high)
             if self._lock_zone(cpu, index, flags):
                 before = zone.buddy.claims_below_block
-                pageset.refill(zone.buddy, request.order, request.migratetype, want, self.used)
+                pageset.refill(
+                    zone.buddy,
+                    request.order,
+                    request.migratetype,
+                    want,
+                    self.used,
+                    nofragment=bool(flags & wm.NOFRAGMENT),
+                )
                 self._boost(zone, before, flags)
         return pageset.pop(request.order, request.migratetype), False
 
@@ -233,10 +283,19 @@ class PageAllocator:
         if not self._lock_zone(cpu, index, flags):
             return None
         before = zone.buddy.claims_below_block
-        found = zone.buddy.take(request.order, request.migratetype, self.used, How.OWN)
+        pfn = zone.buddy.take_reserved(request.order) if flags & wm.HIGHATOMIC else None
+        if pfn is not None:
+            return pfn
+        found = zone.buddy.take(
+            request.order,
+            request.migratetype,
+            self.used,
+            How.OWN,
+            nofragment=bool(flags & wm.NOFRAGMENT),
+        )
         self._boost(zone, before, flags)
         if found is None:
-            return None
+            return zone.buddy.take_reserved(request.order) if flags & wm.NON_BLOCK else None
         zone.pagesets[cpu].note(found[1])
         return found[0]
 
@@ -314,6 +373,12 @@ class PageAllocator:
             pageset.give_back(zone.buddy, surplus, list_index(order, migratetype))
             if zone.below_high and zone.ok(0, wm.HIGH, wm.MOVABLE):
                 zone.below_high = False
+
+    def vmstat_tick(self, cpu: int) -> None:
+        """Do a CPU's periodic work."""
+        for zone in self.zones:
+            zone.pagesets[cpu].decay(zone.buddy)
+            zone.pagesets[cpu].expire(zone.buddy, local=zone.shape.node == self.geometry.cpu_node[cpu])
 
     def drain(self, cpu: int) -> None:
         """Give everything on a CPU's lists back."""

@@ -13,6 +13,7 @@ HUGE_ORDER = 9
 NR_LISTS = 14
 _TYPES = 3
 _MAX_SCALE = 5
+_EXPIRE_TICKS = 3
 
 
 def allowed_order(order: int) -> bool:
@@ -52,6 +53,8 @@ class Pageset:
         self.free_count = 0
         self.freed_high_order = False
         self.events: Counter[str] = Counter()
+        self._events_seen = 0
+        self._expire = 0
 
     def _clamp(self, high: int) -> int:
         return max(self.limits.high_min, min(high, self.limits.high_max))
@@ -74,12 +77,21 @@ class Pageset:
             wanted = min(wanted, room)
         return max(wanted >> order, 2) if wanted > 1 else wanted
 
-    def refill(self, buddy: Buddy, order: int, migratetype: int, want: int, used: dict[int, Used]) -> None:
+    def refill(
+        self,
+        buddy: Buddy,
+        order: int,
+        migratetype: int,
+        want: int,
+        used: dict[int, Used],
+        *,
+        nofragment: bool = False,
+    ) -> None:
         """Move blocks from the buddy to the tail of their list."""
         mode = How.OWN
         self.events["pcp_refill"] += 1
         for _ in range(want):
-            found = buddy.take(order, migratetype, used, mode)
+            found = buddy.take(order, migratetype, used, mode, nofragment=nofragment)
             if found is None:
                 return
             pfn, mode = found
@@ -109,6 +121,7 @@ class Pageset:
         Returns: whether blocks of order 1 to 3 have come back in such a row that they are not worth keeping.
         """
         self.alloc_factor >>= 1
+        migratetype = migratetype if migratetype < _TYPES else MOVABLE
         self.lists[list_index(order, migratetype)].insert(0, pfn)
         self.count += 1 << order
         high_order = 0 < order <= COSTLY_ORDER
@@ -145,6 +158,29 @@ class Pageset:
         if self.count >= high:
             self.high = max(high, self._clamp(self.free_count + batch))
         return high
+
+    def decay(self, buddy: Buddy) -> None:
+        """Give up an eighth of what high has grown to, and the pages that are then too many."""
+        batch, lowest = self.limits.batch, self.limits.high_min
+        if self.high > lowest:
+            self.high = max(self.count - (batch << _MAX_SCALE), self.high - (self.high >> 3), lowest)
+        if self.count > self.high:
+            self.give_back(buddy, self.count - self.high, 0)
+
+    def expire(self, buddy: Buddy, *, local: bool) -> None:
+        """Empty a remote zone's pageset, a batch at a time, when it was not used for three ticks."""
+        events = self.events["pgalloc"] + self.events["pgfree"]
+        if events != self._events_seen:
+            self._expire = _EXPIRE_TICKS
+        self._events_seen = events
+        if not self._expire or not self.count:
+            return
+        if local:
+            self._expire = 0
+            return
+        self._expire -= 1
+        if not self._expire:
+            self.give_back(buddy, min(self.count, self.limits.batch), 0)
 
     def give_back(self, buddy: Buddy, pages: int, first_list: int) -> None:
         """Free at least so many pages from the tails, list after list, beginning with one of them."""

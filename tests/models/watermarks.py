@@ -17,6 +17,8 @@ _MIBIBYTE_PAGES = 256
 
 # How hard an allocation may try.
 NO_WATERMARKS, NON_BLOCK, MIN_RESERVE, TRYLOCK, KSWAPD = 0x4, 0x10, 0x20, 0x400, 0x800
+NOFRAGMENT, HIGHATOMIC = 0x100, 0x200
+RESERVES = NON_BLOCK | MIN_RESERVE | HIGHATOMIC  # may have what is kept for urgent requests
 WATERMARK_MASK = 0x3
 
 

@@ -73,6 +73,12 @@ class PagesetMachine(PageMachine):
 
     @rule(cpu=WHICH)
     @precondition(lambda self: not self.model.held_zones and not self.model.held_pagesets)
+    def tick(self, cpu: int) -> None:
+        self.cpus[cpu % len(self.cpus)].vmstat_tick()
+        self.model.vmstat_tick(cpu % len(self.cpus))
+
+    @rule(cpu=WHICH)
+    @precondition(lambda self: not self.model.held_zones and not self.model.held_pagesets)
     def drain(self, cpu: int) -> None:
         self.cpus[cpu % len(self.cpus)].drain_pages()
         self.model.drain(cpu % len(self.cpus))

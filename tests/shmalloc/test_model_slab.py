@@ -48,7 +48,7 @@ KERNEL = gfp_of("GFP_KERNEL")
 GFP = st.sampled_from(
     [KERNEL] * 3
     + [gfp_of("GFP_ATOMIC"), gfp_of("GFP_NOWAIT"), gfp_of("GFP_KERNEL", "__GFP_THISNODE")]
-    + [gfp_of("GFP_KERNEL", "__GFP_NOFAIL")]
+    + [gfp_of("GFP_KERNEL", "__GFP_HIGH")]
 )
 FEW = COUNTS | st.just(101)
 

@@ -195,7 +195,7 @@ def test_marks_are_worth_testing(two_zones: Cpu) -> None:
         ("GFP_KERNEL|__GFP_HIGH", lambda m: m - m // 2),
         ("GFP_ATOMIC", lambda m: m - m // 2 - (m - m // 2) // 4),
         ("GFP_ATOMIC|__GFP_NOMEMALLOC", lambda m: m - m // 2),
-        ("GFP_KERNEL|__GFP_NOFAIL", lambda m: m - m // 2),
+        ("GFP_NOWAIT|__GFP_NOFAIL", lambda m: m),  # who cannot wait cannot insist
         ("GFP_KERNEL|__GFP_MEMALLOC|__GFP_NOMEMALLOC", lambda m: m),
     ],
 )
@@ -205,6 +205,15 @@ def test_reserves(two_zones: Cpu, gfp: str, share: object) -> None:
     reserve = int(two_zones.arena.region("zones")["lowmem_reserve"][0][wm.NORMAL])
     dma, normal = marks(two_zones, wm.MIN)
     assert left(two_zones) == [share(dma) + reserve, share(normal)]
+
+
+def test_who_must_not_fail_gets_half_of_min(two_zones: Cpu) -> None:
+    """Beyond that it would wait until somebody gives something back."""
+    exhaust(two_zones, "GFP_KERNEL")
+    mark, before = marks(two_zones, wm.MIN)[1], left(two_zones)
+    for _ in range(mark // 2):
+        two_zones.alloc_pages(0, "GFP_KERNEL|__GFP_NOFAIL|__GFP_THISNODE")
+    assert left(two_zones) == [before[0], mark - mark // 2]
 
 
 def test_memalloc_takes_everything(two_zones: Cpu) -> None:
