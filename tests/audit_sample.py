@@ -53,7 +53,10 @@ class Sample(FakeArena):
         self.deferred = self.defer(1)
         self.deferred_2 = self.defer(0)
         self.region("pageblocks")["migratetype"][:2] = [c["MIGRATE_UNMOVABLE"], c["MIGRATE_RECLAIMABLE"]]
-        self.region("pageblocks")["migratetype"][6] = c["MIGRATE_HIGHATOMIC"]
+        reserved = self.region("pageblocks")[6:7]
+        reserved["migratetype"] = c["MIGRATE_HIGHATOMIC"]
+        pageblock = 1 << int(self.header["geometry"]["pageblock_order"])
+        self.region("zones")["nr_reserved_highatomic"][reserved["zone"]] = pageblock
         self.build()
 
     def page_record(self, pfn: int) -> Any:

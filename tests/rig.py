@@ -344,6 +344,7 @@ class Rig:
         for cpu in self.cpus:
             cpu.run_irq_work()
         self.cpu.flush_all()
+        self.cpu.page_cache_drop()
         # Parked pages are found by the next spinning free of a block that the page lists do not take.
         for index in range(self.arena.header.nr_zones):
             if self.zone(index).trylock_free_pages.first:

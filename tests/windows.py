@@ -37,6 +37,12 @@ def no_slab(_rig: Rig) -> Given:
     return Given()
 
 
+def page_cache(rig: Rig) -> Given:
+    """All memory above the min watermark is page cache: an allocation goes through the slow path, and reclaims."""
+    rig.cpu.page_cache_add(1 << 20, "GFP_NOWAIT|__GFP_MOVABLE")
+    return Given()
+
+
 def cpu_slab(rig: Rig) -> Given:
     """A cpu slab with ten free objects, and a full slab beside it."""
     full = rig.take(PER_SLAB)
@@ -230,6 +236,8 @@ REACH = {
     "zone_locked": Reach(no_slab, "alloc_pages(4)"),
     "free_pcp_locked": Reach(pages_held, "free_pages"),
     "free_zone_locked": Reach(pages_held, "free_pages(4)"),
+    "wakeup_kswapd": Reach(page_cache, "kmalloc"),
+    "reclaim_retry": Reach(page_cache, "kmalloc"),
     "irq_work_detached": Reach(cpu_slab, "kfree_nolock elsewhere"),
 }
 

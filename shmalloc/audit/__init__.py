@@ -23,6 +23,7 @@ from shmalloc.audit import (
     objects,
     objpool,
     oracle,
+    page_cache,
     pages,
     pools,
     slabs,
@@ -64,6 +65,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
     zones.check_deferred_pages(view, blocks, findings)
     pages.check_buddies(view, blocks, findings)
     zones.check_counters(view, blocks, anchors, anchor_of, findings)
+    page_cache.check_page_cache(view, blocks, anchors, anchor_of, findings)
 
     held = holders.find_holders(view, blocks, table, anchors, anchor_of, findings)
     keeps = kept.find_kept(view, drained, findings)
@@ -90,7 +92,8 @@ def _check_lists(
 ) -> tuple[lists.Anchors, Ints]:
     """Check all doubly linked lists; return them, and for each block the one that it is on."""
     anchors = lists.find_anchors(view)
-    listed = (blocks.flags & (constant("PG_buddy") | constant("PG_pcp") | constant("PG_partial"))) != 0
+    on_lists = ("PG_buddy", "PG_pcp", "PG_partial", "PG_lru")
+    listed = (blocks.flags & sum(map(constant, on_lists))) != 0
     listed[table.block[holders.on_full_list(view, table)]] = True
     member = np.flatnonzero(listed)
     anchor_of = np.full(len(blocks.pfn), -1)

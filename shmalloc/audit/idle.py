@@ -30,9 +30,10 @@ _CONTEXT = {
 def check_locks(view: View, blocks: Blocks, findings: Findings) -> None:
     """Report every lock that is held."""
     header = view.header
-    for name in ("slab_mutex", "ipi_lock"):
+    for name in ("slab_mutex", "ipi_lock", "obj_hash_lock"):
         _report_lock(int(header[name]["word"]), name, "arena", findings)
     _check_words(view.zones["lock"], "zone", lambda zone: view.zone_name(zone), findings)
+    _check_words(view.nodes["lru_lock"], "lru", lambda node: f"node {node}", findings)
     _check_words(
         view.pagesets["lock"],
         "pcp",

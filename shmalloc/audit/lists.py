@@ -18,17 +18,28 @@ from shmalloc.audit.pages import flag_names
 from shmalloc.audit.report import CORRUPTION, Findings
 from shmalloc.audit.view import MIGRATETYPE_NAMES, Ints, Records, View, Words
 
-__all__ = ["BUDDY", "FULL", "PARTIAL", "PCP", "Anchors", "Chain", "check_links", "find_anchors", "walk_chain"]
+__all__ = [
+    "BUDDY",
+    "FULL",
+    "LRU",
+    "PARTIAL",
+    "PCP",
+    "Anchors",
+    "Chain",
+    "check_links",
+    "find_anchors",
+    "walk_chain",
+]
 
-BUDDY, PCP, PARTIAL, FULL = range(4)
+BUDDY, PCP, PARTIAL, FULL, LRU = range(5)
 
 
 @dataclass(frozen=True)
 class Anchors:
     """The heads of all doubly linked lists, sorted by offset.
 
-    Attributes: offset, next, prev: uint64, shape (anchors,).  kind: BUDDY, PCP, PARTIAL or FULL.
-        place: int64, shape (anchors, 3): zone, order, migratetype; zone, cpu, list; or cache, node, 0.
+    Attributes: offset, next, prev: uint64, shape (anchors,).  kind: BUDDY, PCP, PARTIAL, FULL or LRU.
+        place: int64, shape (anchors, 3): zone, order, migratetype; zone, cpu, list; cache, node, 0; or node, 0, 0.
     """
 
     offset: Words
@@ -47,11 +58,14 @@ class Anchors:
                 return f"{view.zone_name(a)} pcp list {c} of CPU {b}"
             case 2:
                 return f"{view.cache_name(a)} partial list of node {b}"
+            case 4:
+                return f"LRU list of node {a}"
         return f"{view.cache_name(a)} list of full slabs of node {b}"
 
     def owner(self, i: int) -> tuple[str, int]:
         """Say whose counters a broken list makes doubtful."""
-        return "zone" if self.kind[i] in (BUDDY, PCP) else "cache", int(self.place[i, 0])
+        owner = {BUDDY: "zone", PCP: "zone", LRU: "node"}.get(int(self.kind[i]), "cache")
+        return owner, int(self.place[i, 0])
 
 
 def find_anchors(view: View) -> Anchors:
@@ -61,6 +75,7 @@ def find_anchors(view: View) -> Anchors:
         _anchors(view, PCP, view.pagesets["lists"]),
         _anchors(view, PARTIAL, view.cache_nodes["partial"]),
         _anchors(view, FULL, view.cache_nodes["full"]),
+        _anchors(view, LRU, view.nodes["lru"]),
     ]
     offset, following, previous, kind, place = (np.concatenate(column) for column in zip(*parts, strict=True))
     by_offset = np.argsort(offset)
@@ -71,8 +86,7 @@ def find_anchors(view: View) -> Anchors:
 
 def _anchors(view: View, kind: int, heads: Records) -> tuple[Words, Words, Words, Ints, Ints]:
     place = np.indices(heads.shape).reshape(heads.ndim, -1).T.astype(np.int64)
-    if heads.ndim < 3:
-        place = np.hstack((place, np.zeros((len(place), 1), np.int64)))
+    place = np.hstack((place, np.zeros((len(place), 3 - heads.ndim), np.int64)))
     offset = view.offsets(heads["next"]).ravel()
     return offset, heads["next"].ravel(), heads["prev"].ravel(), np.full(offset.shape, kind), place
 

@@ -18,6 +18,7 @@ PLACES = {
     "PG_buddy": "free",
     "PG_pcp": "pcp",
     "PG_deferred": "deferred",
+    "PG_lru": "page_cache",
     "PG_slab": "slab",
     "PG_allocated": "allocated",
 }
@@ -27,6 +28,7 @@ _BESIDE = {
     "PG_buddy": (),
     "PG_pcp": (),
     "PG_deferred": (),
+    "PG_lru": (),
     "PG_slab": ("PG_head", "PG_partial", "PG_pfmemalloc", "PG_disabled", "PG_uncounted"),
     "PG_allocated": ("PG_head", "PG_large", "PG_pfmemalloc"),
 }
@@ -230,7 +232,7 @@ def _check_stale(blocks: Blocks, findings: Findings) -> None:
 
 def _check_refcounts(view: View, blocks: Blocks, findings: Findings) -> None:
     count = view.pages["refcount"][blocks.pfn]
-    used = blocks.kind == constant("PG_allocated")
+    used = (blocks.kind == constant("PG_allocated")) | (blocks.kind == constant("PG_lru"))
     counted = (blocks.kind != 0) & (blocks.kind != constant("PG_slab"))  # a slab has its lock there
     findings.add_each(
         CORRUPTION,
