@@ -39,13 +39,18 @@ class _Shape:
 
 def _per_cpu(region: str) -> Callable[[Any], int]:
     """Return what finds the stride of a region whose items begin on a cache line of their own."""
+    return lambda h: int(h.regions[constants()[region]].bytes) // int(h.geometry.nr_cpus)
+
+
+def _per_slot(region: str) -> Callable[[Any], int]:
+    """Return the same of a region that has an item for each CPU and, behind them, one for each kswapd."""
     return lambda h: (
         int(h.regions[constants()[region]].bytes) // int(h.geometry.nr_cpus + h.geometry.nr_nodes)
     )
 
 
 _REGIONS = {
-    "cpus": _Shape("shm_cpu", lambda h: (h.geometry.nr_cpus,), _per_cpu("REGION_CPUS")),
+    "cpus": _Shape("shm_cpu", lambda h: (h.geometry.nr_cpus,), _per_slot("REGION_CPUS")),
     "nodes": _Shape("node", lambda h: (h.geometry.nr_nodes,)),
     "zones": _Shape("zone", lambda h: (h.nr_zones,)),
     "pagesets": _Shape("per_cpu_pages", lambda h: (h.nr_zones, h.geometry.nr_cpus)),
@@ -74,7 +79,7 @@ _REGIONS = {
     ),
     "pageblocks": _Shape("pageblock", lambda h: (-1,)),
     "pages": _Shape("page", lambda h: (h.nr_pages,)),
-    "telemetry": _Shape("shm_telemetry", lambda h: (h.geometry.nr_cpus,), _per_cpu("REGION_TELEMETRY")),
+    "telemetry": _Shape("shm_telemetry", lambda h: (h.geometry.nr_cpus,), _per_slot("REGION_TELEMETRY")),
     "slots": _Shape("u8", lambda h: (h.geometry.nr_slots,)),
     "oracle_owned": _Shape("u8", lambda h: (-1,)),
     "oracle_start": _Shape("u8", lambda h: (-1,)),
