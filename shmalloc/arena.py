@@ -332,7 +332,8 @@ class Arena:
         where = header.regions[getattr(self.core.lib, f"REGION_{region.upper()}")]
         stride = ffi.sizeof(struct)
         if region in _PER_CPU:
-            stride = where.bytes // (header.geometry.nr_cpus + header.geometry.nr_nodes)
+            kswapds = 0 if region == "memcg_cpus" else header.geometry.nr_nodes  # behind the CPUs
+            stride = where.bytes // (header.geometry.nr_cpus + kswapds)
         if not 0 <= index < where.bytes // stride:
             raise ShmallocError(f"{self.name}: {region} has no item {index}")
         return self.pointer(struct, where.offset + index * stride)
