@@ -7,7 +7,6 @@
 #include "lock.h"
 #include "oracle.h"
 #include "page_alloc.h"
-#include "rcu.h"
 #include "slab_fast.h"
 #include "sys.h"
 
@@ -380,8 +379,6 @@ __export int shm_phase_wait(uint32_t phase, double seconds)
 			return -EOWNERDEAD;
 		if (read_tsc() > deadline)
 			return -ETIMEDOUT;
-		if (thread_is_cpu() && !rcu_idle())
-			shm_rcu_tick();
 		sleep_ns(1000000);
 	}
 	return 0;
