@@ -168,7 +168,7 @@ int shm_rcu_read_unlock(enum shm_rcu_domain domain);   /* -EINVAL: not in a read
 int shm_kfree_rcu(uint64_t off, uint32_t head_offset);
 int shm_synchronize_rcu(enum shm_rcu_domain domain);   /* wait for a grace period; -EDEADLK from within a reader */
 int shm_rcu_barrier(void);             /* until no callback is left on any CPU, in any domain */
-int shm_rcu_tick(void);                /* as the timer does: advance grace periods, invoke what is due here */
+int shm_rcu_tick(void);                /* as the timer does: irq_work that waits for it, grace periods, callbacks that are due here */
 int64_t shm_rcu_pending(void);         /* callbacks on all CPUs that are not yet invoked */
 
 /* --- programs: what a handler does --------------------------------------------------------------- */

@@ -369,6 +369,7 @@ __export int shm_rcu_barrier(void)
 
 static int tick(void)
 {
+	irq_work_tick(false);
 	rcu_tick();
 	return 0;
 }

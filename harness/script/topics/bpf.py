@@ -44,7 +44,7 @@ def _list(scene: Scene, size: int, map_: str, cpu: int) -> Any:
     buckets = int(scene.lib.BPF_NR_BUCKETS)
     found = list(_lists(scene, cpu))
     if map_:
-        return found[buckets + scene.maps[map_].index]
+        return found[buckets + scene.maps[map_]]
     # the smallest that holds it with its header
     fits = [record for record in found[:buckets] if record.unit_size >= size + 8]
     if not fits:

@@ -38,6 +38,26 @@ class Alloc(Step):
         return f"{self.do} {self.size}" + (f" by {self.design}" if self.design else "")
 
 
+@step("churn")
+class Churn(Step):
+    """Allocate an object and free it at once: 1 for each success."""
+
+    size: int = key(low=0, high=1 << 32)
+    gfp: str = key("GFP_ATOMIC", check=gfp_names)
+    design: str = key("", check=a_design)
+    as_: str = key("churned", defines="objects")
+
+    def run(self, scene: Scene) -> int:
+        """Allocate one and free it."""
+        got = scene.allocate(self, lambda calls: calls.alloc(self.size, self.gfp, -1))
+        for held in scene.take(self.as_, got, lifo=True):
+            scene.free(held, self.cpu)
+        return got
+
+    def __str__(self) -> str:
+        return f"{self.do} {self.size}" + (f" by {self.design}" if self.design else "")
+
+
 @step("alloc_until_fail")
 class AllocUntilFail(Alloc):
     """Allocate objects until one is refused, at most `limit`: how many there were."""

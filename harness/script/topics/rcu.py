@@ -70,7 +70,7 @@ class FreeRcu(Step):
 
 @step("tick")
 class Tick(Step):
-    """Do what the timer does for RCU: advance grace periods, invoke what is due on this CPU."""
+    """Do what the timer does: run irq_work that waits for it, advance grace periods, invoke what is due."""
 
     def run(self, scene: Scene) -> None:
         """Tick."""
