@@ -18,6 +18,9 @@ _VIEWS = {
     "zoneinfo": ("procfs", "zones, watermarks and pagesets, as /proc/zoneinfo"),
     "numastat": ("procfs", "NUMA counters of each node"),
     "pagetypeinfo": ("procfs", "free pages by migratetype, as /proc/pagetypeinfo"),
+    "alloc_traces": ("slab_traces", "who allocated what is live, of caches with slab_debug=U"),
+    "free_traces": ("slab_traces", "who had freed what is live before, of caches with slab_debug=U"),
+    "slab_errors": ("slab_traces", "what the debug checks have found"),
     "rcu": ("backlog", "grace periods, readers, and callbacks that wait, by CPU"),
     "deferred": ("backlog", "what was left for irq_work, or for a zone's lock"),
 }

@@ -60,9 +60,10 @@ def slabinfo(arena: Auditable) -> str:
     view = View.of(arena)
     free = _free_on_partial_lists(view)
     lines = [_SLABINFO_HEADER]
+    gone = (layout.constants()["CACHE_UNUSED"], layout.constants()["CACHE_LEAKED"])
     for cache in range(len(view.caches) - 1, -1, -1):
         record = view.caches[cache]
-        if record["state"] == layout.constants()["CACHE_UNUSED"]:
+        if int(record["state"]) in gone:
             continue
         nodes = view.cache_nodes[cache]
         slabs, objects = _sum(nodes["nr_slabs"]), _sum(nodes["total_objects"])

@@ -26,6 +26,7 @@ const char *shm_broken_name(unsigned int variant);    /* 0 = NULL-variant "none"
 const char *shm_broken_summary(unsigned int variant);
 const char *shm_slab_bug_name(unsigned int kind);     /* what a debug check reports, enum shm_slab_bug */
 const char *shm_probe_name(unsigned int site);
+uint64_t shm_tsc(void);                /* now, in the ticks that everything in the arena is timed in */
 uint64_t shm_text_base(void);          /* load address that stack entries are relative to */
 
 /* --- the arena ---------------------------------------------------------------------------------- */

@@ -290,7 +290,7 @@ struct track {
 	uint32_t handle;             /* of a stack: always 0, there is no stack depot */
 	int32_t cpu;
 	int32_t pid;
-	uint32_t pad;
+	uint32_t checked;            /* the address is one of the checked flavour */
 	uint64_t when;               /* TSC ticks */
 };
 
@@ -825,6 +825,8 @@ struct shm_telemetry {
 	uint64_t skipped_frees;      /* free ops that found an empty slot */
 	uint64_t warnings;           /* WARN_ONCE conditions met */
 	uint64_t retries_max;        /* most rounds of ___slab_alloc in one call */
+	uint64_t slab_errors;        /* reports of debug checks, what was repaired included */
+	uint64_t slab_traces;        /* allocations and frees of SLAB_TRACE caches */
 	uint64_t map_updates;        /* calls, whatever came of them */
 	uint64_t map_lookups;
 	uint64_t map_deletes;

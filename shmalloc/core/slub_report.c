@@ -122,6 +122,7 @@ __slowpath void slab_bug(const struct kmem_cache *s, enum shm_slab_bug kind, u64
 	char text[sizeof(((struct shm_violation *)0)->text)];
 
 	keep(&e);
+	this_cpu_inc64(&shm.tele->slab_errors);
 	if (kinds[kind].checker == CHECKER_NONE || READ_ONCE(shm.hdr->slab_errors_count))
 		return;
 	describe(text, sizeof(text), s, &e);

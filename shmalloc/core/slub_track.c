@@ -13,6 +13,11 @@
 #define MAX_FRAMES 16
 #define MAX_FRAME_BYTES (1u << 20)
 
+__export uint64_t shm_tsc(void)
+{
+	return read_tsc();
+}
+
 /* The second frame outside of the allocators: the first is the design's, which everybody comes through. */
 __slowpath static u64 caller_address(void)
 {
@@ -44,6 +49,7 @@ __slowpath void set_track(const struct kmem_cache *s, u64 object, enum track_ite
 			.addr = caller_address(),
 			.cpu = (s32)this_cpu()->id,
 			.pid = (s32)this_cpu()->pid,
+			.checked = SHM_CHECKED,
 			.when = read_tsc(),
 		};
 }
@@ -60,6 +66,7 @@ __slowpath void trace(const struct kmem_cache *s, const struct page *slab, u64 o
 
 	if (likely(!(s->flags & SLAB_TRACE)))
 		return;
+	this_cpu_inc64(&shm.tele->slab_traces);
 	event = atomic_fetch_add(&shm.hdr->slab_traces, 1);
 	shm.hdr->slab_trace_log[event % SHM_SLAB_TRACE_LOG] = (struct shm_slab_trace){
 		object, slab->freelist, s->index, (u16)counters_inuse(slab->counters), alloc, (u8)this_cpu()->id,

@@ -211,6 +211,9 @@ def test_a_live_arena_is_listed_looked_into_and_not_removed(capsys: pytest.Captu
             ("zoneinfo", "pages free"),
             ("numastat", "numa_hit"),
             ("pagetypeinfo", "Page block order: 4"),
+            ("alloc_traces", "No data"),
+            ("free_traces", "No data"),
+            ("slab_errors", "No data"),
         ):
             assert cli.main([view, arena.name]) == 0
             assert said in capsys.readouterr().out
