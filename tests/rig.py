@@ -343,6 +343,7 @@ class Rig:
             self.free(offset)
         for cpu in self.cpus:
             cpu.run_irq_work()
+        self.cpu.memcg_drain()
         self.cpu.flush_all()
         self.cpu.page_cache_drop()
         # Parked pages are found by the next spinning free of a block that the page lists do not take.
@@ -374,8 +375,9 @@ class Rig:
         """Nothing is wrong; and when everything is freed, nothing is lost: every page is back."""
         self.assert_clean()
         self.drain()
-        for index in range(self.arena.header.nr_caches):
-            self.lib.shm_kmem_cache_shrink(index)
+        for _ in range(2):  # the slabs of one cache may have kept objects of another: their vectors
+            for index in range(self.arena.header.nr_caches):
+                self.lib.shm_kmem_cache_shrink(index)
         for cpu in self.cpus:
             cpu.drain_pages()
         self.assert_clean(expect_live=False)

@@ -259,7 +259,7 @@ __slowpath static u64 alloc_vector(struct kmem_cache *s, const struct page *slab
 
 	gfp = (gfp & ~OBJCGS_CLEAR_MASK) | __GFP_ZERO | __GFP_NO_OBJ_EXT;
 	if (broken(k21) && bytes <= s->object_size && allow_spin)
-		return kmem_cache_alloc_node(s, gfp & ~__GFP_ZERO, node);
+		return kmem_cache_alloc_node(s, gfp, node);
 	if (bytes <= KMALLOC_MAX_CACHE_SIZE && kmalloc_slab(bytes, 0)->object_size == s->object_size)
 		bytes = (u64)s->object_size + 1;
 	return allow_spin ? kmalloc_node(bytes, gfp, node) :
@@ -293,7 +293,7 @@ __slowpath static bool alloc_slab_obj_exts(struct kmem_cache *s, struct page *sl
 /* A slab of a cache whose objects are all accounted gets its vector at once. */
 __slowpath void memcg_account_new_slab(struct kmem_cache *s, struct page *slab, gfp_t gfp)
 {
-	if (shm.nr_memcgs && memcg_kmem_online())
+	if (shm.nr_memcgs && memcg_kmem_online() && !(gfp & __GFP_NO_OBJ_EXT) && !broken(k21))
 		alloc_slab_obj_exts(s, slab, gfp);
 }
 
@@ -345,7 +345,7 @@ __slowpath u64 memcg_slab_post_alloc_hook(struct kmem_cache *s, u64 object, gfp_
 	struct slab_stat stat;
 	struct page *slab;
 
-	if (!objcg || !(gfp & __GFP_ACCOUNT || s->flags & SLAB_ACCOUNT))
+	if (!objcg || gfp & __GFP_NO_OBJ_EXT || !(gfp & __GFP_ACCOUNT || s->flags & SLAB_ACCOUNT))
 		return object;
 	probe(memcg_charge);
 	slab = virt_to_head_page(object);

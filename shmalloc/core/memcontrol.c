@@ -161,13 +161,13 @@ __slowtext static u32 take_slot(struct memcg_stock_pcp *stock)
 	for (slot = 0; slot < SHM_NR_MEMCG_STOCK; slot++)
 		if (!stock->cached[slot])
 			return slot;
+	count_memcg(memcg_stock_evict);
 	if (broken(k26)) {
 		slot = (u32)((get_random_u64() >> 32) * SHM_NR_MEMCG_STOCK >> 32);
 	} else {
 		slot = stock->evict % SHM_NR_MEMCG_STOCK;
 		stock->evict = slot + 1;
 	}
-	count_memcg(memcg_stock_evict);
 	drain_slot(stock, slot);
 	return slot;
 }
