@@ -225,11 +225,7 @@ __slowtext static u64 try_to_free_mem_cgroup_pages(struct mem_cgroup *memcg, u64
 
 static bool task_is_memalloc(void)
 {
-#ifdef PF_MEMALLOC
 	return this_cpu()->task_flags & PF_MEMALLOC;
-#else
-	return false;
-#endif
 }
 
 /* What a charge over the limit does next. */

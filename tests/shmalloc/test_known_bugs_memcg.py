@@ -13,6 +13,7 @@ from shmalloc import MemCgroup, ShmallocError
 from shmalloc.memcg import memcgs
 
 ACCOUNT, NOLOCK = "GFP_KERNEL|__GFP_ACCOUNT", "__GFP_ACCOUNT"
+CHARGED_PAGES = ("pages_alloc", {"order": 0, "gfp": NOLOCK})
 CHARGED = ("alloc", {"size": 100, "gfp": NOLOCK})
 
 
@@ -84,7 +85,23 @@ def last_reference_in_the_stock(rig: Rig) -> None:
     nmi(rig, "objcg_locked", lambda: rig.cpu.memcg_create("born"), CHARGED)
 
 
+def event_while_kernfs_is_locked(rig: Rig) -> None:
+    """A charge of the task notifies; an NMI there charges beyond the limit, as the task frees memory (PF_MEMALLOC)."""
+    group = interrupts_pay(rig, max_bytes=0)
+    rig.cpu.memcg_enter(group)
+    with rig.cpu.memalloc():
+        rig.held[rig.cpu.kmalloc(100, ACCOUNT)] = None
+        nmi(rig, "kernfs_locked", lambda: rig.cpu.kfree(rig.cpu.kmalloc(5000, ACCOUNT)), CHARGED_PAGES)
+
+
 CONTROLS = (
+    Control(
+        "k05",
+        "deadlock",
+        "deadlock",
+        event_while_kernfs_is_locked,
+        "an outer context of this CPU holds the lock",
+    ),
     Control("k15", "memcg", "corruption", failed_vector, "still charged to a memcg, or says so"),
     Control("k21", "audit", "lost_memory", vector_of_the_same_class, "it can never be freed"),
     Control("k25", "audit", "corruption", busy_obj_stock, "slab_unreclaimable of node 0 is"),
@@ -114,6 +131,14 @@ def test_the_broken_variant_is_caught(control: Control) -> None:
 @pytest.mark.parametrize("control", CONTROLS, ids=name_of)
 def test_the_correct_core_is_silent(control: Control) -> None:
     assert_silent(control)
+
+
+def test_k05_an_event_that_cannot_be_told_is_counted_all_the_same() -> None:
+    with Rig.create() as rig:
+        event_while_kernfs_is_locked(rig)
+        group = memcgs(rig.arena)[0]
+        told, not_told = group.notifications
+        assert (told + not_told, not_told) == (group.events()["max"], 1)
 
 
 # --- the hypotheses: what the kernel does here is what the correct core does ------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ROOT = "root"
 _PAGE = 4096
+_KIND = "memcgs"
 _UNLIMITED = -1
 
 
@@ -30,8 +31,8 @@ def _some(scene: Scene, name: str) -> MemCgroup:
 class MemcgCreate(Step):
     """Make a memcg below another, with limits in pages (-1 = none): its id."""
 
-    name: str = key()
-    parent: str = key(_ROOT)
+    name: str = key(defines=_KIND)
+    parent: str = key(_ROOT, uses=_KIND, known=[_ROOT])
     max: int = key(_UNLIMITED, low=_UNLIMITED)
     high: int = key(_UNLIMITED, low=_UNLIMITED)
 
@@ -40,10 +41,6 @@ class MemcgCreate(Step):
         made = scene.cpus[self.cpu].memcg_create(self.name, _find(scene, self.parent))
         _limit(scene, self.cpu, made, self.max, self.high)
         return made.id
-
-    def nest(self, program: Nested) -> None:
-        """Refused: it takes a spinning lock."""
-        super().nest(program)
 
 
 def _limit(scene: Scene, cpu: int, memcg: MemCgroup, most: int, high: int) -> None:
@@ -58,7 +55,7 @@ def _limit(scene: Scene, cpu: int, memcg: MemCgroup, most: int, high: int) -> No
 class MemcgLimit(Step):
     """Set limits of a memcg, in pages; -1 leaves one alone."""
 
-    name: str = key()
+    name: str = key(uses=_KIND)
     max: int = key(_UNLIMITED, low=_UNLIMITED)
     high: int = key(_UNLIMITED, low=_UNLIMITED)
 
@@ -71,7 +68,7 @@ class MemcgLimit(Step):
 class MemcgEnter(Step):
     """Have a CPU's task run in a memcg, or in the root, which is not charged."""
 
-    name: str = key(_ROOT)
+    name: str = key(_ROOT, uses=_KIND, known=[_ROOT])
 
     def run(self, scene: Scene) -> None:
         """Enter it."""
@@ -82,7 +79,7 @@ class MemcgEnter(Step):
 class MemcgInterrupts(Step):
     """Have a CPU's interrupts and NMIs charged to a memcg; root = not charged."""
 
-    name: str = key(_ROOT)
+    name: str = key(_ROOT, uses=_KIND, known=[_ROOT])
 
     def run(self, scene: Scene) -> None:
         """Set it."""
@@ -101,14 +98,14 @@ class MemcgId(Step):
 
     def nest(self, program: Nested) -> None:
         """Set it by an op."""
-        program.line("memcg", size=self.id)
+        program.line("memcg", {"size": self.id}, f"charge memcg {self.id}")
 
 
 @step("memcg_destroy")
 class MemcgDestroy(Step):
     """Destroy a memcg; what is charged to it is its parent's from now on."""
 
-    name: str = key()
+    name: str = key(uses=_KIND)
 
     def run(self, scene: Scene) -> None:
         """Destroy it."""
