@@ -91,6 +91,8 @@ class CpuProcess:
         """Take down what `_set_up` has set up: when nobody uses it any more."""
         for index in range(len(self.spec["maps"])):
             self._check(f"destroy map {index}", self.lib.shm_map_destroy(index))
+        if self.spec["maps"]:  # what was in them may wait for a grace period
+            self._check("wait for RCU callbacks", self.lib.shm_rcu_barrier())
         for design in self.spec["designs"]:
             self._check(f"tear down design {design}", self.lib.shm_design_teardown(design))
 

@@ -21,6 +21,7 @@ _VIEWS = {
     "alloc_traces": ("slab_traces", "who allocated what is live, of caches with slab_debug=U"),
     "free_traces": ("slab_traces", "who had freed what is live before, of caches with slab_debug=U"),
     "slab_errors": ("slab_traces", "what the debug checks have found"),
+    "maps": ("pools", "hash maps, and what is free in their pools and in those of designs, by CPU"),
     "rcu": ("backlog", "grace periods, readers, and callbacks that wait, by CPU"),
     "deferred": ("backlog", "what was left for irq_work, or for a zone's lock"),
 }

@@ -210,6 +210,7 @@ def test_a_live_arena_is_listed_looked_into_and_not_removed(capsys: pytest.Captu
             ("buddyinfo", "Node 0, zone   Normal"),
             ("zoneinfo", "pages free"),
             ("numastat", "numa_hit"),
+            ("maps", "free on each CPU"),
             ("pagetypeinfo", "Page block order: 4"),
             ("alloc_traces", "No data"),
             ("free_traces", "No data"),
