@@ -39,6 +39,7 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
     """
     found = [
         *_flavour(config),
+        *_kernel(config),
         *_cpus(config),
         *_pools(config),
         *_interrupts(config),
@@ -57,6 +58,14 @@ def _flavour(config: Config) -> Iterator[Problem]:
         )
     if config.lock_rules and config.flavour != "checked":
         yield Problem("lock_rules", "true", 'needs flavour = "checked"; release has no lock-rule checker')
+
+
+def _kernel(config: Config) -> Iterator[Problem]:
+    """A design and the slab allocator that it is about."""
+    needs = {"sheaves": "7.0", "try_kmalloc": "6.18"}.get(config.design, config.kernel)
+    if config.kernel != needs:
+        why = f'allowed is "{needs}" with design = "{config.design}"'
+        yield Problem("arena.kernel", shown(config.kernel), why)
 
 
 def _cpus(config: Config) -> Iterator[Problem]:
@@ -163,6 +172,7 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
         pageblock_order=arena.pageblock_order,
         min_free_kbytes=arena.min_free_kbytes,
         watermark_scale_factor=arena.watermark_scale_factor,
+        kernel=config.kernel,
         freelist_random=arena.freelist_random,
         freelist_hardened=arena.freelist_hardened,
         oracle=config.oracle,

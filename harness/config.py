@@ -96,6 +96,9 @@ class ArenaSpec(Table):
     )
     nodes: int = Field(1, ge=1, le=MAX_NODES)
     reserve: Literal["full", "sparse"] = "full"
+    kernel: Literal["6.18", "7.0"] | None = Field(
+        None, description="slab allocator: cpu slabs or sheaves; default: 7.0 for design sheaves, else 6.18"
+    )
     max_caches: int | None = Field(
         None, ge=1, le=65535, description="entries of the cache table; None = enough for the workload"
     )
@@ -225,6 +228,11 @@ class Config(Table):
     def possible_cpus(self) -> int:
         """CPUs the arena is made for."""
         return self.arena.cpus if self.arena.cpus is not None else max(4, self.cpus)
+
+    @property
+    def kernel(self) -> str:
+        """Whose slab allocator the arena has."""
+        return self.arena.kernel or ("7.0" if self.design == "sheaves" else "6.18")
 
     @property
     def seconds(self) -> float:

@@ -30,12 +30,14 @@ class Snapshot:
     """A copy of the arena's counts.
 
     Attributes: telemetry: struct shm_telemetry, shape (cpus,).  cache_stats: struct kmem_cache_stat,
-        (cpus, caches).  pagesets: struct per_cpu_pages, (zones, cpus).  zones: struct zone, (zones,).
+        (cpus, caches).  sheaves: struct slub_percpu_sheaves, (cpus, caches), or no caches in a 6.18 arena.
+        pagesets: struct per_cpu_pages, (zones, cpus).  zones: struct zone, (zones,).
         tsc_hz: ticks per second.
     """
 
     telemetry: Array
     cache_stats: Array
+    sheaves: Array
     pagesets: Array
     zones: Array
     tsc_hz: float
@@ -46,6 +48,7 @@ class Snapshot:
         return cls(
             telemetry=arena.region("telemetry").copy(),
             cache_stats=arena.region("cache_stats").copy(),
+            sheaves=arena.region("cache_sheaves").copy(),
             pagesets=arena.region("pagesets").copy(),
             zones=arena.region("zones").copy(),
             tsc_hz=float(arena.header.tsc_hz),
@@ -128,6 +131,7 @@ def _interrupts(interrupts: Array) -> dict[str, dict[str, int]]:
 def _counters(snapshot: Snapshot, vocabulary: Vocabulary) -> dict[str, int]:
     arrays = {
         "kmem_cache_stat": snapshot.cache_stats,
+        "slub_percpu_sheaves": snapshot.sheaves,
         "per_cpu_pages": snapshot.pagesets,
         "shm_telemetry": snapshot.telemetry,
         "zone": snapshot.zones,

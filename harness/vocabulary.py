@@ -23,6 +23,7 @@ DEAD_OWNER, LOST_MEMORY, DEADLOCK, CORRUPTION = "dead_owner", "lost_memory", "de
 # structure -> the first of its event fields; from there to its end all are events
 _EVENTS = {
     "kmem_cache_stat": "alloc_fastpath",
+    "slub_percpu_sheaves": "sheaf_flush",
     "per_cpu_pages": "numa_hit",
     "shm_telemetry": "irq_work_runs",
 }

@@ -342,9 +342,9 @@ class Arena:
         """Look at one region as a numpy array, without a copy.
 
         Args:
-            name: ``cpus nodes zones pagesets caches cache_nodes cache_cpus cache_stats pools freelists maps
-                bpf_caches objpool_cpus memcgs memcg_cpus pageblocks pages telemetry slots oracle_owned
-                oracle_start oracle_end memory``.
+            name: ``cpus nodes zones pagesets caches cache_nodes cache_cpus cache_stats cache_sheaves barns
+                pools freelists maps bpf_caches objpool_cpus memcgs memcg_cpus pageblocks pages telemetry
+                slots oracle_owned oracle_start oracle_end memory``.
 
         Returns:
             A writable array: structures, or uint64 words (slots and the oracle's bitmaps), or uint8 of

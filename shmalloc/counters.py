@@ -25,7 +25,7 @@ def event_counters(arena: Arena, cpu: int) -> dict[str, int]:
         Counts by the kernel's names (``alloc_fastpath``, ``numa_hit``, ...) and the core's own.
     """
     counts: dict[str, int] = {}
-    for events in (_cache_events, _zone_events, _memcg_events, _cpu_events):
+    for events in (_cache_events, _sheaf_events, _zone_events, _memcg_events, _cpu_events):
         counts.update(events(arena, cpu))
     return counts
 
@@ -91,6 +91,21 @@ def _cache_events(arena: Arena, cpu: int) -> dict[str, int]:
         stat = arena.item("struct kmem_cache_stat", "cache_stats", cpu * max_caches + cache)
         for name in names:
             totals[name] += int(getattr(stat, name))
+    return totals
+
+
+def _sheaf_events(arena: Arena, cpu: int) -> dict[str, int]:
+    """Sum the events of a CPU's sheaves; all 0 in an arena without them."""
+    header, lib = arena.header, arena.core.lib
+    fields = [name for name, _ in arena.core.ffi.typeof("struct slub_percpu_sheaves").fields]
+    names = [name for name in fields[fields.index("sheaf_flush") :] if not name.startswith(_NO_EVENT)]
+    totals = dict.fromkeys(names, 0)
+    max_caches = int(header.geometry.max_caches)
+    caches = min(int(header.nr_caches), max_caches) if header.geometry.flags & lib.SHM_GEO_SHEAVES else 0
+    for cache in range(caches):
+        sheaves = arena.item("struct slub_percpu_sheaves", "cache_sheaves", cpu * max_caches + cache)
+        for name in names:
+            totals[name] += int(getattr(sheaves, name))
     return totals
 
 

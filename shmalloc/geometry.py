@@ -24,6 +24,7 @@ MAX_DISTANCE = 254  # a SLIT byte; 255 means unreachable
 MAX_WATERMARK_SCALE = 3000  # vm.watermark_scale_factor: at most 30 % of a zone
 MAX_OBJECTS = 32767  # fifteen bits of a slab's counters
 MAX_SIZE_BYTES = 1 << 46  # slots keep an offset and 18 bits of other things in one word
+KERNELS = ("6.18", "7.0")
 _SWITCHES = ("freelist_random", "freelist_hardened", "oracle", "cmpxchg_double")
 _NO_NUMBERS = ("zone_permille", "distance", "cpu_node", "slab_debug")
 
@@ -42,6 +43,7 @@ class Geometry:
         watermark_scale_factor: distance of the watermarks, in 1/10000 of a zone.
         freelist_random: CONFIG_SLAB_FREELIST_RANDOM.
         freelist_hardened: CONFIG_SLAB_FREELIST_HARDENED.
+        kernel: whose slab allocator the arena has: "6.18" (cpu slabs) or "7.0" (sheaves).
         oracle: keep the ownership bitmap; without it a double free is not always noticed.
         cmpxchg_double: False = as on a machine without a 16-byte compare-and-exchange.
         slab_min_order: slab_min_order=.
@@ -74,6 +76,7 @@ class Geometry:
     watermark_scale_factor: int = 10
     freelist_random: bool = False
     freelist_hardened: bool = False
+    kernel: str = "6.18"
     oracle: bool = True
     cmpxchg_double: bool = True
     slab_min_order: int = 0
@@ -163,6 +166,7 @@ class Geometry:
             | (lib.SHM_GEO_FREELIST_HARDENED if self.freelist_hardened else 0)
             | (lib.SHM_GEO_ORACLE if self.oracle else 0)
             | (0 if self.cmpxchg_double else lib.SHM_GEO_NO_CMPXCHG_DOUBLE)
+            | (lib.SHM_GEO_SHEAVES if self.kernel == "7.0" else 0)
         )
         if isinstance(self.slab_debug, str | bool):
             geometry.slab_debug_text = self.slab_debug_text().encode()
@@ -249,6 +253,8 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         for key in _SWITCHES
         if not isinstance(getattr(geometry, key), bool)
     ]
+    if geometry.kernel not in KERNELS:
+        problems.append(f"kernel = {geometry.kernel!r}: allowed are {', '.join(KERNELS)}")
     low_order, high_order = geometry.slab_min_order, geometry.slab_max_order
     if _is_int(low_order) and _is_int(high_order) and low_order > high_order:
         problems.append(f"slab_min_order = {low_order}: allowed is at most slab_max_order = {high_order}")

@@ -49,6 +49,10 @@ def _per_slot(region: str) -> Callable[[Any], int]:
     )
 
 
+def _has_sheaves(header: Any) -> bool:
+    return bool(int(header.geometry.flags) & constants()["SHM_GEO_SHEAVES"])
+
+
 _REGIONS = {
     "cpus": _Shape("shm_cpu", lambda h: (h.geometry.nr_cpus,), _per_slot("REGION_CPUS")),
     "nodes": _Shape("node", lambda h: (h.geometry.nr_nodes,)),
@@ -76,6 +80,14 @@ _REGIONS = {
         "memcg_cpu",
         lambda h: (h.geometry.nr_cpus if h.geometry.max_memcgs else 0,),
         _per_cpu("REGION_MEMCG_CPUS"),
+    ),
+    "cache_sheaves": _Shape(
+        "slub_percpu_sheaves",
+        lambda h: (h.geometry.nr_cpus, h.geometry.max_caches if _has_sheaves(h) else 0),
+        lambda h: int(h.cache_sheaves_stride),
+    ),
+    "barns": _Shape(
+        "node_barn", lambda h: (h.geometry.max_caches if _has_sheaves(h) else 0, h.geometry.nr_nodes)
     ),
     "pageblocks": _Shape("pageblock", lambda h: (-1,)),
     "pages": _Shape("page", lambda h: (h.nr_pages,)),

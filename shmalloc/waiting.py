@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from shmalloc.errors import BadFree
+from shmalloc.errors import BadFree, Unsupported
 
 if TYPE_CHECKING:
     from typing import Any
@@ -52,7 +53,27 @@ class Waiting:
         Raises:
             BadFree: no live object of a slab begins there, or it has no such bytes; nothing was changed.
         """
-        result = self._calls.call(self._lib.shm_kfree_rcu, offset, head_offset)
+        self._free_rcu(self._lib.shm_kfree_rcu, offset, head_offset)
+
+    def kfree_rcu_nolock(self, offset: int, head_offset: int = 0) -> None:
+        """Free an object after a grace period, without waiting for any lock; arenas of Linux 7.x only.
+
+        Mirrors: mm/slab_common.c kfree_rcu_nolock (7.3).
+
+        Args:
+            offset: of the object, in bytes.
+            head_offset: where in the object the 16 bytes begin that link it until then.
+
+        Raises:
+            BadFree: no live object of a slab begins there, or it has no such bytes; nothing was changed.
+            Unsupported: the arena's kernel has no such call.
+        """
+        self._free_rcu(self._lib.shm_kfree_rcu_nolock, offset, head_offset)
+
+    def _free_rcu(self, function: Callable[..., int], offset: int, head_offset: int) -> None:
+        result = self._calls.call(function, offset, head_offset)
+        if result == -errno.EOPNOTSUPP:
+            raise Unsupported('kfree_rcu_nolock: allowed in an arena with kernel = "7.0"')
         if result:
             self._calls.refuse_caller()
             self._calls.raise_verdict()

@@ -144,6 +144,26 @@ class Rig:
             "struct kmem_cache_cpu", "cache_cpus", cpu * max_caches + self.cache_index(size)
         )
 
+    @property
+    def has_sheaves(self) -> bool:
+        """Whether the arena is one of Linux 7.x."""
+        return bool(self.arena.header.geometry.flags & self.lib.SHM_GEO_SHEAVES)
+
+    def sheaves(self, size: int = A_BYTES, cpu: int = 0, *, cache: int | None = None) -> Any:
+        """The sheaves of a bucket, or of a cache, on a CPU."""
+        index = self.cache_index(size) if cache is None else cache
+        at = cpu * self.arena.header.geometry.max_caches + index
+        return self.arena.item("struct slub_percpu_sheaves", "cache_sheaves", at)
+
+    def sheaf(self, offset: int) -> Any:
+        return self.arena.pointer("struct slab_sheaf", offset)
+
+    def barn(self, size: int = A_BYTES, node: int = 0, *, cache: int | None = None) -> Any:
+        index = self.cache_index(size) if cache is None else cache
+        return self.arena.item(
+            "struct node_barn", "barns", index * self.arena.header.geometry.nr_nodes + node
+        )
+
     def zone(self, index: int = 0) -> Any:
         return self.arena.item("struct zone", "zones", index)
 
@@ -169,7 +189,8 @@ class Rig:
 
     def telling(self, before: Counter[str]) -> dict[str, int]:
         """Which counters have moved since: those of the caches, and of the rest those that tell of contention."""
-        cache_events = {name for name, _ in self.arena.core.ffi.typeof("struct kmem_cache_stat").fields}
+        kinds = ("struct kmem_cache_stat", "struct slub_percpu_sheaves")
+        cache_events = {name for kind in kinds for name, _ in self.arena.core.ffi.typeof(kind).fields}
         chosen = cache_events | _TELLING | {"nr_deferred_free", "nr_deferred_drained"}
         after = self.counters()
         return {name: after[name] - before[name] for name in sorted(chosen) if after[name] != before[name]}
@@ -378,7 +399,29 @@ class Rig:
         for _ in range(2):  # the slabs of one cache may have kept objects of another: their vectors
             for index in range(self.arena.header.nr_caches):
                 self.lib.shm_kmem_cache_shrink(index)
+        if self.has_sheaves:
+            self.settle_sheaves()
+            return
+        for index in range(self.arena.header.nr_caches):
+            self.lib.shm_kmem_cache_shrink(index)
         for cpu in self.cpus:
             cpu.drain_pages()
         self.assert_clean(expect_live=False)
         assert self.free_pages() == self.free_at_start
+
+    def settle_sheaves(self) -> None:
+        """7.x: the same; what is left are the main sheaves. They need not lie in the pages of the start."""
+        caches = range(self.arena.header.nr_caches)
+        for _ in range(4):  # a sheaf that is freed is an object of another cache
+            self.cpu.flush_all()
+            self.cpu.rcu_barrier()
+            for index in caches:
+                self.lib.shm_kmem_cache_shrink(index)
+        for cpu in self.cpus:
+            cpu.drain_pages()
+        self.assert_clean(expect_live=False)
+        totals = self.report().totals
+        kinds = [self.arena.item("struct kmem_cache", "caches", index) for index in caches]
+        mains = sum(kind.state == self.lib.CACHE_LIVE and kind.sheaf_capacity > 0 for kind in kinds)
+        assert totals["kept_sheaves_objects"] == mains * self.arena.header.geometry.nr_cpus
+        assert totals["objects_live"] == totals.get("kept_sheaf_objects_objects", 0) == 0

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 NOLOCK, SPINNING, PLAN = "kmalloc_nolock", "kmalloc", "try_kmalloc"
 
 
+SHEAF = 12  # objects in a sheaf of bucket A
+SHEAVES: dict[str, Any] = {"kernel": "7.0"}
+
+
 @dataclass
 class Given:
     """Objects that a state leaves allocated: on the cpu slab of CPU 0, and elsewhere."""
@@ -100,6 +104,16 @@ def other_node_partial(rig: Rig) -> Given:
 def debug_partial(rig: Rig) -> Given:
     """A debug cache's slab on the node's partial list."""
     return Given(elsewhere=rig.take(3))
+
+
+def barn_filled(rig: Rig) -> Given:
+    """7.x: the CPU's sheaves are empty, and the barn has full ones; of each slab objects are in use."""
+    taken = rig.take(6 * SHEAF)
+    for offset in taken[SHEAF:]:
+        rig.free(offset)
+    again = rig.take(2 * SHEAF)
+    assert rig.barn().nr_full >= 2
+    return Given(ready=again, elsewhere=taken[:SHEAF])
 
 
 def pcp_filled(rig: Rig) -> Given:
@@ -231,6 +245,10 @@ REACH = {
     "slab_free_cmpxchg": Reach(cpu_slab, "kfree elsewhere"),
     "debug_list_lock_held": Reach(debug_partial, "kfree elsewhere", {"slab_debug": 0x1}),
     "debug_new_slab_locked": Reach(no_slab, "kmalloc", {"slab_debug": 0x1}),
+    "sheaves_locked": Reach(no_slab, "kmalloc", SHEAVES),
+    "barn_locked": Reach(barn_filled, "kmalloc", SHEAVES),
+    "sheaf_in_hand": Reach(no_slab, "kmalloc", SHEAVES),
+    "slab_attach_kprobe_locked": Reach(no_slab, "kmalloc", SHEAVES),
     "pcp_locked": Reach(no_slab, "alloc_pages"),
     "zone_locked_bulk": Reach(no_slab, "alloc_pages"),
     "zone_locked": Reach(no_slab, "alloc_pages(4)"),

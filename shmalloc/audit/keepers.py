@@ -9,6 +9,7 @@ from shmalloc.audit.kept import Keeper
 from shmalloc.audit.objpool import keep_rings
 from shmalloc.audit.pools import keep_areas
 from shmalloc.audit.rcu import keep_callbacks
+from shmalloc.audit.sheaves import keep_sheaves
 
 __all__ = ["KEEPERS"]
 
@@ -18,4 +19,5 @@ KEEPERS: tuple[Keeper, ...] = (
     keep_vectors,
     keep_rings,
     keep_callbacks,
+    keep_sheaves,
 )

@@ -49,8 +49,9 @@ class View:
 
     Attributes: header: struct shm_header.  words: the whole segment as 64-bit words.  cpus (cpus,),
         nodes (nodes,), zones (zones,), pagesets (zones, cpus), caches (max_caches,), cache_nodes
-        (max_caches, nodes), cache_cpus (cpus, max_caches), memcgs (max_memcgs,), memcg_cpus (cpus,) or (0,)
-        without memcgs, pageblocks, pages (nr_pages,): records.
+        (max_caches, nodes), cache_cpus (cpus, max_caches), cache_sheaves (cpus, max_caches or 0), barns
+        (max_caches or 0, nodes), memcgs (max_memcgs,), memcg_cpus (cpus,) or (0,) without memcgs,
+        pageblocks, pages (nr_pages,): records.
         owned, start, end: the oracle's bitmaps, uint64, a bit for each 8 bytes of page memory; empty if off.
         memory_offset, pages_offset: of page frame 0 and of its struct page, in bytes.
     """
@@ -66,6 +67,8 @@ class View:
     cache_cpus: Records
     memcgs: Records
     memcg_cpus: Records
+    cache_sheaves: Records
+    barns: Records
     pageblocks: Records
     pages: Records
     owned: Words
@@ -93,7 +96,9 @@ class View:
         header = np.frombuffer(raw, layout.dtype("shm_header"), 1)[0]
         _check_bounds(header, len(raw))
         names = ("cpus", "nodes", "zones", "pagesets", "caches", "cache_nodes", "cache_cpus")
-        regions = {name: arena.region(name) for name in (*names, "memcgs", "memcg_cpus")}
+        regions = {
+            name: arena.region(name) for name in (*names, "cache_sheaves", "barns", "memcgs", "memcg_cpus")
+        }
         pages, address = arena.region("pages"), _address(words)
         block_order = int(header["geometry"]["pageblock_order"]) & 0x3F
         return cls(

@@ -114,6 +114,18 @@ __export int shm_kfree_rcu(uint64_t off, uint32_t head_offset)
 	return GUARDED(int, REFUSED, free_rcu(off, head_offset));
 }
 
+static int free_rcu_nolock(u64 off, u32 head_offset)
+{
+	if (!sheaf_arena())
+		return -EOPNOTSUPP;
+	return plausible_object(off) ? design_free_rcu(DESIGN_kmalloc_nolock, off, head_offset) : -EINVAL;
+}
+
+__export int shm_kfree_rcu_nolock(uint64_t off, uint32_t head_offset)
+{
+	return GUARDED(int, REFUSED, free_rcu_nolock(off, head_offset));
+}
+
 static int free_block(u32 design, u64 off, u32 order)
 {
 	return plausible_block(off, order) ? design_pages_free(design, off, order) : -EINVAL;

@@ -27,6 +27,7 @@ const char *shm_broken_summary(unsigned int variant);
 const char *shm_slab_bug_name(unsigned int kind);     /* what a debug check reports, enum shm_slab_bug */
 const char *shm_probe_name(unsigned int site);
 uint64_t shm_tsc(void);                /* now, in the ticks that everything in the arena is timed in */
+const char *shm_rcu_func_name(unsigned int func);    /* what may be done after a grace period */
 uint64_t shm_text_base(void);          /* load address that stack entries are relative to */
 
 /* --- the arena ---------------------------------------------------------------------------------- */
@@ -167,6 +168,7 @@ int shm_rcu_read_unlock(enum shm_rcu_domain domain);   /* -EINVAL: not in a read
 /* free after a grace period; bytes head_offset .. head_offset + 15 of the object become its rcu_head.
  * -EINVAL: no live object of a slab, or it does not have these bytes */
 int shm_kfree_rcu(uint64_t off, uint32_t head_offset);
+int shm_kfree_rcu_nolock(uint64_t off, uint32_t head_offset); /* any context; -EOPNOTSUPP: not a 7.x arena */
 int shm_synchronize_rcu(enum shm_rcu_domain domain);   /* wait for a grace period; -EDEADLK from within a reader */
 int shm_rcu_barrier(void);             /* until no callback is left on any CPU, in any domain */
 int shm_rcu_tick(void);                /* as the timer does: irq_work that waits for it, grace periods, callbacks that are due here */

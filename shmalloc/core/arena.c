@@ -28,6 +28,11 @@ static u64 blocks_of(u64 pages, u32 pageblock_order)
 	return (pages + (1ull << pageblock_order) - 1) >> pageblock_order;
 }
 
+static u32 sheaves_stride(const struct shm_geometry *g)
+{
+	return g->flags & SHM_GEO_SHEAVES ? (u32)(g->max_caches * sizeof(struct slub_percpu_sheaves)) : 0;
+}
+
 static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *out)
 {
 	const u64 bytes[NR_REGIONS] = {
@@ -46,6 +51,8 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_BPF_CACHES] = (u64)g->nr_cpus * (BPF_NR_BUCKETS + g->max_maps) * sizeof(struct bpf_mem_cache),
 		[REGION_MEMCGS] = g->max_memcgs * sizeof(struct mem_cgroup),
 		[REGION_MEMCG_CPUS] = g->max_memcgs ? g->nr_cpus * sizeof(struct memcg_cpu) : 0,
+		[REGION_CACHE_SHEAVES] = (u64)g->nr_cpus * sheaves_stride(g),
+		[REGION_BARNS] = sheaves_stride(g) ? (u64)g->max_caches * g->nr_nodes * sizeof(struct node_barn) : 0,
 		[REGION_PAGEBLOCKS] = blocks_of(pages, g->pageblock_order) * sizeof(struct pageblock),
 		[REGION_PAGES] = pages * sizeof(struct page),
 		[REGION_TELEMETRY] = (g->nr_cpus + g->nr_nodes) * round_up(sizeof(struct shm_telemetry), 64),
@@ -184,6 +191,7 @@ static void map_regions(void *base)
 	shm.nr_memcgs = h->geometry.max_memcgs;
 	shm.memcgs = ptr_of(h->regions[REGION_MEMCGS].offset);
 	shm.memcg_cpus = ptr_of(h->regions[REGION_MEMCG_CPUS].offset);
+	shm.barns = ptr_of(h->regions[REGION_BARNS].offset);
 	shm.pageblocks = ptr_of(h->regions[REGION_PAGEBLOCKS].offset);
 	shm.pages = ptr_of(h->regions[REGION_PAGES].offset);
 	shm.slots = ptr_of(h->regions[REGION_SLOTS].offset);
@@ -233,6 +241,7 @@ static void init_header(struct shm_header *h, const struct shm_geometry *g)
 	h->cache_cpus_stride = (u32)(g->max_caches * sizeof(struct kmem_cache_cpu));
 	h->cache_stats_stride = (u32)(g->max_caches * sizeof(struct kmem_cache_stat));
 	h->bpf_caches_per_cpu = BPF_NR_BUCKETS + g->max_maps;
+	h->cache_sheaves_stride = sheaves_stride(g);
 	h->slab_mutex.class = LOCK_SLAB_MUTEX;
 	h->ipi_lock.class = LOCK_USER;
 	for (u32 domain = 0; domain < NR_RCU_DOMAINS; domain++)
@@ -266,6 +275,8 @@ static int format(void *base, const struct shm_geometry *g)
 	build_zonelists();
 	mem_cgroup_init();
 	error = kmem_cache_init();
+	if (!error)
+		error = bootstrap_kmalloc_sheaves();
 	if (error)
 		return error;
 	h->magic = SHM_MAGIC;
@@ -316,7 +327,8 @@ __export int shm_arena_check(const void *base, uint64_t bytes)
 	    h->slab_mutex.class != LOCK_SLAB_MUTEX || h->ipi_lock.class != LOCK_USER ||
 	    h->objcg_lock.class != LOCK_OBJCG || h->kernfs_lock.class != LOCK_KERNFS ||
 	    h->cache_cpus_stride != h->geometry.max_caches * sizeof(struct kmem_cache_cpu) ||
-	    h->cache_stats_stride != h->geometry.max_caches * sizeof(struct kmem_cache_stat))
+	    h->cache_stats_stride != h->geometry.max_caches * sizeof(struct kmem_cache_stat) ||
+	    h->cache_sheaves_stride != sheaves_stride(&h->geometry))
 		return -EBADMSG;
 	for (u32 type = 0; type < NR_KMALLOC_TYPES; type++)
 		for (u32 i = 1; i < NR_KMALLOC_CACHES; i++)

@@ -9,8 +9,8 @@
  * pointers: each process maps the arena wherever it likes.
  *
  * Order in the segment: header, CPU areas (and each kswapd's), nodes, zones, pagesets, caches and their per-node and
- * per-CPU parts, pools, maps, memcgs and their per-CPU stocks, pageblocks, struct pages, telemetry, shared
- * slots, oracle bitmaps, page memory.
+ * per-CPU parts (7.x: sheaves and barns, too), pools, maps, memcgs and their per-CPU stocks, pageblocks,
+ * struct pages, telemetry, shared slots, oracle bitmaps, page memory.
  */
 #ifndef SHM_ARENA_H
 #define SHM_ARENA_H
@@ -48,6 +48,7 @@
 #define SHM_GEO_NO_CMPXCHG_DOUBLE 0x8u
 #define SHM_GEO_UP 0x10u             /* !SMP: one possible CPU, spinlocks are no-ops, trylocks succeed */
 #define SHM_GEO_DEBUG_OBJECTS 0x20u  /* freed pages are looked up in a hash of live objects, under a lock */
+#define SHM_GEO_SHEAVES 0x40u        /* Linux 7.x: per-cpu sheaves and barns instead of cpu slabs */
 
 /* arena states */
 #define SHM_STATE_FORMATTING 1
@@ -95,6 +96,7 @@ enum shm_checker { CHECKER_NONE, CHECKER_ORACLE, CHECKER_DEADLOCK, CHECKER_LOCK_
 enum shm_lock_class { LOCK_NONE, LOCK_SLAB_MUTEX, LOCK_LIST, LOCK_CPU_SLAB, LOCK_SLAB_BIT, LOCK_PCP, LOCK_ZONE,
 	LOCK_LRU, LOCK_OBJ_HASH,
 	LOCK_RCU,
+	LOCK_SHEAVES, LOCK_BARN,
 	LOCK_FREELIST, LOCK_BUCKET,
 	LOCK_MEMCG_STOCK, LOCK_OBJ_STOCK, LOCK_OBJCG, LOCK_CHARGE, LOCK_KERNFS, LOCK_WQ_POOL, LOCK_RANDOM,
 	LOCK_USER, NR_LOCK_CLASSES };
@@ -356,6 +358,8 @@ struct kmem_cache {
 	uint32_t refcount;
 	uint32_t reciprocal;         /* ceil(2^32 / size) */
 	uint32_t kmalloc_type;
+	uint32_t sheaf_capacity;     /* objects; 0 = no sheaves: a debug cache, or a 6.18 arena */
+	uint32_t pad;
 	uint64_t random;             /* hardening key */
 	char name[SHM_CACHE_NAME];
 	uint16_t random_seq[SHM_RANDOM_SEQ]; /* permutation of object indices, if randomised */
@@ -515,6 +519,51 @@ struct objpool_slot {
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
 #define BPF_EXIST 2
+
+/*
+ * 7.x: an array of free objects of one cache, itself an object of a kmalloc cache: these 32 bytes,
+ * then `capacity` offsets.  Whoever has taken it off a CPU or a barn owns it.
+ */
+struct slab_sheaf {
+	struct list_head barn_list;  /* on its barn's list; while it waits for a grace period: the rcu_head */
+	uint32_t cache;              /* index + 1, constant */
+	uint32_t capacity;           /* objects, constant */
+	uint32_t size;               /* objects in it */
+	int32_t node;                /* rcu sheaf: whose barn it goes to */
+};
+#define MAX_FULL_SHEAVES 10      /* of a barn; soft limits, looked at without the lock */
+#define MAX_EMPTY_SHEAVES 10
+
+/* 7.x: the sheaves of one cache on one CPU, and its events there (owner CPU only), kernel names. */
+struct slub_percpu_sheaves {
+	struct spinlock lock;        /* local_trylock_t: preemption off, irqs stay on */
+	uint64_t main;               /* offset of a sheaf: never 0 in a 7.x arena while unlocked */
+	uint64_t spare;              /* empty, full, or 0 */
+	uint64_t rcu_free;           /* being filled by kfree_rcu, or 0 */
+	uint64_t sheaf_flush;        /* objects given back to their slabs */
+	uint64_t sheaf_refill;       /* objects taken from slabs */
+	uint64_t sheaf_alloc;        /* sheaves allocated */
+	uint64_t sheaf_free;
+	uint64_t barn_get;           /* full sheaves taken from a barn for an empty one */
+	uint64_t barn_get_fail;
+	uint64_t barn_put;           /* full sheaves put into a barn */
+	uint64_t barn_put_fail;
+	uint64_t free_rcu_sheaf;     /* objects */
+	uint64_t free_rcu_sheaf_fail;
+	uint64_t sheaves_busy;       /* ours: the CPU's lock was found held */
+	uint64_t barn_busy;          /* ours: trylock of a barn failed */
+};
+
+/* 7.x: the sheaves that one cache keeps on one node. */
+struct node_barn {
+	struct spinlock lock;
+	struct list_head sheaves_full;   /* lock */
+	struct list_head sheaves_empty;  /* lock */
+	uint32_t nr_full;            /* lock; read without it */
+	uint32_t nr_empty;
+	uint32_t present;            /* the node has memory that slabs can come from; constant */
+	uint32_t pad[3];
+};
 
 /* A piece of work to be run in irq context on the CPU that queued it. */
 struct irq_work {
@@ -763,6 +812,8 @@ struct shm_cpu {
 	struct llist_head raised_list;       /* irq_work */
 	struct llist_head defer_objects;     /* kfree_nolock: chained by the free pointer slot */
 	struct llist_head defer_slabs;       /* defer_deactivate_slab */
+	struct llist_head defer_rcu_sheaves; /* 7.x: full rcu sheaves that call_rcu could not be called for */
+	struct llist_head defer_by_rcu;      /* 7.x: objects of kfree_rcu_nolock, by their rcu_heads */
 	struct irq_work defer_work;
 	uint32_t ipi_request;        /* other CPUs: sequence of the last request; under header.ipi_lock */
 	uint32_t ipi_done;           /* sequence of the last request served */
@@ -782,8 +833,8 @@ struct shm_cpu {
 	uint32_t handlers;           /* it takes interrupts: its signal handlers are installed */
 	uint32_t task_flags;         /* PF_*: of the task */
 	uint32_t fail_nth;           /* the n-th call from here on that may be made to fail does; 0 = off */
-	uint32_t pad0;
-	uint64_t pad1[3];            /* to whole cache lines: arena.c checks */
+	int32_t ipi_result;          /* of the last request served */
+	uint64_t pad1[1];            /* to whole cache lines: arena.c checks */
 };
 
 /* what a CPU's task is; kernel names */
@@ -875,7 +926,9 @@ struct shm_region {
 };
 
 enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, REGION_CACHES, REGION_CACHE_NODES,
-	REGION_CACHE_CPUS, REGION_CACHE_STATS, REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES,
+	REGION_CACHE_CPUS, REGION_CACHE_STATS,
+	REGION_CACHE_SHEAVES, REGION_BARNS,
+	REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES,
 	REGION_OBJPOOL_CPUS,
 	REGION_MEMCGS, REGION_MEMCG_CPUS, REGION_PAGEBLOCKS, REGION_PAGES,
 	REGION_TELEMETRY, REGION_SLOTS,
@@ -947,6 +1000,9 @@ struct shm_header {
 	uint32_t cache_cpus_stride;  /* bytes from one CPU's cpu slabs to the next CPU's */
 	uint32_t cache_stats_stride;
 	uint32_t bpf_caches_per_cpu; /* global sizes, then one for each map */
+	uint32_t cache_sheaves_stride;
+	uint32_t sheaves_ready;      /* kmalloc caches have theirs: sheaves can be allocated */
+	struct slab_sheaf bootstrap_sheaf; /* empty for ever: main sheaf of every cache without sheaves */
 	uint32_t phase;              /* barriers of a run; parent writes */
 	uint32_t designs_ready;      /* bit for each design that was set up; task */
 	uint32_t pad0;

@@ -47,12 +47,14 @@ struct shm_env {
 	struct kmem_cache *caches;
 	struct kmem_cache_cpu *cpu_caches;   /* of the current CPU, by cache index */
 	struct kmem_cache_stat *cache_stats; /* of the current CPU, by cache index */
+	struct slub_percpu_sheaves *cpu_sheaves; /* of the current CPU, by cache index (7.x) */
 	struct page *pages;
 	u64 mem_off;               /* offset of page frame 0's memory */
 	u64 nr_pages;
 	struct shm_header *hdr;
 	struct shm_telemetry *tele;
 	struct kmem_cache_node *cache_nodes;
+	struct node_barn *barns;
 	struct zone *zones;
 	struct node *nodes;
 	struct per_cpu_pages *pagesets;
@@ -270,6 +272,8 @@ u64 thread_cpu_ticks(u32 pid, u32 tid);
 void page_alloc_init(void);
 int kmem_cache_init(void);
 void fault_inject_init(void);
+int bootstrap_kmalloc_sheaves(void);
+void cpu_load(u32 id); /* be this CPU, as far as the core is concerned */
 
 /* Run `call` with a place to unwind to; `failed` is the value if it had to. */
 #define GUARDED(type, failed, call) ({ \

@@ -14,7 +14,7 @@
 #include "slab.h"
 #include "sys.h"
 
-static void load_cpu(u32 id)
+void cpu_load(u32 id)
 {
 	struct shm_header *h = shm.hdr;
 
@@ -22,6 +22,7 @@ static void load_cpu(u32 id)
 	shm.cache_stats = ptr_of(h->regions[REGION_CACHE_STATS].offset + (u64)id * h->cache_stats_stride);
 	shm.tele = cpu_telemetry(id);
 	shm.memcg_cpu = &shm.memcg_cpus[id];
+	shm.cpu_sheaves = ptr_of(h->regions[REGION_CACHE_SHEAVES].offset + (u64)id * h->cache_sheaves_stride);
 	barrier();
 	WRITE_ONCE(shm.cpu, &shm.cpus[id]);
 }
@@ -60,6 +61,16 @@ static bool held_by(u32 word, u32 cpu)
 	return word && lock_owner_cpu(word) == cpu;
 }
 
+static bool holds_sheaf_lock(const struct kmem_cache *s, u32 cpu)
+{
+	if (!sheaf_arena())
+		return false;
+	for (u32 node = 0; node < shm.nr_nodes; node++)
+		if (held_by(cache_barn(s, node)->lock.word, cpu))
+			return true;
+	return cache_sheaves(s, cpu)->lock.word;
+}
+
 static bool holds_cache_lock(const struct kmem_cache *s, u32 cpu)
 {
 	const struct kmem_cache_cpu *c = ptr_of(shm.hdr->regions[REGION_CACHE_CPUS].offset +
@@ -68,7 +79,7 @@ static bool holds_cache_lock(const struct kmem_cache *s, u32 cpu)
 	for (u32 node = 0; node < shm.nr_nodes; node++)
 		if (held_by(cache_node(s, node)->list_lock.word, cpu))
 			return true;
-	return c[s->index].lock.word;
+	return c[s->index].lock.word || holds_sheaf_lock(s, cpu);
 }
 
 static bool holds_bucket_lock(const struct shm_map *map, u32 cpu)
@@ -206,7 +217,7 @@ __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
 	reset_slot(slot);
 	memcg_cpu_reset(cpu);
 	shm.thread = __builtin_thread_pointer();
-	load_cpu(cpu);
+	cpu_load(cpu);
 	if (flags & SHM_BIND_HANDLERS && !shm.handlers)
 		error = signals_install(flags & SHM_BIND_TERM, flags & SHM_BIND_NEST);
 	/* last: from here on interrupts may be sent, and without a handler a signal kills */
@@ -271,7 +282,7 @@ __export int shm_cpu_switch(unsigned int cpu)
 	    shm.cpus[cpu].tid != sys_gettid())
 		return -ENOTCONN;
 	shm.thread = __builtin_thread_pointer();
-	load_cpu(cpu);
+	cpu_load(cpu);
 	return 0;
 }
 

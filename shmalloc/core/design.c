@@ -101,7 +101,10 @@ int design_free_rcu(u32 design, u64 object, u32 head_offset)
 	    head_offset + sizeof(struct rcu_head) > s->object_size || !oracle_release(object))
 		return -EINVAL;
 	this_cpu_inc64(&this_counts(design)->frees);
-	kfree_rcu(object, head_offset);
+	if (designs[design]->free_rcu)
+		designs[design]->free_rcu(object, head_offset);
+	else
+		kfree_rcu(object, head_offset);
 	return 0;
 }
 

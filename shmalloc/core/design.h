@@ -15,6 +15,7 @@ struct design_ops {
 	u64 (*cache_alloc)(struct kmem_cache *s, gfp_t gfp, int node);
 	struct page *(*pages_alloc)(gfp_t gfp, int node, u32 order);
 	void (*free)(u64 object);
+	void (*free_rcu)(u64 object, u32 head_offset); /* NULL: kfree_rcu */
 	void (*pages_free)(struct page *page, u32 order);
 	/* optional: so many objects of a cache or none, into p; the array is reordered by the free */
 	u32 (*alloc_bulk)(struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p);

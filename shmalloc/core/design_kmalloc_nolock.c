@@ -5,6 +5,7 @@
  * Reclaim flags of a request are dropped: the nolock entries accept __GFP_ACCOUNT and __GFP_ZERO.
  */
 #include "design.h"
+#include "rcu.h"
 
 __slowtext static u64 alloc(u64 size, gfp_t gfp, int node)
 {
@@ -21,6 +22,15 @@ __slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
 	return alloc_pages_nolock(gfp & __GFP_ACCOUNT, node, order);
 }
 
+/* 7.3 has kfree_rcu_nolock; before, nothing of the kind may be called where call_rcu may not. */
+__slowtext static void free_rcu(u64 object, u32 head_offset)
+{
+	if (sheaf_arena())
+		kfree_rcu_nolock(object, head_offset);
+	else
+		kfree_rcu(object, head_offset);
+}
+
 const struct design_ops design_kmalloc_nolock = {
 	.name = "kmalloc_nolock",
 	.summary = "kmalloc_nolock of Linux 6.18: trylocks only, deferred free by irq_work",
@@ -29,6 +39,7 @@ const struct design_ops design_kmalloc_nolock = {
 	.cache_alloc = cache_alloc,
 	.pages_alloc = pages_alloc,
 	.free = kfree_nolock,
+	.free_rcu = free_rcu,
 	.pages_free = free_pages_nolock,
 	.frees_large = false,
 };

@@ -44,12 +44,14 @@ void lock_rules_might_wait(const u32 *word, u32 class);
 void lock_rules_acquired(u32 *word, u32 class);
 void lock_rules_released(u32 *word);
 void lock_rules_this_cpu(void);
+void lock_rules_wakes_kswapd(void);
 #else
 #define lock_rules_wait(word, class) ((void)0)
 #define lock_rules_might_wait(word, class) ((void)0)
 #define lock_rules_acquired(word, class) ((void)0)
 #define lock_rules_released(word) ((void)0)
 #define lock_rules_this_cpu() ((void)0)
+#define lock_rules_wakes_kswapd() ((void)0)
 #endif
 
 __helper void lock_acquire(u32 *word, u32 class)
@@ -188,6 +190,31 @@ __helper void local_unlock_irqrestore(struct spinlock *lock, u32 flags)
 	WRITE_ONCE(lock->word, 0);
 	probe(cpu_slab_unlocked);
 	local_irq_restore(flags);
+}
+
+/*
+ * The same for sections that irqs may interrupt: preemption is off, irqs stay as they are.  Whoever
+ * finds the word set is a handler or a probe on this CPU, and must do without.
+ */
+__helper bool local_trylock(struct spinlock *lock)
+{
+	preempt_disable();
+	if (unlikely(READ_ONCE(lock->word))) {
+		preempt_enable();
+		return false;
+	}
+	WRITE_ONCE(lock->word, lock_word_mine());
+	barrier();
+	lock_rules_acquired(&lock->word, lock->class);
+	return true;
+}
+
+__helper void local_unlock(struct spinlock *lock)
+{
+	lock_rules_released(&lock->word);
+	barrier();
+	WRITE_ONCE(lock->word, 0);
+	preempt_enable();
 }
 
 /*

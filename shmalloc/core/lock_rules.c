@@ -22,6 +22,10 @@
 #define RULE_NOT_RELEASED 0x10u
 #define RULE_RECURSION 0x20u
 #define RULE_PREEMPTIBLE 0x40u
+#define RULE_WAKES_KSWAPD 0x80u
+
+/* held with irqs off, and inside them no lock of the scheduler may be taken */
+#define INNERMOST (1u << LOCK_LIST | 1u << LOCK_CPU_SLAB | 1u << LOCK_BARN | 1u << LOCK_PCP | 1u << LOCK_ZONE)
 
 static void report(u32 class, u32 rule, const u32 *word, const char *text)
 {
@@ -95,6 +99,17 @@ void lock_rules_wait(u32 *word, u32 class)
 		if (!(READ_ONCE(shm.hdr->class_after[held]) >> class & 1))
 			atomic_or(&shm.hdr->class_after[held], 1u << class);
 	}
+}
+
+/* Before kswapd is woken: that takes the scheduler's locks. */
+void lock_rules_wakes_kswapd(void)
+{
+	const struct shm_cpu *cpu = this_cpu();
+
+	for (u32 i = 0; i < cpu->nr_held && i < SHM_MAX_HELD; i++)
+		if (INNERMOST >> READ_ONCE(cpu->held[i].class) & 1)
+			report(cpu->held[i].class, RULE_WAKES_KSWAPD, ptr_of(cpu->held[i].lock),
+			       "kswapd is woken, which takes the scheduler's locks, while this is held");
 }
 
 /*

@@ -25,6 +25,17 @@
 
 typedef void (*rcu_fn)(u64 head);
 
+#define RCU_FUNC(name) #name,
+static const char *const rcu_func_names[NR_RCU_FUNCS] = {
+#include "rcu.def"
+};
+#undef RCU_FUNC
+
+__export const char *shm_rcu_func_name(unsigned int func)
+{
+	return func < NR_RCU_FUNCS ? rcu_func_names[func] : NULL;
+}
+
 #define RCU_FUNC(name) rcu_func_##name,
 static const rcu_fn rcu_table[NR_RCU_FUNCS] = {
 #include "rcu.def"
@@ -78,6 +89,8 @@ __slowpath void call_rcu_domain(enum shm_rcu_domain domain, u64 head, enum rcu_f
 
 __slowpath void kfree_rcu(u64 object, u32 head_offset)
 {
+	if (sheaf_arena() && kfree_rcu_sheaf(slab_cache(virt_to_head_page(object)), object, true))
+		return;
 	call_rcu(object + head_offset, RCU_FUNC_kfree, head_offset);
 }
 

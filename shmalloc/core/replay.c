@@ -97,8 +97,9 @@ static void op_realloc(const struct runner *r, const struct shm_op *op)
 static void op_free_rcu(const struct runner *r, const struct shm_op *op)
 {
 	u64 value = slot_take(r, op), off = value & SLOT_OFFSET;
+	bool nolock = sheaf_arena() && designs[r->design]->free_rcu; /* kfree_rcu_nolock */
 
-	if (!value || value & SLOT_PAGES || in_nmi() || off <= SHM_ZERO_SIZE) {
+	if (!value || value & SLOT_PAGES || (in_nmi() && !nolock) || off <= SHM_ZERO_SIZE) {
 		slot_store(r, op, value);
 		return;
 	}

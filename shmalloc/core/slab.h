@@ -135,6 +135,42 @@ __helper u32 numa_mem_id(void)
 	return shm.zones[shm.nodes[this_cpu()->node].zonelist[0]].node;
 }
 
+/* --- 7.x: sheaves instead of cpu slabs ----------------------------------------------------------- */
+
+__helper bool sheaf_arena(void)
+{
+	return shm.geo_flags & SHM_GEO_SHEAVES;
+}
+
+__helper struct slab_sheaf *sheaf_at(u64 off)
+{
+	return ptr_of(off);
+}
+
+__helper u64 *sheaf_objects(struct slab_sheaf *sheaf)
+{
+	return (u64 *)(sheaf + 1);
+}
+
+__helper struct slub_percpu_sheaves *this_sheaves(const struct kmem_cache *s)
+{
+	return &shm.cpu_sheaves[s->index];
+}
+
+__helper struct slub_percpu_sheaves *cache_sheaves(const struct kmem_cache *s, u32 cpu)
+{
+	return (struct slub_percpu_sheaves *)((char *)ptr_of(shm.hdr->regions[REGION_CACHE_SHEAVES].offset) +
+					      (u64)cpu * shm.hdr->cache_sheaves_stride) + s->index;
+}
+
+__helper struct node_barn *cache_barn(const struct kmem_cache *s, u32 node)
+{
+	return &shm.barns[s->index * shm.nr_nodes + node];
+}
+
+#define sheaf_stat(s, field) this_cpu_inc64(&this_sheaves(s)->field)
+#define sheaf_stat_add(s, field, n) this_cpu_add64(&this_sheaves(s)->field, (n))
+
 struct partial_context {
 	gfp_t gfp;
 	u64 object;   /* out: debug caches get one object instead of a slab */
@@ -151,6 +187,7 @@ void remove_partial(struct kmem_cache_node *n, struct page *slab);
 void deactivate_slab(struct kmem_cache *s, struct page *slab, u64 freelist);
 void put_cpu_partial(struct kmem_cache *s, struct page *slab, bool drain);
 void put_partials(struct kmem_cache *s, u64 partial);
+bool list_lock_irqsave(struct kmem_cache *s, struct kmem_cache_node *n, bool allow_spin, u32 *flags);
 struct page *get_partial(struct kmem_cache *s, int node, struct partial_context *pc);
 
 /* slub_slabs.c */
@@ -160,6 +197,43 @@ void free_new_slab_nolock(struct kmem_cache *s, struct page *slab);
 void discard_slab(struct kmem_cache *s, struct page *slab);
 void inc_slabs_node(struct kmem_cache *s, const struct page *slab);
 void dec_slabs_node(struct kmem_cache *s, const struct page *slab);
+
+/* slub_barn.c */
+struct node_barn *node_barn_of(const struct kmem_cache *s, u32 node);
+u64 barn_get_empty_sheaf(const struct kmem_cache *s, struct node_barn *barn, bool allow_spin);
+void barn_put_empty_sheaf(struct node_barn *barn, u64 sheaf);
+void barn_put_full_sheaf(struct node_barn *barn, u64 sheaf);
+u64 barn_replace_empty_sheaf(const struct kmem_cache *s, struct node_barn *barn, u64 empty, bool allow_spin);
+u64 barn_replace_full_sheaf(const struct kmem_cache *s, struct node_barn *barn, u64 full, bool allow_spin,
+			    int *error);
+u64 alloc_empty_sheaf(struct kmem_cache *s, gfp_t gfp);
+void free_empty_sheaf(struct kmem_cache *s, u64 sheaf);
+void free_empty_sheaf_nolock(struct kmem_cache *s, u64 sheaf);
+void sheaf_flush_unused(struct kmem_cache *s, u64 sheaf);
+void barn_shrink(struct kmem_cache *s, u32 node);
+
+/* slub_sheaves.c */
+u64 slab_alloc_sheaves(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size);
+void slab_free_sheaves(struct kmem_cache *s, struct page *slab, u64 object);
+bool free_to_pcs(struct kmem_cache *s, struct page *slab, u64 object, bool allow_spin);
+
+/* slub_sheaf_rcu.c */
+bool kfree_rcu_sheaf(struct kmem_cache *s, u64 object, bool allow_spin);
+void kfree_rcu_nolock(u64 object, u32 head_offset);
+void flush_rcu_sheaf(u64 sheaf);
+void free_deferred_rcu(struct shm_cpu *cpu);
+
+/* slub_sheaf_slow.c */
+u64 ___slab_alloc_sheaves(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size);
+u32 refill_objects(struct kmem_cache *s, u64 *objects, gfp_t gfp, u32 min, u32 max);
+void sheaf_free_bulk(struct kmem_cache *s, u64 *objects, u32 count);
+
+/* slub_sheaf_cache.c */
+u32 calculate_sheaf_capacity(const struct kmem_cache *s);
+int init_cache_sheaves(struct kmem_cache *s);
+void free_cache_sheaves(struct kmem_cache *s);
+int flush_cpu_sheaves(struct kmem_cache *s, u32 cpu);
+bool sheaves_unflushed(struct kmem_cache *s);
 
 /* slub_debug.c */
 u64 alloc_single_from_partial(struct kmem_cache *s, struct kmem_cache_node *n, struct page *slab, u64 orig_size);
@@ -184,6 +258,7 @@ bool slab_debug_no_larger_order(void);
 u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size);
 void zero_object(const struct kmem_cache *s, u64 object, u64 orig_size);
 void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u64 tail, u32 count);
+void slab_free_slow(struct kmem_cache *s, struct page *slab, u64 object);
 u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node);
 void kmem_cache_free(struct kmem_cache *s, u64 object);
 

@@ -148,7 +148,7 @@ __fastpath void kfree(u64 object)
 		if (unlikely(page->obj_exts))
 			memcg_slab_free_hook(s, page, object, true);
 		if (unlikely(!slab_free_fast(s, page, object, true)))
-			__slab_free(s, page, object, object, 1);
+			slab_free_slow(s, page, object);
 	} else if (page->flags & PG_large) {
 		free_pages(page, page->order);
 	} else {

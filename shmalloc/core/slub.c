@@ -284,6 +284,8 @@ __slowpath u64 __slab_alloc(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_
 		.orig_size = orig_size,
 	};
 
+	if (sheaf_arena())
+		return slab_alloc_sheaves(s, gfp, node, orig_size);
 	if (!a.allow_spin && local_lock_is_locked(&a.c->lock)) {
 		stat(s, cpu_slab_busy);
 		return SLAB_EBUSY;
@@ -348,7 +350,10 @@ __slowpath void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u
 	u32 flags = 0;
 
 	stat(s, free_slowpath);
-	lock_rules_might_wait(&cpu_slab(s)->lock.word, LOCK_CPU_SLAB);
+	if (sheaf_arena())
+		lock_rules_might_wait(&slab_node(s, slab)->list_lock.word, LOCK_LIST);
+	else
+		lock_rules_might_wait(&cpu_slab(s)->lock.word, LOCK_CPU_SLAB);
 	if (cache_debug(s)) {
 		free_to_partial_list(s, slab, head, tail, count);
 		return;
@@ -380,6 +385,15 @@ __slowpath void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u
 	}
 }
 
+/* What the fast path could not free: to a sheaf in a 7.x arena, else to its slab. */
+__slowpath void slab_free_slow(struct kmem_cache *s, struct page *slab, u64 object)
+{
+	if (sheaf_arena())
+		slab_free_sheaves(s, slab, object);
+	else
+		__slab_free(s, slab, object, object, 1);
+}
+
 __fastpath void kmem_cache_free(struct kmem_cache *s, u64 object)
 {
 	struct page *slab = virt_to_head_page(object);
@@ -387,5 +401,5 @@ __fastpath void kmem_cache_free(struct kmem_cache *s, u64 object)
 	if (unlikely(slab->obj_exts))
 		memcg_slab_free_hook(s, slab, object, true);
 	if (unlikely(!slab_free_fast(s, slab, object, true)))
-		__slab_free(s, slab, object, object, 1);
+		slab_free_slow(s, slab, object);
 }

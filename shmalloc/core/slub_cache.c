@@ -94,7 +94,7 @@ void calculate_sizes(struct kmem_cache *s, const struct shm_geometry *g)
 	s->oo = order << 16 | objects;
 	s->min = get_order(s->size) << 16 | order_objects(get_order(s->size), s->size);
 	s->min_partial = (u32)clamp_of(ilog2(s->size) / 2, (u32)MIN_PARTIAL, (u32)MAX_PARTIAL);
-	s->cpu_partial = cpu_partial_objects(s);
+	s->cpu_partial = g->flags & SHM_GEO_SHEAVES ? 0 : cpu_partial_objects(s);
 	s->cpu_partial_slabs = (u32)((2ull * s->cpu_partial + objects - 1) / (objects ? objects : 1));
 	s->reciprocal = (u32)(((1ull << 32) + s->size - 1) / s->size);
 	s->allocflags = (order ? __GFP_COMP : 0) | (s->flags & SLAB_CACHE_DMA ? __GFP_DMA : 0) |
@@ -204,6 +204,7 @@ int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align,
 {
 	u64 seed = shm.hdr->geometry.seed ^ (s - shm.caches + 1) * 0x9e3779b97f4a7c15ull;
 	u32 i = 0;
+	int error;
 
 	zero_bytes(s, sizeof(*s));
 	s->index = (u32)(s - shm.caches);
@@ -231,8 +232,10 @@ int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align,
 		init_random_seq(s, &seed);
 	init_cache_nodes(s);
 	init_cache_cpus(s);
-	WRITE_ONCE(s->state, CACHE_LIVE);
-	return 0;
+	error = init_cache_sheaves(s);
+	if (!error)
+		WRITE_ONCE(s->state, CACHE_LIVE);
+	return error;
 }
 
 static int create(const char *name, u32 size, u32 align, u32 flags, u32 ctor)
@@ -279,6 +282,8 @@ __slowtext int flush_cpu_slab(struct kmem_cache *s, u32 cpu)
 	u64 slab, freelist, partial;
 	u32 flags;
 
+	if (sheaf_arena())
+		return flush_cpu_sheaves(s, cpu);
 	if (cpu != this_cpu()->id && local_lock_is_locked(&c->lock))
 		return -EOWNERDEAD;
 	flags = local_lock_irqsave(&c->lock);
@@ -321,8 +326,12 @@ __slowtext void kmem_cache_shrink(struct kmem_cache *s)
 {
 	for (u32 node = 0; node < shm.nr_nodes; node++) {
 		struct kmem_cache_node *n = cache_node(s, node);
-		u32 flags = spin_lock_irqsave(&n->list_lock);
+		u32 flags;
 		u64 empty = 0;
+
+		if (sheaf_arena())
+			barn_shrink(s, node);
+		flags = spin_lock_irqsave(&n->list_lock);
 
 		for (u64 at = n->partial.next, next; at != off_of(&n->partial); at = next) {
 			struct page *slab = list_page(at);
@@ -400,6 +409,10 @@ static int shutdown_cache(u32 index)
 		return error;
 	}
 	kmem_cache_shrink(s);
+	if (sheaves_unflushed(s)) {
+		WRITE_ONCE(s->state, CACHE_LIVE);
+		return -EBUSY;
+	}
 	leaked = (int)list_remaining_objects(s);
 	if (leaked) {
 		warn_once();
@@ -414,11 +427,15 @@ static int shutdown_cache(u32 index)
 static int destroy(u32 index)
 {
 	struct kmem_cache *s = live_cache(index);
-	int result;
+	int result = 0;
 
 	if (!s || is_kmalloc_bucket(index))
 		return -EINVAL;
-	result = rcu_barrier(); /* objects on their way by kfree_rcu */
+	if (sheaf_arena()) /* so that sheaves which kfree_rcu has begun to fill are on their way, too */
+		result = defer_free_barrier();
+	if (sheaf_arena() && !result)
+		result = flush_all(index);
+	result = result ? result : rcu_barrier(); /* objects on their way by kfree_rcu */
 	if (result)
 		return result;
 	spin_lock(&shm.hdr->slab_mutex);
@@ -428,6 +445,8 @@ static int destroy(u32 index)
 		return result;
 	if (s->flags & SLAB_TYPESAFE_BY_RCU)
 		(void)rcu_barrier(); /* slabs on their way */
+	if (!result)
+		free_cache_sheaves(s);
 	WRITE_ONCE(s->state, result ? CACHE_LEAKED : CACHE_UNUSED);
 	return result;
 }

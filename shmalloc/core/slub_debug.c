@@ -103,6 +103,10 @@ __slowpath u64 alloc_single_from_new_slab(struct kmem_cache *s, struct page *sla
 	} else if (!spin_trylock_irqsave(&n->list_lock, &flags)) {
 		stat(s, list_lock_busy);
 		reason_contention(REASON_LIST_LOCK_BUSY);
+		if (sheaf_arena()) { /* 7.0 has no list of slabs that wait for irq_work */
+			free_new_slab_nolock(s, slab);
+			return 0;
+		}
 		if (broken(k12))
 			slab->counters |= COUNTERS_FROZEN;
 		defer_deactivate_slab(slab, 0);

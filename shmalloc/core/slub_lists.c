@@ -208,7 +208,7 @@ __slowpath void put_cpu_partial(struct kmem_cache *s, struct page *slab, bool dr
 	}
 }
 
-static bool list_lock_irqsave(struct kmem_cache *s, struct kmem_cache_node *n, bool allow_spin, u32 *flags)
+__slowpath bool list_lock_irqsave(struct kmem_cache *s, struct kmem_cache_node *n, bool allow_spin, u32 *flags)
 {
 	if (allow_spin || broken(spin_list_lock_nolock)) {
 		*flags = spin_lock_irqsave(&n->list_lock);

@@ -31,15 +31,19 @@ __helper u64 alloc_or_busy(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_s
 }
 
 /*
- * The wanted bucket is being edited by what was interrupted: the next larger one, once.  What a debug
- * cache there records as the requested size is this size, not the caller's (K-47; 7.2 mends it).
+ * The wanted bucket is being edited by what was interrupted: the next larger one, once; 7.0 does so
+ * whatever has failed.  What a debug cache there records as the requested size is this size, not the
+ * caller's (K-47; 7.2 mends it).
  */
-__slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, gfp_t gfp, int node)
+__slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, u64 failed, gfp_t gfp, int node)
 {
 	u64 size = (u64)busy->object_size + 1, object;
 	struct kmem_cache *s;
 
-	reason_contention(REASON_CPU_SLAB_BUSY);
+	if (failed == SLAB_EBUSY)
+		reason_contention(REASON_CPU_SLAB_BUSY);
+	else if (!sheaf_arena())
+		return 0;
 	if (size > KMALLOC_MAX_CACHE_SIZE)
 		return 0;
 	s = kmalloc_slab(size, gfp);
@@ -76,8 +80,8 @@ __fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
 		return 0;
 	}
 	object = alloc_or_busy(s, alloc_gfp, node, size);
-	if (unlikely(object == SLAB_EBUSY))
-		return retry_next_bucket(s, alloc_gfp, node);
+	if (unlikely(object <= SLAB_EBUSY))
+		return retry_next_bucket(s, object, alloc_gfp, node);
 	return post_alloc(s, object, alloc_gfp, size);
 }
 
@@ -173,6 +177,8 @@ __slowpath static void free_deferred_of(struct shm_cpu *cpu)
 	probe(irq_work_detached);
 	free_deferred(objects);
 	deactivate_deferred(slabs);
+	if (sheaf_arena())
+		free_deferred_rcu(cpu);
 }
 
 __slowpath void irq_work_func_free_deferred(struct irq_work *work)
@@ -223,6 +229,7 @@ __fastpath void kfree_nolock(u64 object)
 	s = slab_cache(slab);
 	if (unlikely(slab->obj_exts))
 		memcg_slab_free_hook(s, slab, object, false);
-	if (unlikely(!slab_free_fast(s, slab, object, false)))
+	if (unlikely(!slab_free_fast(s, slab, object, false)) &&
+	    !(sheaf_arena() && free_to_pcs(s, slab, object, false)))
 		defer_free(s, object);
 }

@@ -56,7 +56,7 @@ void ipi_run(void)
 		return;
 	this_cpu_inc64(&shm.tele->ipi_runs);
 	if (cpu->ipi_func < ARRAY_SIZE(ipi_table))
-		ipi_table[cpu->ipi_func](cpu->id, cpu->ipi_arg);
+		cpu->ipi_result = ipi_table[cpu->ipi_func](cpu->id, cpu->ipi_arg);
 	store_release(&cpu->ipi_done, request);
 }
 
@@ -73,6 +73,7 @@ static int wait_for(struct shm_cpu *cpu, u32 request, u64 deadline)
 static int interrupt(struct shm_cpu *cpu, u32 func, u64 arg, u64 deadline)
 {
 	u32 request;
+	int error;
 
 	if (!cpu->handlers) /* a signal would kill it */
 		return -EOPNOTSUPP;
@@ -83,7 +84,8 @@ static int interrupt(struct shm_cpu *cpu, u32 func, u64 arg, u64 deadline)
 	atomic_or(&cpu->irq_pending, IRQ_PENDING_IPI);
 	if (sys_tgkill(cpu->pid, cpu->tid, shm_signal_of(KIND_IRQ)))
 		return -ESRCH;
-	return wait_for(cpu, request, deadline);
+	error = wait_for(cpu, request, deadline);
+	return error ? error : cpu->ipi_result;
 }
 
 /* Nobody is the CPU: be it for the time of the call, so that nobody becomes it meanwhile. */
@@ -108,7 +110,7 @@ static int call_on(struct shm_cpu *cpu, u32 func, u64 arg)
 	u64 deadline = read_tsc() + IPI_DEADLINE_S * shm.hdr->tsc_hz;
 	int result = -ETIMEDOUT;
 
-	if (cpu == this_cpu())
+	if (cpu == this_cpu()) /* nobody else will let it get out of where it is */
 		return ipi_table[func](cpu->id, arg);
 	while (read_tsc() < deadline) {
 		u32 pid = load_acquire(&cpu->pid), state = load_acquire(&cpu->state);
@@ -119,7 +121,9 @@ static int call_on(struct shm_cpu *cpu, u32 func, u64 arg)
 			if (serve(cpu, pid, func, arg, &result))
 				return result;
 		} else if (state == CPU_ONLINE) {
-			return interrupt(cpu, func, arg, deadline);
+			result = interrupt(cpu, func, arg, deadline);
+			if (result != -EAGAIN)
+				return result;
 		}
 		yield_core();
 	}

@@ -26,6 +26,7 @@ static const char *const checker_names[NR_CHECKERS] = {
 
 static const char *const lock_class_names[NR_LOCK_CLASSES] = {
 	"none", "slab_mutex", "list_lock", "cpu_slab", "slab_lock", "pcp", "zone", "lru", "obj_hash", "rcu",
+	"sheaves", "barn",
 	"freelist", "bucket",
 	"memcg_stock", "obj_stock", "objcg_lock", "percpu_charge", "kernfs_notify_lock", "wq_pool", "batched_entropy",
 	"user",

@@ -137,6 +137,7 @@ __slowpath void wakeup_kswapd(struct zone *zone, u32 order, u32 highest_zone)
 	struct node *node = &shm.nodes[zone->node];
 	u32 state = load_acquire(&node->kswapd_state), asleep = KSWAPD_ASLEEP;
 
+	lock_rules_wakes_kswapd();
 	probe(wakeup_kswapd);
 	atomic_add(&zone->nr_kswapd_wakeups, 1);
 	atomic_add(&node->kswapd_wakeups, 1);

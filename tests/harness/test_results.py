@@ -23,6 +23,7 @@ def blank() -> Snapshot:
     return Snapshot(
         telemetry=np.zeros(CPUS, layout.dtype("shm_telemetry")),
         cache_stats=np.zeros((CPUS, CACHES), layout.dtype("kmem_cache_stat")),
+        sheaves=np.zeros((CPUS, CACHES), layout.dtype("slub_percpu_sheaves")),
         pagesets=np.zeros((ZONES, CPUS), layout.dtype("per_cpu_pages")),
         zones=np.zeros(ZONES, layout.dtype("zone")),
         tsc_hz=2e9,
