@@ -50,6 +50,17 @@ specs = st.one_of(
     ),
     st.fixed_dictionaries(
         {
+            "kind": st.just("wave"),
+            "size": sizes,
+            "slots": st.integers(1, 60),
+            "low": st.sampled_from([0.0, 0.3, 1.0]),
+            "waves": st.integers(1, 5),
+            **common,
+            **local,
+        }
+    ),
+    st.fixed_dictionaries(
+        {
             "kind": st.just("producer_consumer"),
             "slots": st.integers(1, 50),
             "count": st.integers(1, 60),
