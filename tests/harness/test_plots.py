@@ -11,7 +11,7 @@ import running
 
 from harness import plots, vocabulary
 from harness.memory import MOST_SAMPLES, SAMPLE_PERIOD_S, Sample, Sampler
-from harness.plots import figures, style
+from harness.plots import figures, numa_figure, style
 from harness.plots.grid import Grid
 from harness.results import blank_cell
 from shmalloc import Arena
@@ -133,6 +133,28 @@ def test_a_number_that_is_swept_makes_lines() -> None:
         "remote = 0.5",
         "remote = 1.0",
     ]
+
+
+def test_nodes_have_a_figure_in_which_what_is_modelled_says_so(tmp_path: Path) -> None:
+    cells = [cell("kmalloc", 101), cell("kmalloc_nolock", 101)]
+    for made, shares in zip(cells, ((0.49, 0.76, 0.0, 0.5), (0.0, 0.81, 0.25, 0.125)), strict=True):
+        names = ("mismatch_share", "slow_path_share", "elsewhere_share", "remote_share")
+        made["numa"] |= dict(zip(names, shares, strict=True)) | {"allocs": {"node0": 50, "node1": 51}}
+        made["numa"]["modelled_ns"] = {"per_alloc": 80 * (1 + shares[3]), "if_all_local": 80.0}
+    with style.drawing():
+        figure = numa_figure.numa(grid(run(*cells)))
+        for name, wanted in (("mismatch", 0), ("slow_path", 81), ("elsewhere", 25), ("remote", 12.5)):
+            assert artist(figure, f"numa-{name}:kmalloc_nolock").get_width() == pytest.approx(wanted)
+        assert artist(figure, "numa-modelled:kmalloc").get_width() == 120
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["", "", "", "", "MODELLED, not measured"]
+    cells[0]["numa"]["modelled_ns"] = cells[1]["numa"]["modelled_ns"] = {
+        "per_alloc": None,
+        "if_all_local": None,
+    }
+    files = {path.name: path for path in plots.draw(tmp_path, run(*cells), {}, ORDER)}
+    assert not any("model" in text.lower() for text in texts(files["numa.svg"]))
+    assert not any("model" in text.lower() for text in texts(files["latency.svg"]))
 
 
 def test_of_one_cell_only_what_needs_no_other_is_drawn(tmp_path: Path) -> None:
