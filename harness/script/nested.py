@@ -127,7 +127,8 @@ class Nested:
         reasons = list((self._failures() - self._failed_before).elements())
         failed = sum(op.allocates and not self._filled(op) and not self._freed_later(op) for op in self._ops)
         done: Counter[str] = Counter()
-        scene.inside(f"{self.label}, by {self.design}:")
+        by = f", by {self.design}" if any(op.slot is not None for op in self._ops) else ""
+        scene.inside(f"{self.label}{by}:")
         texts = []
         for op in self._ops:
             text, ok = self._outcome(scene, op, reasons, failed)
@@ -138,6 +139,8 @@ class Nested:
         for text, same in groupby(texts):
             times = len(list(same))
             scene.inside(f"    {text}" + (f" (x {times})" if times > 1 else ""))
+        if scene.is_over and not self._said_end:
+            scene.inside("    which does not come back")
         self.give_back(scene)
 
     def _filled(self, op: _Op) -> bool:

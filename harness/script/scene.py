@@ -77,6 +77,7 @@ class Scene:
         self.let = let
         self.counters: dict[str, float] = {}
         self.held: dict[str, list[Held]] = {}
+        self.taken: dict[str, set[int]] = {}  # offsets that were held by that name once
         self.caches: dict[str, KmemCache] = {}
         self.maps: dict[str, int] = {}
         self.nested: list[Nested] = []
@@ -177,6 +178,7 @@ class Scene:
         there = self.held.get(name, [])
         taken = there[::-1][:count] if lifo else there[:count]
         self.held[name] = there[: len(there) - len(taken)] if lifo else there[len(taken) :]
+        self.taken.setdefault(name, set()).update(held.offset for held in taken)
         return taken
 
     def free(self, held: Held, cpu: int, design: str = "") -> None:

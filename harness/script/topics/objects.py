@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.script.keys import a_design, a_node, gfp_names, key
-from harness.script.registry import Step, step
+from harness.script.keys import a_design, a_node, a_number_of_times, gfp_names, key
+from harness.script.registry import Step, quantity, step
 
 if TYPE_CHECKING:
     from harness.script.nested import Nested
     from harness.script.scene import Scene
 
 _ALL = 1 << 30
+_PASSING = " alloc_free"
 
 
 @step("alloc")
@@ -77,6 +78,29 @@ class AllocUntilFail(Alloc):
             Alloc.nest(self, program)
 
 
+@step("alloc_free")
+class AllocFree(Step):
+    """Allocate an object and free it, `n` times: how often there was one."""
+
+    size: int = key(low=0, high=1 << 32)
+    n: int | str = key(1, check=a_number_of_times)
+    gfp: str = key("GFP_ATOMIC", check=gfp_names)
+    design: str = key("", check=a_design)
+
+    def run(self, scene: Scene) -> int:
+        """Do it."""
+        done = 0
+        for _ in range(scene.number(self.n)):
+            got = scene.allocate(self, lambda calls: calls.alloc(self.size, self.gfp), name=_PASSING)
+            done += got
+            for each in scene.take(_PASSING, got):
+                scene.free(each, self.cpu)
+        return done
+
+    def __str__(self) -> str:
+        return f"{self.do} {self.size}" + (f" by {self.design}" if self.design else "")
+
+
 @step("free")
 class Free(Step):
     """Free objects, pages and objects of caches that earlier steps hold: how many there were."""
@@ -99,3 +123,16 @@ class Free(Step):
 
     def __str__(self) -> str:
         return f"free {self.which or 'what has no name'}" + (f" by {self.design}" if self.design else "")
+
+
+@quantity("objects.held")
+def held(scene: Scene, *, which: str) -> int:
+    """Objects that the script holds by a name."""
+    return len(scene.held.get(which, ()))
+
+
+@quantity("objects.reused")
+def reused(scene: Scene, *, which: str, of: str) -> int:
+    """Of the objects held by one name, how many lie where objects lay that were freed by another name."""
+    before = scene.taken.get(of, set())
+    return sum(each.offset in before for each in scene.held.get(which, ()))

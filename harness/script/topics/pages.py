@@ -110,6 +110,14 @@ for _at, _name in enumerate(("min", "low", "high")):
     _register_zone(f"wmark_{_name}", lambda zone, at=_at: zone.wmark[at], f"The {_name} watermark in pages")
 
 
+@quantity("memory.used_pages")
+def used_pages(scene: Scene, *, node: int = -1) -> int:
+    """Pages that somebody holds, be it as slabs, pools or lists: neither in the buddy nor on a CPU's list."""
+    zones = _zones(scene, node)
+    free = sum(int(zone.free_pages) for zone in zones) + pcp_count(scene, node=node)
+    return sum(int(zone.managed_pages) for zone in zones) - free
+
+
 @quantity("pcp.count")
 def pcp_count(scene: Scene, *, cpu: int = -1, node: int = -1) -> int:
     """Pages on the lists of one CPU, or of all."""
