@@ -25,7 +25,7 @@ MAX_WATERMARK_SCALE = 3000  # vm.watermark_scale_factor: at most 30 % of a zone
 MAX_OBJECTS = 32767  # fifteen bits of a slab's counters
 MAX_SIZE_BYTES = 1 << 46  # slots keep an offset and 18 bits of other things in one word
 KERNELS = ("6.18", "7.0")
-_SWITCHES = ("freelist_random", "freelist_hardened", "oracle", "cmpxchg_double")
+_SWITCHES = ("up", "debug_objects", "freelist_random", "freelist_hardened", "oracle", "cmpxchg_double")
 _NO_NUMBERS = ("zone_permille", "distance", "cpu_node", "slab_debug")
 
 
@@ -45,6 +45,8 @@ class Geometry:
         freelist_hardened: CONFIG_SLAB_FREELIST_HARDENED.
         kernel: whose slab allocator the arena has: "6.18" (cpu slabs) or "7.0" (sheaves).
         oracle: keep the ownership bitmap; without it a double free is not always noticed.
+        up: !SMP: one possible CPU, whose spinlocks are no-ops and whose trylocks always succeed.
+        debug_objects: CONFIG_DEBUG_OBJECTS_FREE: freed pages are looked up in a hash, under its lock.
         cmpxchg_double: False = as on a machine without a 16-byte compare-and-exchange.
         slab_min_order: slab_min_order=.
         slab_max_order: slab_max_order=.
@@ -78,6 +80,8 @@ class Geometry:
     freelist_hardened: bool = False
     kernel: str = "6.18"
     oracle: bool = True
+    up: bool = False
+    debug_objects: bool = False
     cmpxchg_double: bool = True
     slab_min_order: int = 0
     slab_max_order: int = 3
@@ -167,6 +171,8 @@ class Geometry:
             | (lib.SHM_GEO_ORACLE if self.oracle else 0)
             | (0 if self.cmpxchg_double else lib.SHM_GEO_NO_CMPXCHG_DOUBLE)
             | (lib.SHM_GEO_SHEAVES if self.kernel == "7.0" else 0)
+            | (lib.SHM_GEO_UP if self.up else 0)
+            | (lib.SHM_GEO_DEBUG_OBJECTS if self.debug_objects else 0)
         )
         if isinstance(self.slab_debug, str | bool):
             geometry.slab_debug_text = self.slab_debug_text().encode()
@@ -255,6 +261,8 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
     ]
     if geometry.kernel not in KERNELS:
         problems.append(f"kernel = {geometry.kernel!r}: allowed are {', '.join(KERNELS)}")
+    if geometry.up is True and geometry.nr_cpus != 1:
+        problems.append(f"up = True: allowed only with nr_cpus = 1, not {geometry.nr_cpus}")
     low_order, high_order = geometry.slab_min_order, geometry.slab_max_order
     if _is_int(low_order) and _is_int(high_order) and low_order > high_order:
         problems.append(f"slab_min_order = {low_order}: allowed is at most slab_max_order = {high_order}")

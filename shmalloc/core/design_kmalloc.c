@@ -7,14 +7,35 @@
  */
 #include "design.h"
 
+/* K-30: while the system boots, gfp_allowed_mask takes the flags away that say "may wait". */
+__helper gfp_t masked(gfp_t gfp)
+{
+	return broken(k30) ? gfp & ~__GFP_RECLAIM : gfp;
+}
+
+/* A request that may wait for locks is refused for want of memory, never because a lock was held. */
+__helper u64 served(u64 object, gfp_t gfp)
+{
+	u32 reason = this_reason();
+
+	if (!SHM_CHECKED || object > SLAB_EBUSY || !gfpflags_allow_spinning(gfp))
+		return object;
+	if (object || reason == REASON_ZONE_BUSY || reason == REASON_LIST_LOCK_BUSY || reason == REASON_CPU_SLAB_BUSY)
+		violation(VERDICT_BROKEN_RULE, CHECKER_API, NULL, LOCK_NONE, 0, 0,
+			  "a request that may wait was refused because a lock was held");
+	return 0;
+}
+
 __slowtext static u64 alloc(u64 size, gfp_t gfp, int node)
 {
-	return kmalloc_node(size, gfp_for_context(gfp), node);
+	gfp = gfp_for_context(gfp);
+	return served(kmalloc_node(size, masked(gfp), node), gfp);
 }
 
 __slowtext static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
 {
-	return kmem_cache_alloc_node(s, gfp_for_context(gfp), node);
+	gfp = gfp_for_context(gfp);
+	return served(kmem_cache_alloc_node(s, masked(gfp), node), gfp);
 }
 
 __slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)

@@ -150,11 +150,23 @@ __slowtext static void wait_longer(struct wait_state *wait, u32 word, u32 yields
 	yield_core();
 }
 
+/* The lock is held.  Without SMP a spinlock is a no-op: "acquired" all the same, and it is reported. */
+__slowpath bool lock_try_up(u32 *word, u32 class)
+{
+	if (!is_up() || (class != LOCK_PCP && class != LOCK_ZONE && class != LOCK_LIST && class != LOCK_LRU))
+		return false;
+	(void)word; /* release has no lock rules */
+	lock_rules_up(word, class);
+	return true;
+}
+
 __slowpath void lock_wait(u32 *word, u32 class, u32 mine)
 {
 	struct wait_state wait = { .word = word, .class = class };
 	u64 outer = this_cpu()->waiting_for;
 
+	if (lock_try_up(word, class))
+		return;
 	this_cpu_inc64(&shm.tele->lock_waits);
 	this_cpu()->wait_seq++;
 	WRITE_ONCE(this_cpu()->waiting_for, wait_mark(word));

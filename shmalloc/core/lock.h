@@ -36,6 +36,19 @@ __helper u32 lock_word_mine(void)
 }
 
 void lock_wait(u32 *word, u32 class, u32 mine);
+bool lock_try_up(u32 *word, u32 class);
+
+/* No SMP: spinlocks are no-ops, so a trylock succeeds whoever holds the lock. */
+__helper bool is_up(void)
+{
+	return unlikely(shm.geo_flags & SHM_GEO_UP);
+}
+
+/* A trylock tells something: with SMP always, without it not in NMI (K-23, K-24). */
+__helper bool can_spin_trylock(void)
+{
+	return !is_up() || !in_nmi();
+}
 void lock_rules_level_end(u32 nr_held);
 void lock_rules_forget(u32 nr_held);
 #if SHM_CHECKED
@@ -43,6 +56,7 @@ void lock_rules_wait(u32 *word, u32 class);
 void lock_rules_might_wait(const u32 *word, u32 class);
 void lock_rules_acquired(u32 *word, u32 class);
 void lock_rules_released(u32 *word);
+void lock_rules_up(const u32 *word, u32 class);
 void lock_rules_this_cpu(void);
 void lock_rules_wakes_kswapd(void);
 #else
@@ -50,6 +64,7 @@ void lock_rules_wakes_kswapd(void);
 #define lock_rules_might_wait(word, class) ((void)0)
 #define lock_rules_acquired(word, class) ((void)0)
 #define lock_rules_released(word) ((void)0)
+#define lock_rules_up(word, class) ((void)0)
 #define lock_rules_this_cpu() ((void)0)
 #define lock_rules_wakes_kswapd() ((void)0)
 #endif
@@ -67,7 +82,7 @@ __helper void lock_acquire(u32 *word, u32 class)
 __helper bool lock_try(u32 *word, u32 class)
 {
 	(void)class;
-	if (READ_ONCE(*word) || cmpxchg(word, 0, lock_word_mine()) != 0)
+	if (unlikely(READ_ONCE(*word) || cmpxchg(word, 0, lock_word_mine()) != 0) && !lock_try_up(word, class))
 		return false;
 	lock_rules_acquired(word, class);
 	return true;

@@ -21,6 +21,7 @@
 #define RULE_ORDER 0x8u
 #define RULE_NOT_RELEASED 0x10u
 #define RULE_RECURSION 0x20u
+#define RULE_UP_TRYLOCK 0x40u
 #define RULE_PREEMPTIBLE 0x40u
 #define RULE_WAKES_KSWAPD 0x80u
 
@@ -74,6 +75,12 @@ void lock_rules_this_cpu(void)
 {
 	if (this_ctx() == CTX_TASK && !irqs_disabled() && !this_cpu()->preempt_count)
 		report(LOCK_NONE, RULE_PREEMPTIBLE, NULL, "per-CPU data used in a context that may be preempted and moved");
+}
+
+/* What CONFIG_DEBUG_SPINLOCK calls "spinlock trylock failure on UP". */
+void lock_rules_up(const u32 *word, u32 class)
+{
+	report(class, RULE_UP_TRYLOCK, word, "taken while an outer context holds it: without SMP nothing keeps that out");
 }
 
 /* Before a wait that may be long: every lock already held comes before this one. */

@@ -295,6 +295,10 @@ __slowpath struct page *alloc_frozen_pages_nolock(gfp_t gfp, int node, u32 order
 
 	if (gfp & ~__GFP_ACCOUNT)
 		warn_once();
+	if (!can_spin_trylock() && !broken(k23)) {
+		reason_shortage(REASON_CONTEXT_REFUSED);
+		return NULL;
+	}
 	if (!pcp_allowed_order(order)) {
 		reason_shortage(REASON_ORDER_LIMIT);
 		return NULL;
@@ -319,7 +323,7 @@ __slowtext struct page *alloc_pages_nolock(gfp_t gfp, int node, u32 order)
 {
 	struct page *page = alloc_frozen_pages_nolock(gfp, node, order);
 
-	if (page) /* missing once, and every page was bad at its free (K-01) */
+	if (page && !broken(k01)) /* missing once, and every page was bad at its free */
 		page->refcount = 1;
 	return page;
 }
@@ -339,6 +343,20 @@ __slowpath static void drain_trylock_free_pages(struct zone *zone)
 	}
 }
 
+static bool may_not_trylock(u32 fpi)
+{
+	return fpi & FPI_TRYLOCK && !can_spin_trylock() && !broken(k24);
+}
+
+/* The lock is not to be had: whoever waits for it later finds the block (add_page_to_zone_llist). */
+__slowpath static void park_page(struct zone *zone, struct page *page, u32 order)
+{
+	page->flags = PG_deferred;
+	page->order = order;
+	atomic_add(&zone->nr_deferred_free, 1);
+	llist_add(&page->lru.next, &zone->trylock_free_pages);
+}
+
 __slowpath static void free_one_page(struct zone *zone, struct page *page, u32 order, u32 fpi)
 {
 	u32 flags;
@@ -346,14 +364,10 @@ __slowpath static void free_one_page(struct zone *zone, struct page *page, u32 o
 	if (!(fpi & FPI_TRYLOCK)) {
 		flags = spin_lock_irqsave(&zone->lock);
 		drain_trylock_free_pages(zone);
-	} else if (!spin_trylock_irqsave(&zone->lock, &flags)) {
+	} else if (may_not_trylock(fpi) || !spin_trylock_irqsave(&zone->lock, &flags)) {
 		this_cpu_inc64(&this_pageset(zone)->zone_busy);
-		if (broken(lost_page))
-			return;
-		page->flags = PG_deferred;
-		page->order = order;
-		atomic_add(&zone->nr_deferred_free, 1);
-		llist_add(&page->lru.next, &zone->trylock_free_pages);
+		if (!broken(lost_page))
+			park_page(zone, page, order);
 		return;
 	}
 	probe(free_zone_locked);
@@ -361,8 +375,20 @@ __slowpath static void free_one_page(struct zone *zone, struct page *page, u32 o
 	spin_unlock_irqrestore(&zone->lock, flags);
 }
 
-static void free_pages_prepare(struct page *page, u32 order)
+/* CONFIG_DEBUG_OBJECTS_FREE: no live object may lie in what is freed; the hash has a lock. */
+__slowpath static void debug_check_no_obj_freed(void)
 {
+	u32 flags = spin_lock_irqsave(&shm.hdr->obj_hash_lock);
+
+	probe(obj_hash_locked);
+	spin_unlock_irqrestore(&shm.hdr->obj_hash_lock, flags);
+}
+
+static void free_pages_prepare(struct page *page, u32 order, u32 fpi)
+{
+	/* until 7.0 also when the free may wait for no lock (K-19) */
+	if (unlikely(shm.geo_flags & SHM_GEO_DEBUG_OBJECTS) && (!(fpi & FPI_TRYLOCK) || broken(k19)))
+		debug_check_no_obj_freed();
 	if (page->flags & PG_head)
 		destroy_compound_page(page, order);
 	page->flags = 0;
@@ -378,18 +404,23 @@ __slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
 
 	if (unlikely(page->obj_exts))
 		memcg_kmem_uncharge_page(page, order, !(fpi & FPI_TRYLOCK));
-	free_pages_prepare(page, order);
+	u32 flags;
+
+	free_pages_prepare(page, order, fpi);
 	this_cpu_add64(&pcp->pgfree, 1ull << order);
-	if (!pcp_allowed_order(order)) {
+	if (!pcp_allowed_order(order) || may_not_trylock(fpi)) {
 		free_one_page(zone, page, order, fpi);
 		return;
 	}
+	flags = pcp_up_irq_save();
 	if (spin_trylock(&pcp->lock)) {
 		probe(free_pcp_locked);
 		free_to_pcp(zone, pcp, page, order, fpi);
 		spin_unlock(&pcp->lock);
+		pcp_up_irq_restore(flags);
 		return;
 	}
+	pcp_up_irq_restore(flags);
 	this_cpu_inc64(&pcp->pcp_busy);
 	free_one_page(zone, page, order, fpi);
 }
@@ -397,12 +428,15 @@ __slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
 /* Past the pagesets: for kswapd, which has none. */
 __slowpath void free_page_to_buddy(struct page *page, u32 order)
 {
-	free_pages_prepare(page, order);
+	free_pages_prepare(page, order, FPI_NONE);
 	free_one_page(page_zone(page), page, order, FPI_NONE);
 }
 
 static bool put_page_testzero(struct page *page)
 {
+	if (unlikely(!READ_ONCE(page->refcount)))
+		violation(VERDICT_CORRUPTION, CHECKER_PAGE, NULL, LOCK_NONE, 0, page_to_off(page),
+			  "bad page: a block is freed whose reference count is 0");
 	return atomic_fetch_add(&page->refcount, (u32)-1) == 1;
 }
 

@@ -124,6 +124,18 @@ __helper u64 wmark_pages(const struct zone *zone, u32 mark)
 	return zone->wmark[mark] + READ_ONCE(zone->wmark_boost);
 }
 
+/* Without SMP the pagesets' trylock keeps nobody out, so irqs are off while one is held. */
+__helper u32 pcp_up_irq_save(void)
+{
+	return is_up() ? local_irq_save() : 0;
+}
+
+__helper void pcp_up_irq_restore(u32 flags)
+{
+	if (is_up())
+		local_irq_restore(flags);
+}
+
 /* pcp.c */
 bool pcp_allowed_order(u32 order);
 struct page *rmqueue_pcplist(struct zone *zone, u32 order, u32 migratetype, u32 alloc_flags, bool *busy);

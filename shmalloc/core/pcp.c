@@ -120,8 +120,10 @@ __slowpath struct page *rmqueue_pcplist(struct zone *zone, u32 order, u32 migrat
 	struct per_cpu_pages *pcp = this_pageset(zone);
 	struct list_head *list = &pcp->lists[pcp_list_index(order, migratetype)];
 	struct page *page = NULL;
+	u32 flags = pcp_up_irq_save();
 
 	if (!pcp_trylock(pcp)) {
+		pcp_up_irq_restore(flags);
 		*busy = true;
 		return NULL;
 	}
@@ -131,12 +133,14 @@ __slowpath struct page *rmqueue_pcplist(struct zone *zone, u32 order, u32 migrat
 		rmqueue_bulk(zone, pcp, list, order, nr_pcp_alloc(pcp, zone, order), migratetype, alloc_flags);
 	if (!list_empty(list)) {
 		page = list_page(list->next);
+		probe(pcp_editing);
 		list_del(&page->lru);
 		page->flags = 0;
 		pcp->count -= 1 << order;
 		this_cpu_inc64(&pcp->pcp_alloc);
 	}
 	pcp_unlock(pcp, alloc_flags & ALLOC_TRYLOCK);
+	pcp_up_irq_restore(flags);
 	return page;
 }
 
@@ -255,9 +259,14 @@ __slowpath void free_to_pcp(struct zone *zone, struct per_cpu_pages *pcp, struct
 
 __slowtext static void drain_pageset(struct zone *zone, struct per_cpu_pages *pcp, s32 pages)
 {
+	u32 flags = broken(k22) ? 0 : pcp_up_irq_save();
+
 	spin_lock(&pcp->lock);
+	probe(pcp_draining);
 	free_pcppages_bulk(zone, pcp, pages, 0);
 	spin_unlock(&pcp->lock);
+	if (!broken(k22))
+		pcp_up_irq_restore(flags);
 }
 
 /* Everything in a CPU's pagesets goes back to the buddy.  Task context; waits for the pageset's lock. */

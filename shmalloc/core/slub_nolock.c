@@ -54,6 +54,8 @@ __slowpath static u64 retry_next_bucket(const struct kmem_cache *busy, u64 faile
 
 static bool cache_usable(const struct kmem_cache *s)
 {
+	if (!can_spin_trylock() && !broken(k23)) /* no SMP: nothing would keep us out of what we interrupted */
+		return false;
 	/* without the 16-byte exchange a slab is guarded by a bit spinlock, which NMI must not try */
 	return s->flags & SLAB_CMPXCHG_DOUBLE || cache_debug(s);
 }

@@ -21,7 +21,7 @@ static const char *const reason_names[NR_REASONS] = {
 
 static const char *const checker_names[NR_CHECKERS] = {
 	"none", "oracle", "deadlock", "lock_rules", "retry_bound", "owner", "slab", "ctor", "pattern",
-	"hardening", "api", "rcu", "pool", "red_zone", "poison", "memcg",
+	"hardening", "api", "rcu", "pool", "red_zone", "poison", "memcg", "page",
 };
 
 static const char *const lock_class_names[NR_LOCK_CLASSES] = {
