@@ -343,7 +343,7 @@ __slowpath static void drain_trylock_free_pages(struct zone *zone)
 	}
 }
 
-static bool may_not_trylock(u32 fpi)
+__slowtext static bool may_not_trylock(u32 fpi)
 {
 	return fpi & FPI_TRYLOCK && !can_spin_trylock() && !broken(k24);
 }

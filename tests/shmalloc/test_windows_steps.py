@@ -28,7 +28,7 @@ from windows import (
 )
 
 LOCK = {"cpu_slab_irq_off": 1, "cpu_slab_locked": 1, "cpu_slab_unlocked": 1}  # steps 9, 10, 14
-PAGE = {"pcp_locked": 1, "zone_locked_bulk": 1}
+PAGE = {"pcp_locked": 1, "zone_locked_bulk": 1, "pcp_editing": 1}
 NEW = {"before_get_partial": 1, "before_new_slab": 1, "before_install": 1, **PAGE}
 
 
@@ -79,7 +79,7 @@ OTHERS: list[tuple[Callable[[Rig], Given], str, dict[str, int]]] = [
     (cpu_slab, "kfree_nolock elsewhere", plus(IRQ_WORK, PUT)),
     (node_partial, "kfree elsewhere", {"slab_free_cmpxchg": 1}),
     (no_slab, "alloc_pages", PAGE),
-    (pcp_filled, "alloc_pages", {"pcp_locked": 1}),
+    (pcp_filled, "alloc_pages", {"pcp_locked": 1, "pcp_editing": 1}),
     (no_slab, "alloc_pages_nolock", PAGE),
     (no_slab, "alloc_pages(4)", {"zone_locked": 1}),
     (pages_held, "free_pages", {"free_pcp_locked": 1}),
