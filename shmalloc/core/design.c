@@ -98,7 +98,7 @@ int design_free_rcu(u32 design, u64 object, u32 head_offset)
 	const struct kmem_cache *s = slab_cache(page);
 
 	if (!(page->flags & PG_slab) || s->ctor || head_offset & 7 ||
-	    head_offset + sizeof(struct rcu_head) > s->object_size || !oracle_release(object))
+	    head_offset + sizeof(struct rcu_head) > get_orig_size(s, object) || !oracle_release(object))
 		return -EINVAL;
 	this_cpu_inc64(&this_counts(design)->frees);
 	if (designs[design]->free_rcu)

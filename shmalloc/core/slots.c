@@ -18,13 +18,39 @@ static u64 pattern_of(u64 off)
 	return off * 0xd6e8feb86659fd93ull ^ 0x5ca1ab1e5ca1ab1eull;
 }
 
+/*
+ * Bytes of an object that may be written: all granules it owns, but in a debug cache, where what was not
+ * asked for may be red zone, exactly what was.
+ */
+static u64 writable(u64 off, u64 granules)
+{
+	const struct page *page = virt_to_head_page(off);
+	const struct kmem_cache *s;
+
+	if (!(page->flags & PG_slab))
+		return granules;
+	s = slab_cache(page);
+	if (!cache_debug(s) || (off - page_to_off(page) - s->red_left_pad) % s->size)
+		return granules;
+	return min_of(granules, (u64)get_orig_size(s, off));
+}
+
+static u64 *last_word(u64 off, u64 bytes)
+{
+	return ptr_of(off + bytes - 8);
+}
+
 /* A keyed word at the front and one at the end, which only the oracle will find again. */
 u64 pattern_write(u32 flags, u64 off, u64 bytes)
 {
 	if (!(flags & SHM_REPLAY_PATTERN) || !oracle_on() || !bytes || off <= SHM_ZERO_SIZE)
 		return 0;
+	bytes = writable(off, round_up(bytes, 8));
+	if (bytes < 8) /* there is no room for a word */
+		return 0;
 	*(u64 *)ptr_of(off) = pattern_of(off);
-	*(u64 *)ptr_of(off + round_up(bytes, 8) - 8) = pattern_of(off);
+	if (bytes >= 16)
+		*last_word(off, bytes) = pattern_of(off);
 	return SLOT_PATTERN;
 }
 
@@ -34,8 +60,9 @@ void pattern_check(u64 off)
 
 	if (!bytes) /* garbage or already free: the oracle says so at the free */
 		return;
+	bytes = writable(off, bytes);
 	if (*(const u64 *)ptr_of(off) == pattern_of(off) &&
-	    *(const u64 *)ptr_of(off + bytes - 8) == pattern_of(off))
+	    (bytes < 16 || *last_word(off, bytes) == pattern_of(off)))
 		return;
 	violation(VERDICT_CORRUPTION, CHECKER_PATTERN, NULL, LOCK_NONE, 0, off,
 		  "a live object was written to by somebody else");

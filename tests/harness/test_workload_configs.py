@@ -21,6 +21,7 @@ NAMES = (
     "producer_consumer",
     "soak",
     "designs",
+    "slab_debug",
 )
 GROUND = """
 cpus = 2

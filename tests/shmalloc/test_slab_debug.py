@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shmalloc import Arena, Cpu, KmemCache
+from shmalloc import Arena, Cpu, KmemCache, ops
 from shmalloc.audit import audit
 from shmalloc.symbols import symbols
 
@@ -294,6 +294,22 @@ def test_after_ksize_all_of_the_object_may_be_used(flavour: str) -> None:
         arena.buffer[p : p + 128] = bytes(128)
         cpu.kfree(p)
         assert arena.slab_errors.count == 0 and not arena.violations()
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 15, 16, 17, 100, 8191])
+def test_a_replays_pattern_keeps_off_the_red_zones(flavour: str, size: int) -> None:
+    """Its words lie within what was asked for, however odd that is; and so does the head of a free by RCU."""
+    lines = [("alloc", {"size": size, "slot": 0, "gfp": "GFP_KERNEL"}), ("free", {"slot": 0})]
+    lines += [("alloc", {"size": size, "slot": 1, "gfp": "GFP_KERNEL"}), ("free_rcu", {"slot": 1})]
+    with (
+        Arena.create(size="4MiB", pageblock_order=5, flavour=flavour, slab_debug="FZPU") as arena,
+        Cpu(arena, 0) as cpu,
+    ):
+        held = cpu.replay(ops(*lines), design="kmalloc", pattern=True).held
+        cpu.drain(held)
+        cpu.run(arena.core.lib.shm_rcu_barrier)
+        assert not arena.violations()
+        assert audit(arena, expect_live=False).ok
 
 
 def test_a_report_is_a_verdict_unless_the_arena_only_counts(cpu: Cpu) -> None:
