@@ -77,9 +77,21 @@ class SlabCache:
             self.reason = reason
 
     def free_slab(self, cpu: int, slab: Slab) -> None:
-        """Give a slab's pages back."""
+        """Give a slab's pages back, at once or after a grace period."""
+        if self.shape.typesafe:
+            self.cpus[cpu].waiting_slabs.append(slab)
+        else:
+            self._free_pages(cpu, slab)
+
+    def _free_pages(self, cpu: int, slab: Slab) -> None:
         del self.slabs[slab.pfn]
         self.pages.free(cpu, slab.pfn)
+
+    def tick(self, cpu: int) -> None:
+        """A grace period is over for all that a CPU has waiting, if it takes interrupts."""
+        c = self.cpus[cpu]
+        while c.waiting_slabs and not c.irqs_off:
+            self._free_pages(cpu, c.waiting_slabs.pop(0))
 
     def discard(self, cpu: int, slab: Slab) -> None:
         """Give up a slab that was counted."""

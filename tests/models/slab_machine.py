@@ -57,6 +57,7 @@ def shape_of(row: Any, setting: Setting, arena: Arena) -> CacheShape:
         debug=bool(row.flags & lib.SLAB_DEBUG_FLAGS),
         track_full=bool(row.flags & lib.SLAB_STORE_USER),
         lockless=bool(row.flags & lib.SLAB_CMPXCHG_DOUBLE),
+        typesafe=bool(row.flags & lib.SLAB_TYPESAFE_BY_RCU),
         allocflags=row.allocflags,
     )
 
@@ -167,6 +168,12 @@ class SlabMachine(RuleBasedStateMachine):
         c.irqs_off = off
         self.model.irq_work(cpu)
 
+    def tick(self, cpu: int) -> None:
+        """Let the timer of a CPU come twice: to start a grace period, and to do what waits for its end."""
+        for _ in range(2):
+            self.cpus[cpu].rcu_tick()
+        self.model.tick(cpu)
+
     def hold(self, node: int, *, held: bool) -> None:
         """Have a node's list_lock held by somebody else, or given back."""
         self.cache.hold(node, held=held)
@@ -217,6 +224,9 @@ class SlabMachine(RuleBasedStateMachine):
         self.unhog(0, 1)
         self.caches[0].shrink()
         self.model.shrink(0)
+        self.same_state()
+        for cpu in range(len(self.cpus)):
+            self.tick(cpu)
         self.same_state()
         assert not self.model.slabs
         for cpu, core in enumerate(self.cpus):

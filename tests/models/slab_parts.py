@@ -16,7 +16,8 @@ class CacheShape:
     Attributes: order, objects: of its usual slab.  min_order, min_objects: of the smallest.
         cpu_partial_slabs, min_partial: limits of the lists.  any_node: whether partial slabs of other nodes
         are used.  debug: no cpu slabs.  track_full: full slabs are on a list.  lockless: a slab's freelist
-        is replaced by one exchange, so requests that may not spin are served.
+        is replaced by one exchange, so requests that may not spin are served.  typesafe: slabs are given back after
+        a grace period only.
     """
 
     order: int
@@ -29,6 +30,7 @@ class CacheShape:
     debug: bool = False
     track_full: bool = False
     lockless: bool = True
+    typesafe: bool = False
     allocflags: int = 0
 
 
@@ -68,6 +70,7 @@ class CpuSlab:
     stats: Counter[str] = field(default_factory=Counter)
     deferred: list[Object] = field(default_factory=list)
     deferred_slabs: list[Slab] = field(default_factory=list)
+    waiting_slabs: list[Slab] = field(default_factory=list)  # for a grace period
     irqs_off: bool = False
 
     def detach(self) -> tuple[Slab | None, list[int]]:

@@ -79,11 +79,7 @@ class ArenaCache:
         self._stat_names = [
             name for name, _ in self._ffi.typeof("struct kmem_cache_stat").fields if name != "pad"
         ]
-        areas = self._header.regions[self._lib.REGION_CPUS]
-        self._areas = [
-            self._ffi.cast("struct shm_cpu *", self._base + areas.offset + cpu * (areas.bytes // len(cpus)))
-            for cpu in cpus
-        ]
+        self._areas = [self._at("struct shm_cpu *", "REGION_CPUS", cpu) for cpu in cpus]
         self._records = arena.region("pages")
         self._page_offset = self._ffi.offsetof("struct page", "lru")
         self._first_tids = [c.tid for c in self._cpus]
