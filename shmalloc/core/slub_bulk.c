@@ -30,8 +30,6 @@ __slowpath static u32 build_detached_freelist(const struct kmem_cache *s, u32 si
 	u64 object = p[--size];
 
 	*df = (struct detached_freelist){ virt_to_head_page(object), object, object, 1 };
-	if (cache_debug(s)) /* each object is looked at by itself */
-		return size;
 	set_freepointer(s, object, 0);
 	same = size;
 	while (size) {

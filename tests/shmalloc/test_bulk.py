@@ -151,10 +151,24 @@ def test_another_cpu_frees_remotely() -> None:
         rig.settle()
 
 
-def test_debug_caches_are_looked_at_one_by_one() -> None:
-    with Rig.create(slab_debug=0x1) as rig:
+@pytest.mark.parametrize("flags", [0x1, 0x2, 0x4, 0x8, 0xF])
+def test_debug_caches_take_a_slab_s_objects_together(flags: int) -> None:
+    with Rig.create(slab_debug=flags) as rig:
         objects = bulk(rig, 8)
-        assert give(rig, objects)["free_slowpath"] == 8
+        assert give(rig, objects)["free_slowpath"] == 1
+        again = bulk(rig, 8)
+        assert sorted(again) == sorted(objects)
+        rig.settle()
+
+
+def test_an_arena_of_sheaves() -> None:
+    """Allocated off the sheaves; the frees go to the slabs, three of them, by detached freelists."""
+    with Rig.create(kernel="7.0") as rig:
+        before = rig.counters()
+        objects = bulk(rig, 40)
+        assert rig.telling(before)["alloc_fastpath"] == 40
+        moved = give(rig, objects)
+        assert 3 <= moved["free_slowpath"] <= 6
         rig.settle()
 
 

@@ -138,6 +138,12 @@ def test_debug_caches_need_no_cmpxchg_double() -> None:
         rig.settle()
 
 
+def test_an_arena_without_cpu_slabs_is_refused() -> None:
+    with Rig.create(kernel="7.0") as rig:
+        assert refused(rig, PLAN) == "context_refused"
+        rig.settle()
+
+
 def test_sizes() -> None:
     with Rig.create() as rig:
         assert rig.cpu.design(PLAN).alloc(0) == 16
