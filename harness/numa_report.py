@@ -37,7 +37,8 @@ def parts(cells: Sequence[Cell]) -> Iterator[RenderableType]:
 def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for at, name in enumerate(names):
-        table.add_column(name, justify="right" if at else "left", overflow="fold", no_wrap=at == 0)
+        widest = max(map(len, name.split()))
+        table.add_column(name, justify="right" if at else "left", no_wrap=at == 0, min_width=widest)
     return table
 
 
@@ -65,8 +66,12 @@ def _events(cells: Sequence[Cell]) -> Table:
         row.append(units.count(sum(cell["failures"].values())))
         if modelled:
             row += [units.nanoseconds(found["modelled_ns"][key]) for key in ("per_alloc", "if_all_local")]
-        table.add_row(cell["id"], *row)
+        table.add_row(_label(cell), *row)
     return table
+
+
+def _label(cell: Cell) -> str:
+    return str(cell["id"]).removeprefix("design=")
 
 
 def _used(cells: Sequence[Cell]) -> Table:
@@ -78,7 +83,7 @@ def _used(cells: Sequence[Cell]) -> Table:
         memory = cell["numa"]["memory_per_node"]
         used = [memory[node]["MemUsed"] / (1 << 20) if node in memory else None for node in nodes]
         total = sum(value for value in used if value is not None)
-        table.add_row(cell["id"], *("" if value is None else f"{value:.2f}" for value in [*used, total]))
+        table.add_row(_label(cell), *("" if value is None else f"{value:.2f}" for value in [*used, total]))
     return table
 
 

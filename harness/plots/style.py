@@ -16,7 +16,7 @@ __all__ = ["canvas", "colour", "dash", "drawing", "reason_look", "title"]
 # Okabe and Ito's colours, without the yellow, which is lost on a light ground
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8B8B8B")
 _REASON_COLOURS = tuple(colour for colour in _COLOURS if colour != "#000000")
-_DASHES = ("-", (0, (6, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)))
+_DASHES = ("-", (0, (6, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)))
 _HATCHES = ("", "////", "....", "xxxx")
 _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -75,7 +75,7 @@ def colour(number: int) -> str:
 
 def dash(number: int) -> Any:
     """Return a line style, so that lines differ without colour as well."""
-    return _DASHES[(number + number // len(_DASHES)) % len(_DASHES)]
+    return _DASHES[number % len(_DASHES)]
 
 
 def reason_look(number: int) -> dict[str, Any]:
