@@ -39,14 +39,18 @@ def _stalled(domain: Any) -> str:
 def deferred(arena: Auditable) -> str:
     """Return what each CPU, and each zone, has left for later: objects, slabs, irq_work, pages."""
     view = View.of(arena)
-    lines = [f"{'cpu':>4} {'objects':>8} {'slabs':>8} {'irq_work':>9}"]
+    lines = [f"{'cpu':>4} {'objects':>8} {'slabs':>8} {'rcu_sheaves':>11} {'by_rcu':>8} {'irq_work':>9}"]
     for cpu, record in enumerate(view.cpus):
         objects = walk_chain(view.cells, int(record["defer_objects"]["first"]), view.memory).links
         slabs = walk_chain(view.cells, int(record["defer_slabs"]["first"]), view.page_links).links
+        rcu_sheaves = walk_chain(view.cells, int(record["defer_rcu_sheaves"]["first"]), view.memory).links
+        by_rcu = walk_chain(view.cells, int(record["defer_by_rcu"]["first"]), view.memory).links
         works = walk_chain(
             view.cells, int(record["raised_list"]["first"]), range(0, len(view.words) * 8, 8)
         ).links
-        lines.append(f"{cpu:4} {len(objects):8} {len(slabs):8} {len(works):9}")
+        lines.append(
+            f"{cpu:4} {len(objects):8} {len(slabs):8} {len(rcu_sheaves):11} {len(by_rcu):8} {len(works):9}"
+        )
     for zone, record in enumerate(view.zones):
         pages = walk_chain(view.cells, int(record["trylock_free_pages"]["first"]), view.page_links).links
         lines.append(f"{view.zone_name(zone)}: {len(pages)} blocks of pages wait for its lock")

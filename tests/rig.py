@@ -402,8 +402,6 @@ class Rig:
         if self.has_sheaves:
             self.settle_sheaves()
             return
-        for index in range(self.arena.header.nr_caches):
-            self.lib.shm_kmem_cache_shrink(index)
         for cpu in self.cpus:
             cpu.drain_pages()
         self.assert_clean(expect_live=False)

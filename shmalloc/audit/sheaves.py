@@ -18,7 +18,7 @@ from shmalloc.audit.kept import Keep
 from shmalloc.audit.lists import walk_chain
 from shmalloc.audit.rcu import callback_heads
 from shmalloc.audit.report import BROKEN_RULE, CORRUPTION, LOST_MEMORY, Findings
-from shmalloc.audit.view import View, constant, field_offset
+from shmalloc.audit.view import View, Words, constant, field_offset
 
 __all__ = ["HEADER_BYTES", "Sheaf", "has_sheaves", "keep_sheaves", "read_sheaf"]
 
@@ -34,7 +34,7 @@ class Sheaf:
     cache: int
     capacity: int
     size: int
-    objects: np.typing.NDArray[np.uint64]
+    objects: Words
 
 
 def has_sheaves(view: View) -> bool:
@@ -87,7 +87,15 @@ def _keep(
         contents.append(sheaf.objects)
     yield Keep("sheaves", f"sheaves of {where}", np.array(good, np.uint64))
     if contents:
-        yield Keep("sheaf_objects", f"objects in sheaves of {where}", np.concatenate(contents))
+        yield Keep("sheaf_objects", f"objects in sheaves of {where}", _unique(contents, where, findings))
+
+
+def _unique(contents: list[Words], where: str, findings: Findings) -> Words:
+    """Join what lies in some sheaves; report what is there more than once."""
+    offsets, times = np.unique(np.concatenate(contents), return_counts=True)
+    for offset in offsets[times > 1].tolist():
+        findings.add(CORRUPTION, where, f"object {offset:#x} is in these sheaves twice")
+    return offsets
 
 
 def _on_cpus(view: View, findings: Findings) -> Iterator[Keep]:
@@ -218,4 +226,4 @@ def _waiting_for_rcu(view: View, findings: Findings) -> Iterator[Keep]:
         if len(contents) < len(sheaves):
             findings.add(CORRUPTION, where, "one of them is no sheaf any more")
         if contents:
-            yield Keep("sheaf_objects", where, np.concatenate(contents), pending=True)
+            yield Keep("sheaf_objects", where, _unique(contents, where, findings), pending=True)

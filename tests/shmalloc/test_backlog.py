@@ -29,8 +29,8 @@ def test_deferred_objects_are_shown_by_cpu():
         for object_ in objects[:3]:
             cpu.kfree_nolock(object_)
         text = backlog.deferred(rig.arena).splitlines()
-        assert text[1].split() == ["0", "0", "0", "0"]
-        assert text[2].split() == ["1", "3", "0", "1"]
+        assert text[1].split() == ["0", "0", "0", "0", "0", "0"]
+        assert text[2].split() == ["1", "3", "0", "0", "0", "1"]
         assert text[3].endswith(": 0 blocks of pages wait for its lock")
         cpu.run_irq_work()
         for object_ in objects[3:]:
