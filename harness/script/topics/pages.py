@@ -110,6 +110,12 @@ for _at, _name in enumerate(("min", "low", "high")):
     _register_zone(f"wmark_{_name}", lambda zone, at=_at: zone.wmark[at], f"The {_name} watermark in pages")
 
 
+@quantity("zone.parked_blocks")
+def parked_blocks(scene: Scene, *, node: int = -1) -> int:
+    """Blocks that wait on the zones' trylock_free_pages for somebody to free them."""
+    return sum(int(zone.nr_deferred_free) - int(zone.nr_deferred_drained) for zone in _zones(scene, node))
+
+
 @quantity("memory.used_pages")
 def used_pages(scene: Scene, *, node: int = -1) -> int:
     """Pages that somebody holds, be it as slabs, pools or lists: neither in the buddy nor on a CPU's list."""
