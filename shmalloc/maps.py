@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from shmalloc.calls import Calls
 
 ANY, NOEXIST, EXIST = "any", "noexist", "exist"
+_NAMES = {errno.EDEADLK: "EDEADLK"}  # errorcode has its other name
 _FACTOR, _SALT = 0xD6E8FEB86659FD93, 0x5CA1AB1E
 _FLAGS = {ANY: "BPF_ANY", NOEXIST: "BPF_NOEXIST", EXIST: "BPF_EXIST"}
 
@@ -90,7 +91,7 @@ class HashMap:
         if result:
             self._calls.refuse_caller()
             self._calls.raise_verdict()
-            name = errno.errorcode.get(-result, str(result))
+            name = _NAMES.get(-result) or errno.errorcode.get(-result, str(result))
             raise MapError(name, f"{what} of map {self.index}: {name}: {os.strerror(-result)}")
 
 

@@ -181,6 +181,7 @@ __fastpath static u64 lookup_elem(const struct shm_map *map, const struct map_ke
 
 			if (READ_ONCE(e->hash) == key->hash && key_equal(at, key))
 				return at;
+			probe(elem_passed);
 			at = READ_ONCE(e->next);
 		}
 		if (at == mark)

@@ -191,7 +191,9 @@ static void objpool_free(void)
 	for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++) {
 		struct objpool_cpu *of = &shm.objpool_cpus[cpu];
 
-		if (of->slot)
+		if (of->slot && in_nmi())
+			free_pages_nolock(off_to_page(of->slot), of->order);
+		else if (of->slot)
 			free_pages(off_to_page(of->slot), of->order);
 		*of = (struct objpool_cpu){ 0 };
 	}
@@ -271,8 +273,6 @@ void objpool_fini(void)
 
 __slowpath void objpool_drop(void)
 {
-	if (this_ctx() == CTX_NMI) /* freeing the pool's pages could wait there */
-		warn_once();
 	put_refs(1);
 }
 
