@@ -16,6 +16,7 @@
  *    there is the one test that was merged: in NMI, if the lock is held, NULL.
  *  - without CMPXCHG_DOUBLE the slow path refuses altogether: a new slab could be used up once, and
  *    then the CPU would be stuck with it, as nothing but get_freelist() finds out that it is empty.
+ *  - without SMP a trylock of a spinlock tells nothing in NMI: the slow path refuses there (K-23).
  *  - in an arena of Linux 7.x, which has no cpu slabs, it refuses.
  *  - a new slab that cannot be installed, because the lock is held or there is a cpu slab by now, was
  *    never counted and is given back by trylocks.
@@ -193,7 +194,8 @@ __slowpath static u64 try_slab_alloc(struct kmem_cache *s, gfp_t gfp, u64 orig_s
 	struct try_alloc a = { .s = s, .c = cpu_slab(s), .gfp = gfp, .orig_size = orig_size };
 
 	stat(s, alloc_slowpath);
-	if ((!(s->flags & SLAB_CMPXCHG_DOUBLE) && !cache_debug(s)) || sheaf_arena()) {
+	if ((!(s->flags & SLAB_CMPXCHG_DOUBLE) && !cache_debug(s)) || sheaf_arena() ||
+	    (!can_spin_trylock() && !broken(k23))) {
 		reason_shortage(REASON_CONTEXT_REFUSED);
 		return 0;
 	}

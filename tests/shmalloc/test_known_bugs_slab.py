@@ -6,11 +6,12 @@ from contextlib import suppress
 import pytest
 from controls import Control, assert_caught, assert_silent, name_of
 from rig import A_BYTES, B_BYTES, PER_SLAB, Rig
-from windows import SPINNING, cpu_slab
+from windows import PLAN, SPINNING, cpu_slab, node_partial
 
 from shmalloc import DeadlockProved, ShmallocError
 
 A = {"size": A_BYTES}
+UP = {"up": True, "cpus": 1}
 
 
 def overtaken_free(rig: Rig) -> None:
@@ -35,6 +36,21 @@ def preempted_put(rig: Rig) -> None:
         "list_lock_and_cpu_slab", "irq", rig.program(("alloc", {**A, "gfp": "GFP_ATOMIC"}), design=SPINNING)
     )
     rig.free(second.pop())
+    assert rig.fired() == 1
+
+
+def nmi_under_list_lock(rig: Rig) -> None:
+    """Without SMP the NMI's trylock of the lock that it has interrupted succeeds."""
+    node_partial(rig)
+    rig.arm("list_lock_held", "nmi", rig.program(("alloc", A)))
+    rig.alloc()
+    assert rig.fired() == 1
+
+
+def nmi_under_list_lock_by_the_plan(rig: Rig) -> None:
+    """The same in a debug cache, for whose new slab the plan tries list_lock."""
+    rig.arm("debug_new_slab_locked", "nmi", rig.program(("alloc", A), design=PLAN))
+    rig.alloc()
     assert rig.fired() == 1
 
 
@@ -115,6 +131,17 @@ CONTROLS = (
         {"freelist_random": True},
     ),
     Control("k28", "retry_bound", "stall", two_barriers, "the one wake-up went to another", {"cpus": 3}),
+    Control(
+        "k23", "lock_rules", "broken_rule", nmi_under_list_lock, "without SMP nothing keeps that out", UP
+    ),
+    Control(
+        "k23",
+        "lock_rules",
+        "broken_rule",
+        nmi_under_list_lock_by_the_plan,
+        "without SMP nothing keeps that out",
+        {**UP, "slab_debug": 0x1},
+    ),
     Control("k41", "audit", "corruption", preempted_put, "cpu slab of CPU 0 and cpu partial list"),
     Control("k43", "oracle", "corruption", aba_of_a_bulk_call, "already owned", {"nr_nodes": 2}),
 )
@@ -128,6 +155,22 @@ def test_the_broken_variant_is_caught(control: Control) -> None:
 @pytest.mark.parametrize("control", CONTROLS, ids=name_of)
 def test_the_correct_core_is_silent(control: Control) -> None:
     assert_silent(control)
+
+
+@pytest.mark.parametrize("design", [PLAN, "kmalloc_nolock"])
+def test_without_smp_an_nmi_is_refused(design: str) -> None:
+    for scenario, debug in ((node_partial, 0), (cpu_slab, 0x1)):
+        with Rig.create(up=True, cpus=1, slab_debug=debug) as rig:
+            scenario(rig)
+            program = rig.program(("alloc", A), design=design)
+            rig.arm("debug_list_lock_held" if debug else "list_lock_held", "nmi", program)
+            if debug:
+                rig.free(next(iter(rig.held)))
+            else:
+                rig.alloc()
+            assert rig.fired() == 1
+            assert rig.cpu.contexts(design)["nmi"]["failures"] == {"context_refused": 1}
+            rig.settle()
 
 
 # --- what the correct core has instead --------------------------------------------------------------------
