@@ -196,6 +196,39 @@ def test_a_wrong_count_is_adjusted(cpu: Cpu) -> None:
     assert audit(cpu.arena).ok
 
 
+def test_a_wrong_number_of_objects_is_adjusted(cpu: Cpu) -> None:
+    cache = create(cpu)
+    objects = cache.info().objects
+    taken = [cache.alloc() for _ in range(objects)]
+    slab = slab_of(cpu, taken[0])
+    slab.counters = objects - 1 | objects - 1 << 16
+    assert cache.validate() == 4
+    assert kinds(cpu) == [
+        "wrong number of objects",
+        "fix: number of objects adjusted",
+        "wrong object count",
+        "fix: object count adjusted",
+    ]
+    assert slab.counters == objects | objects << 16
+
+
+def test_a_slab_that_failed_before_it_was_counted_is_in_no_count(cpu: Cpu) -> None:
+    """Somebody would have to write into a slab between its making and its first allocation: so it is put that way."""
+    cache, lib = create(cpu), cpu.arena.core.lib
+    p = cache.alloc()
+    cache.free(p)
+    poke(cpu, p)
+    cache.alloc()
+    slab, objects = slab_of(cpu, p), cache.info().objects
+    node = cpu.arena.item("struct kmem_cache_node", "cache_nodes", cache.index)
+    assert audit(cpu.arena).ok
+    slab.flags |= lib.PG_uncounted
+    assert audit(cpu.arena).verdict == "corruption"
+    node.nr_slabs -= 1
+    node.total_objects -= objects
+    assert audit(cpu.arena).ok
+
+
 def test_counts_that_cannot_be(cpu: Cpu) -> None:
     cache = create(cpu)
     p = cache.alloc()
