@@ -76,7 +76,13 @@ def blank_cell(vocabulary: Vocabulary, facts: Iterable[str] = ()) -> dict[str, A
         "frees": 0,
         "failures": dict(reasons),
         "contexts": {
-            context: {"allocs": 0, "frees": 0, "failures": dict(reasons), "latency_ns": dict(percentiles)}
+            context: {
+                "allocs": 0,
+                "frees": 0,
+                "failures": dict(reasons),
+                "latency_ns": dict(percentiles),
+                "timed": 0,
+            }
             for context in CONTEXTS
         },
         "interrupts": {kind: dict.fromkeys(_INTERRUPTS, 0) for kind in KINDS},
@@ -107,6 +113,7 @@ def measure(snapshot: Snapshot, vocabulary: Vocabulary) -> dict[str, Any]:
                 "frees": int(frees[at]),
                 "failures": _by_reason(failures[at], vocabulary),
                 "latency_ns": latency.summary(histograms[at], snapshot.tsc_hz),
+                "timed": int(histograms[at].sum(dtype=np.uint64)),
             }
             for at, context in enumerate(CONTEXTS)
         },

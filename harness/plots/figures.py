@@ -57,7 +57,7 @@ def success(grid: Grid) -> Any:
         scale(axes, grid, (0, 104 if grid.sweep else 165))
         ticks(axes, grid, [0, 25, 50, 75, 100])
         name_axes(axes, grid, context, "requests served (%)")
-    style.title(figure, "Requests that were served, by context")
+    style.title(figure, f"Requests that were served, by context{grid.cut}")
     return figure
 
 
@@ -77,7 +77,7 @@ def throughput(grid: Grid) -> Any:
     if not grid.sweep:
         axes.margins(x=0.3)
     name_axes(axes, grid, "", "ops per second, all CPUs (millions)")
-    style.title(figure, "Throughput")
+    style.title(figure, f"Throughput{grid.cut}")
     return figure
 
 
@@ -89,9 +89,13 @@ def latency(grid: Grid) -> Any:
     figure, panels = side_by_side(grid, contexts)
     for axes, context in zip(panels, contexts, strict=True):
         (_latency_lines if grid.sweep else _latency_rows)(axes, grid, context)
-        name_axes(axes, grid, context, "ns, logarithmic")
+        timed = min(row.cell["contexts"][context]["timed"] for row in grid.rows)
+        name = f"{context}, at least {units.count(timed)} timed each" if grid.sweep else context
+        name_axes(axes, grid, name, "ns, logarithmic")
     figure.legend(handles=_percentile_legend(grid), loc="outside right upper")
-    style.title(figure, "Latency of allocations, interrupts in between included")
+    style.title(
+        figure, f"Latency of allocations (p50 / p99 of how many timed), interrupts included{grid.cut}"
+    )
     return figure
 
 
@@ -118,7 +122,7 @@ def failures(grid: Grid) -> Any:
     row_labels(axes, rows)
     axes.set_xlabel("requests that failed (% of the cell's)")
     figure.legend(loc="outside right upper", title="reason")
-    style.title(figure, "Why requests failed")
+    style.title(figure, f"Why requests failed{grid.cut}")
     return figure
 
 
@@ -148,7 +152,8 @@ def memory(grid: Grid, samples: Mapping[str, Sequence[Sample]]) -> Any:
     periods = sorted({row.cell["memory"]["sample_period_s"] for _, rows in shown for row in rows})
     taken = min(len(samples[row.cell["id"]]) for _, rows in shown for row in rows)
     every = ", ".join(f"{period * 1e3:.0f}" for period in periods)
-    style.title(figure, f"Memory held over time: at least {taken} samples each, every {every} ms")
+    left_out = f" (first {len(shown)} of {len(groups)} panels)" if len(shown) < len(groups) else ""
+    style.title(figure, f"Memory held over time: at least {taken} samples each, every {every} ms{left_out}")
     return figure
 
 
@@ -179,7 +184,8 @@ def _latency_rows(axes: Any, grid: Grid, context: str) -> None:
             if number is not None:
                 axes.plot(number, at, marker=marker, color=colour, markersize=5)
         note = row.handler_note(context)
-        said = f"{units.nanoseconds(known[0])} / {units.nanoseconds(known[1])}{f' {note}' if note else ''}"
+        timed = units.count(row.cell["contexts"][context]["timed"])
+        said = f"{units.nanoseconds(known[0])} / {units.nanoseconds(known[1])} of {timed}{f' {note}' if note else ''}"
         say(axes, at, known[-1], said)
     axes.set_xscale("log")
     low, high = axes.get_xlim()

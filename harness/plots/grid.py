@@ -67,6 +67,13 @@ class Grid:
         return len(self.rows) == 1
 
     @property
+    def cut(self) -> str:
+        """Say how many rows a figure of rows leaves out; "" if none."""
+        if self.sweep or len(self.rows) <= MOST_ROWS:
+            return ""
+        return f" (first {MOST_ROWS} of {len(self.rows)} cells)"
+
+    @property
     def groups(self) -> dict[str, list[Row]]:
         """The rows that differ in their design only, by what they have in common."""
         groups: dict[str, list[Row]] = {}

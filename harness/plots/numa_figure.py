@@ -30,7 +30,9 @@ def numa(grid: Grid) -> Any:
     figure, panels = side_by_side(grid, names, sharey=False)
     for axes, name in zip(panels, names, strict=True):
         _draw(axes, grid, name)
-    style.title(figure, "Requests for nodes: what they did to the slabs, and where memory came from")
+    style.title(
+        figure, f"Requests for nodes: what they did to the slabs, and where memory came from{grid.cut}"
+    )
     return figure
 
 

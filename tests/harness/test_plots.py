@@ -12,7 +12,7 @@ import running
 from harness import plots, vocabulary
 from harness.memory import MOST_SAMPLES, SAMPLE_PERIOD_S, Sample, Sampler
 from harness.plots import figures, numa_figure, style
-from harness.plots.grid import Grid
+from harness.plots.grid import MOST_ROWS, Grid
 from harness.results import blank_cell
 from shmalloc import Arena
 
@@ -31,6 +31,7 @@ def cell(design: str, served: int, failed: int = 0, **params: Any) -> dict[str, 
     made["contexts"]["task"] |= {"allocs": served}
     made["contexts"]["task"]["failures"]["zone_busy"] = failed
     made["contexts"]["task"]["latency_ns"] = {"p50": 23.0, "p99": 101.0, "p999": 1009.0, "max": 2003.0}
+    made["contexts"]["task"]["timed"] = served // 7
     made["memory"] |= {"peak_bytes": served * _MIB, "sample_period_s": SAMPLE_PERIOD_S}
     return made
 
@@ -102,6 +103,7 @@ def test_numbers_and_their_counts_are_written_beside_the_bars(tmp_path: Path) ->
     plots.draw(tmp_path, TWO, HELD, ORDER)
     assert {"100% of 101", "75.0% of 100"} <= texts(tmp_path / "plots/success.svg")
     assert "25 of 100" in texts(tmp_path / "plots/failures.svg")
+    assert {"23 / 101 of 14", "23 / 101 of 10"} <= texts(tmp_path / "plots/latency.svg")
     assert "zone_busy" in texts(tmp_path / "plots/failures.svg")
     assert "pcp_busy" not in texts(tmp_path / "plots/failures.svg")
     assert any("at least 3 samples" in text for text in texts(tmp_path / "plots/memory.svg"))
@@ -170,6 +172,18 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     well = run(cell("kmalloc", 101), cell("kmalloc_nolock", 101))
     names = [path.name for path in plots.draw(tmp_path, well, {}, ORDER)]
     assert names == ["success.svg", "throughput.svg", "latency.svg"]
+
+
+def test_what_a_figure_leaves_out_is_said(tmp_path: Path) -> None:
+    many = run(*(cell("kmalloc", 101, 1, name=f"n{at}") for at in range(MOST_ROWS + 3)))
+    held = {made["id"]: samples(1, 2) for made in many["cells"]}
+    plots.draw(tmp_path, many, held, ORDER)
+    for name in ("success", "throughput", "latency", "failures"):
+        said = f"(first {MOST_ROWS} of {MOST_ROWS + 3} cells)"
+        assert any(said in text for text in texts(tmp_path / f"plots/{name}.svg")), name
+    assert any("panels)" in text for text in texts(tmp_path / "plots/memory.svg"))
+    plots.draw(tmp_path, TWO, HELD, ORDER)
+    assert not any("(first" in text for text in texts(tmp_path / "plots/success.svg"))
 
 
 def test_a_design_keeps_its_colour_whatever_it_is_beside() -> None:
