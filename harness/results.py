@@ -32,7 +32,7 @@ class Snapshot:
     Attributes: telemetry: struct shm_telemetry, shape (cpus,).  cache_stats: struct kmem_cache_stat,
         (cpus, caches).  sheaves: struct slub_percpu_sheaves, (cpus, caches), or no caches in a 6.18 arena.
         pagesets: struct per_cpu_pages, (zones, cpus).  zones: struct zone, (zones,).
-        tsc_hz: ticks per second.
+        memcg_cpus: struct memcg_cpu, (cpus,), or (0,) without memcgs.  tsc_hz: ticks per second.
     """
 
     telemetry: Array
@@ -40,6 +40,7 @@ class Snapshot:
     sheaves: Array
     pagesets: Array
     zones: Array
+    memcg_cpus: Array
     tsc_hz: float
 
     @classmethod
@@ -51,6 +52,7 @@ class Snapshot:
             sheaves=arena.region("cache_sheaves").copy(),
             pagesets=arena.region("pagesets").copy(),
             zones=arena.region("zones").copy(),
+            memcg_cpus=arena.region("memcg_cpus").copy(),
             tsc_hz=float(arena.header.tsc_hz),
         )
 
@@ -140,6 +142,7 @@ def _counters(snapshot: Snapshot, vocabulary: Vocabulary) -> dict[str, int]:
         "kmem_cache_stat": snapshot.cache_stats,
         "slub_percpu_sheaves": snapshot.sheaves,
         "per_cpu_pages": snapshot.pagesets,
+        "memcg_cpu": snapshot.memcg_cpus,
         "shm_telemetry": snapshot.telemetry,
         "zone": snapshot.zones,
     }

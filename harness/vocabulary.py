@@ -25,6 +25,7 @@ _EVENTS = {
     "kmem_cache_stat": "alloc_fastpath",
     "slub_percpu_sheaves": "sheaf_flush",
     "per_cpu_pages": "numa_hit",
+    "memcg_cpu": "memcg_stock_hit",
     "shm_telemetry": "irq_work_runs",
 }
 _ZONE_EVENTS = ("nr_deferred_free", "nr_deferred_drained", "nr_kswapd_wakeups")
