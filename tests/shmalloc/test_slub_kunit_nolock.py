@@ -27,13 +27,14 @@ TASK: list[Any] = [
     *[("alloc", {"size": SIZE, "slot": at, "gfp": GFP[at % 2]}) for at in range(OBJECTS)],
     *[("free" if at % 3 else "free_rcu", {"slot": at}) for at in range(OBJECTS)],
 ]
-# every section that is entered with a slab lock held; where the kernel's test has slab_attach_kprobe_locked()
+# every section that is entered with a slab lock held; the kernel's test has one site for all
 LOCKED = (
     "cpu_slab_locked",
     "list_lock_held",
     "list_lock_and_cpu_slab",
     "debug_list_lock_held",
     "debug_new_slab_locked",
+    "slab_attach_kprobe_locked",  # of 7.x: sheaves, barn, list_lock
 )
 
 
@@ -49,9 +50,11 @@ def settle(rig: Rig) -> None:
     rig.settle()
 
 
+@pytest.mark.parametrize("kernel", ["6.18", "7.0"])
 @pytest.mark.parametrize("slab_debug", ["", "FZPU"])
-def test_nmi(flavour: str, slab_debug: str) -> None:
-    with Rig.create(flavour=flavour, size="8MiB", slab_debug=slab_debug, rcu_gp_us=0) as rig:
+def test_nmi(flavour: str, slab_debug: str, kernel: str) -> None:
+    keys = {"slab_debug": slab_debug, "kernel": kernel, "rcu_gp_us": 0}
+    with Rig.create(flavour=flavour, size="8MiB", **keys) as rig:
         program = rig.cpu.set_program("nmi", ops(*HANDLER), per_interrupt=2, design="kmalloc_nolock")
         assert program is not None
         rig.programs.append(program)
@@ -73,10 +76,11 @@ def test_nmi(flavour: str, slab_debug: str) -> None:
         settle(rig)
 
 
+@pytest.mark.parametrize("kernel", ["6.18", "7.0"])
 @pytest.mark.parametrize("slab_debug", ["", "FZPU"])
 @pytest.mark.parametrize("by", ["probe", "nmi"])
-def test_probe_in_the_locked_section(slab_debug: str, by: str) -> None:
-    with Rig.create(size="8MiB", slab_debug=slab_debug, rcu_gp_us=0) as rig:
+def test_probe_in_the_locked_section(slab_debug: str, by: str, kernel: str) -> None:
+    with Rig.create(size="8MiB", slab_debug=slab_debug, kernel=kernel, rcu_gp_us=0) as rig:
         callbacks = 0
         for site in LOCKED:
             for nth in range(1, CALLBACKS + 1):
