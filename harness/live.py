@@ -35,6 +35,9 @@ def add_commands(commands: Any) -> None:
     designs_parser.set_defaults(command=designs)
     designs_parser.add_argument("--broken", action="store_true", help="the broken variants instead")
     designs_parser.add_argument("--probes", action="store_true", help="the probe sites instead")
+    designs_parser.add_argument(
+        "--steps", action="store_true", help="the steps and quantities of scripts instead"
+    )
     designs_parser.add_argument("--json", action="store_true", help="as JSON")
     ls_parser = commands.add_parser("ls", help="list the arenas of this machine", description=ls.__doc__)
     ls_parser.set_defaults(command=ls)
@@ -53,7 +56,7 @@ def add_commands(commands: Any) -> None:
 
 
 def designs(arguments: argparse.Namespace) -> int:
-    """List the designs and the contexts they may be called from, broken variants, or probe sites."""
+    """List the designs and the contexts they may be called from, broken variants, probe sites, or steps."""
     from shmalloc import designs as registry
 
     if arguments.broken:
@@ -61,6 +64,10 @@ def designs(arguments: argparse.Namespace) -> int:
         return _print(["broken", "what is wrong"], rows, as_json=arguments.json)
     if arguments.probes:
         return _print(["probe site"], [[name] for name in registry.probe_sites()], as_json=arguments.json)
+    if arguments.steps:
+        from harness.script.listing import rows as step_rows
+
+        return _print(["step or quantity", "keys", "what it does"], step_rows(), as_json=arguments.json)
     found = [registry.info(name) for name in registry.names()]
     rows = [[design.name, ", ".join(design.contexts), design.summary] for design in found]
     return _print(["design", "contexts", "summary"], rows, as_json=arguments.json)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness import verdicts
+from harness import numa, verdicts
 from harness.checks import geometry
 from harness.expect import expected_verdict, must_happen
 from harness.memory import SAMPLE_PERIOD_S, Sample, Sampler
@@ -19,6 +19,7 @@ from harness.script.check import facts
 from harness.script.compiling import filled_in
 from harness.stress import Job, audit_json, judged
 from harness.supervisor import Crew, Ended
+from harness.topology import Placement
 
 if TYPE_CHECKING:
     from harness.config import Config
@@ -36,6 +37,7 @@ class Findings:
     sampler: Sampler
     violations: list[dict[str, Any]] = field(default_factory=list)
     snapshot: Snapshot | None = None
+    nodes: numa.Look | None = None
     audits: dict[str, AuditReport] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     live_bytes: int = 0
@@ -127,6 +129,7 @@ def _live_through(crew: Crew, config: Config, arena: Arena, found: Findings) -> 
     crew.wait_phase(replayed, tick, ops=True)
     found.sampler.last()
     found.snapshot = Snapshot.of(arena)
+    found.nodes = numa.Look.at(arena)
     report = _audit(found, arena, "before the drain", expect_live=True)
     found.live_bytes = report.totals.get("live_bytes", 0)
     if not report.ok:
@@ -197,6 +200,9 @@ def _result(job: Job, found: Findings, arena_bytes: int, steps: int) -> dict[str
         "steps": found.report.get("steps", []),
         "interleaving": found.report.get("interleaving", []),
     }
+    looked = found.nodes
+    made = numa.blank(config.arena.nodes) if looked is None else numa.measure(looked, cell["counters"], None)
+    cell["numa"] = {**made, "placement": Placement((), (None,), "left alone: a script").as_json()}
     cell["must_happen"] = must_happen(config, cell)
     cell["verdict"] = judged(cell, vocabulary)
     return cell

@@ -15,7 +15,7 @@ from harness.problems import unknown
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MOST_TIMES = 1_000_000
-_EXTRA = "extra"  # the field that collects keys which depend on others
+EXTRA = "extra"  # the field that collects keys which depend on others
 _TYPES = {
     int: "an integer",
     float: "a number",
@@ -93,7 +93,7 @@ def mistakes(kind: type[Any], data: Mapping[str, Any], words: Words) -> Iterator
 
     The names that it defines are known afterwards.
     """
-    known = {name: each for name, each in fields_of(kind).items() if name != _EXTRA}
+    known = {name: each for name, each in fields_of(kind).items() if name != EXTRA}
     extra, required = _extra(kind, data)
     for name, value in data.items():
         if name == "do":
@@ -125,8 +125,8 @@ def build(kind: type[Any], data: Mapping[str, Any]) -> Any:
     """Make a step of a table without mistakes."""
     known, (extra, _) = fields_of(kind), _extra(kind, data)
     arguments = {known[name][0].name: value for name, value in data.items() if name in known}
-    if _EXTRA in known:
-        arguments[_EXTRA] = {name: value for name, value in data.items() if name in extra}
+    if EXTRA in known:
+        arguments[EXTRA] = {name: value for name, value in data.items() if name in extra}
     return kind(**arguments)
 
 

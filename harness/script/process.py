@@ -61,7 +61,7 @@ class ScriptProcess:
 
     def _end_if_over(self) -> None:
         if self.scene.is_over:
-            self._end(child.VERDICT)
+            self._end(child.VERDICT if self.arena.header.stop > 1 else child.STOPPED)
 
     def _cannot(self, at: int, do: str, error: Exception) -> None:
         """End: a step asked for what there is not."""

@@ -229,8 +229,8 @@ class Scene:
 
     @property
     def is_over(self) -> bool:
-        """Whether a verdict has ended the run."""
-        return int(self.arena.header.stop) > 1
+        """Whether the run has ended, by a verdict or because somebody wants it to."""
+        return bool(self.arena.header.stop)
 
     def _write_line(self, at: int, step: Step, times: int, result: float | None) -> None:
         line = f"step {at}, CPU {step.cpu}: {step}" + (f" x {times}" if times > 1 else "")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The engine `script`: what it does, what it refuses, and how it ends."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +332,30 @@ count = "there"
     assert cell["facts"] == {"updated": 23, "deleted": 2, "found": 17, "there": 17}
     assert cell["steps"][1]["reasons"] == {"E2BIG": 6}
     assert cell["verdict"] == "ok"
+
+
+def test_a_script_that_gets_nowhere_is_a_stall(tmp_path: Path) -> None:
+    text = "deadline_s = 0.2\n" + HEAD + '[[step]]\ndo = "alloc_free"\nsize = 64\nn = 1_000_000\n'
+    cell = cell_of(tmp_path, text, status=1)
+    assert cell["verdict"] == "stall"
+    assert cell["violations"][0]["text"].startswith("CPU 0")
+
+
+def test_a_cell_has_all_keys_of_a_stress_cell(tmp_path: Path) -> None:
+    script = cell_of(tmp_path, HEAD + '[[step]]\ndo = "alloc"\nsize = 64\n')
+    stress = only_cell(results(config(tmp_path)))
+    assert set(stress) <= set(script)
+    assert all(
+        set(stress[key]) <= set(script[key]) for key in ("memory", "counters", "failures", "interrupts")
+    )
+    assert all(set(stress["contexts"][name]) == set(found) for name, found in script["contexts"].items())
+    assert set(stress["numa"]) == set(script["numa"])
+
+
+def test_steps_are_listed(tmp_path: Path) -> None:
+    done = run("designs", "--steps", "--json", cwd=tmp_path)
+    found = {row["step or quantity"]: row for row in json.loads(done.stdout)}
+    assert found["alloc"]["keys"] == 'size, gfp = "GFP_ATOMIC", node = -1, design = "", as = ""'
+    assert found["read map.count"]["keys"] == "map"
+    assert all(row["what it does"] for row in found.values())
+    assert len(found) == len(steps()) + len(quantities())

@@ -91,6 +91,8 @@ class AllocFree(Step):
         """Do it."""
         done = 0
         for _ in range(scene.number(self.n)):
+            if scene.is_over:
+                break
             got = scene.allocate(self, lambda calls: calls.alloc(self.size, self.gfp), name=_PASSING)
             done += got
             for each in scene.take(_PASSING, got):
