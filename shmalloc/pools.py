@@ -71,7 +71,7 @@ def _objpool(view: View) -> list[str]:
         return []
     records = region_of(view, "OBJPOOL_CPUS", "objpool_cpu")
     free = [_in_ring(view, int(record["slot"])) for record in records]
-    pages = int((1 << records["order"].astype(np.int64)).sum())
+    pages = int(records["nr_pages"].sum())
     state = f", taken down, {head['ref']} still out" if head["freed"] else ""
     line = _line("objpool", head["nr_objs"], head["obj_size"], pages)
     return [f"{line} {sum(free):8d} {'-':>6}  {_per_cpu(free)}; rings of {head['capacity']}{state}"]

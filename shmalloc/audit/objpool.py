@@ -16,7 +16,7 @@ from shmalloc.audit.view import Records, View, constant
 __all__ = ["check_objpool", "keep_rings"]
 
 _WHERE = "objpool"
-_SLOT_BYTES = 16
+_SLOT_BYTES, _LEAST_BYTES = 16, 8
 _NEXT_AT = 8  # k45: of the link in the node in front of an object
 
 
@@ -29,7 +29,8 @@ def keep_rings(view: View, findings: Findings) -> Iterator[Keep]:
     for cpu, record in enumerate(_cpus(view)):
         if record["slot"]:
             pfn = (int(record["slot"]) - view.memory_offset) // constant("SHM_PAGE_SIZE")
-            yield Keep("objpool", f"{_WHERE} of CPU {cpu}", blocks=np.array([pfn], np.int64), pending=True)
+            pages = min(int(record["nr_pages"]), view.nr_pages)
+            yield Keep("objpool", f"{_WHERE} of CPU {cpu}", blocks=np.arange(pfn, pfn + pages), pending=True)
 
 
 def check_objpool(view: View, findings: Findings) -> None:
@@ -56,8 +57,8 @@ def check_objpool(view: View, findings: Findings) -> None:
 
 def _objects(view: View) -> set[int]:
     head = view.header["objpool"]
-    stride = int(head["obj_size"]) + int(head["node_bytes"])
-    most = constant("SHM_MAX_POOL_ENTRIES")
+    stride = max(_LEAST_BYTES, int(head["obj_size"]) + int(head["node_bytes"]))
+    most = view.nr_pages * constant("SHM_PAGE_SIZE") // stride
     return {
         int(record["objects"]) + number * stride
         for record in _cpus(view)
@@ -95,6 +96,8 @@ def _place(objects: set[int], free: dict[int, str], object_: int, place: str, fi
 
 def _check_rest(view: View, objects: set[int], free: dict[int, str], findings: Findings) -> None:
     def owned(offset: int) -> bool:
+        if offset not in view.memory:
+            return False
         granule = (offset - view.memory_offset) >> 3
         return bool(int(view.start[granule >> 6]) >> (granule & 63) & 1)
 

@@ -21,6 +21,7 @@ from shmalloc.audit.view import Ints, Records, View, constant, field_offset
 
 __all__ = ["Pool", "check_pools", "keep_areas", "map_elements", "pools_of", "region_of"]
 
+_WORD_BYTES = 8
 _NULLS = 1  # the mark at the end of a chain
 
 
@@ -62,17 +63,21 @@ class Pool:
         self._index_of = {int(offset): index for index, offset in enumerate(self.elements)}
 
 
-def _area_elements(area: Any) -> Ints:
+def _area_elements(view: View, area: Any) -> Ints:
     """Return the offset of each element of an area; as far as its blocks make sense."""
+    most = view.nr_pages * constant("SHM_PAGE_SIZE") // _WORD_BYTES
     count, size = int(area["nr_elems"]), int(area["elem_size"])
     blocks = area["blocks"][: min(int(area["nr_blocks"]), len(area["blocks"]))]
     first = np.append(blocks["first"].astype(np.int64), count)
     parts = [
         int(block["offset"]) + np.arange(max(0, int(first[at + 1] - first[at])), dtype=np.int64) * size
         for at, block in enumerate(blocks)
-        if 0 <= first[at] <= first[at + 1] <= count <= constant("SHM_MAX_POOL_ENTRIES") * 2
+        if 0 <= first[at] <= first[at + 1] <= count <= most
     ]
-    return np.concatenate([np.zeros(0, np.int64), *parts])
+    found: Ints = np.concatenate([np.zeros(0, np.int64), *parts])
+    end = view.memory.stop
+    inside: Ints = found[(found >= view.memory_offset) & (found + size <= end) & (found % _WORD_BYTES == 0)]
+    return inside
 
 
 def _area_pfns(view: View, area: Any) -> Ints:
@@ -104,7 +109,7 @@ def pools_of(view: View, findings: Findings) -> list[Pool]:
         if not record["area"]["nr_blocks"]:
             continue
         name = f"pool of map {index - 1}" if index else "pool of prealloc"
-        pool = Pool(name, index, record, _area_elements(record["area"]))
+        pool = Pool(name, index, record, _area_elements(view, record["area"]))
         for cpu, head in enumerate(heads[index]):
             _follow(view, pool, int(head["first"]), f"the freelist of CPU {cpu}", findings)
             if head["extra"]:
@@ -124,7 +129,7 @@ def _follow(view: View, pool: Pool, first: int, place: str, findings: Findings) 
 
 def map_elements(view: View, record: Any, findings: Findings) -> list[int]:
     """Return the offsets of the elements in a map's buckets."""
-    buckets = _area_elements(record["buckets"]).tolist()
+    buckets = _area_elements(view, record["buckets"]).tolist()
     where, found = f"map {record['index']}", []
     seen: set[int] = set()
     next_at, pprev_at = field_offset("htab_elem", "next"), field_offset("htab_elem", "pprev")
@@ -177,6 +182,8 @@ def check_pools(view: View, findings: Findings) -> None:
 
 
 def _owned(view: View, offset: int) -> bool:
+    if offset not in view.memory:
+        return False
     granule = (offset - view.memory_offset) >> 3
     return bool(int(view.start[granule >> 6]) >> (granule & 63) & 1)
 
@@ -215,7 +222,7 @@ def _check_locks(view: View, maps: list[Any], findings: Findings) -> None:
         findings.add(BROKEN_RULE, f"freelist of CPU {cpu} of pool {pool}", "lock never released: freelist")
     word = field_offset("bucket", "lock") >> 3
     for record in maps:
-        buckets = _area_elements(record["buckets"])
+        buckets = _area_elements(view, record["buckets"])
         held = [
             at for at, bucket in enumerate(buckets.tolist()) if view.cells[(bucket >> 3) + word] & 0xFFFFFFFF
         ]

@@ -502,7 +502,7 @@ struct objpool_cpu {
 	uint64_t slot;               /* offset of its objpool_slot */
 	uint64_t objects;            /* offset of the first of its share of the objects */
 	uint32_t nr_objs;
-	uint32_t order;              /* of the block that both lie in */
+	uint32_t nr_pages;           /* that both lie in */
 	uint32_t nesting;            /* pushes of this CPU in progress, one inside the other */
 	uint32_t pad;
 };

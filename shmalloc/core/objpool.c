@@ -10,10 +10,12 @@
  * Changed: an NMI's push may come between those two steps.  In 6.18 it tells the poppers of its own place and
  * so of the one before it, which is not yet written, and the interrupted push takes `last` back (the broken
  * variant k50); here the outermost push of a CPU alone tells, and `last` only goes forward.
+ * Changed, too: there is no vmalloc, so a ring and its objects are pages in a row, 4 MiB at most.
  * Left out: kmalloc for GFP_ATOMIC pools, callbacks for objects.
  * Context: any; init and fini task.
  */
 #include "objpool.h"
+#include "pool.h"
 
 #define NODE_BYTES 16 /* freelist.h: {refs, next} in front of each object */
 #define ON_FREELIST 0x80000000u
@@ -191,10 +193,8 @@ static void objpool_free(void)
 	for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++) {
 		struct objpool_cpu *of = &shm.objpool_cpus[cpu];
 
-		if (of->slot && in_nmi())
-			free_pages_nolock(off_to_page(of->slot), of->order);
-		else if (of->slot)
-			free_pages(off_to_page(of->slot), of->order);
+		if (of->slot)
+			free_pages_exact(of->slot, of->nr_pages);
 		*of = (struct objpool_cpu){ 0 };
 	}
 	*objpool() = (struct objpool_head){ 0 };
@@ -205,15 +205,13 @@ static int init_slot(u32 cpu)
 	struct objpool_cpu *of = &shm.objpool_cpus[cpu];
 	u32 stride = objpool()->obj_size + objpool()->node_bytes, share = share_of(cpu);
 	u64 ring = sizeof(struct objpool_slot) + 8ull * objpool()->capacity, bytes = ring + (u64)share * stride;
-	u32 order = fls64((bytes - 1) >> SHM_PAGE_SHIFT);
+	u64 off = alloc_pages_exact(bytes, (int)shm.cpus[cpu].node);
 	struct objpool_slot *slot;
-	struct page *page;
 
-	page = order <= SHM_MAX_PAGE_ORDER ? alloc_pages(GFP_KERNEL | __GFP_NOWARN, (int)shm.cpus[cpu].node, order) : NULL;
-	if (!page)
+	if (!off)
 		return -ENOMEM;
-	*of = (struct objpool_cpu){ .slot = page_to_off(page), .order = order, .nr_objs = share,
-				    .objects = page_to_off(page) + ring + objpool()->node_bytes };
+	*of = (struct objpool_cpu){ .slot = off, .nr_objs = share, .objects = off + ring + objpool()->node_bytes,
+				    .nr_pages = (u32)((bytes + SHM_PAGE_SIZE - 1) >> SHM_PAGE_SHIFT) };
 	slot = ptr_of(of->slot);
 	zero_bytes(slot, ring);
 	slot->mask = objpool()->capacity - 1;

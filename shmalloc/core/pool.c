@@ -60,6 +60,39 @@ __slowpath void area_free(struct shm_area *area)
 	area->nr_blocks = area->nr_pages = area->nr_elems = 0;
 }
 
+/*
+ * Answers to: alloc_pages_exact_nid.  Pages in a row, as many as the bytes need: the rest of the block that they
+ * were taken from goes back at once.  0: none, or more than the largest block.
+ */
+__slowpath u64 alloc_pages_exact(u64 bytes, int node)
+{
+	u32 order = order_holding(bytes);
+	u64 pages = (bytes + SHM_PAGE_SIZE - 1) >> SHM_PAGE_SHIFT;
+	struct page *page = order <= SHM_MAX_PAGE_ORDER ? alloc_pages(AREA_GFP, node, order) : NULL;
+
+	if (!page)
+		return 0;
+	page->order = 0;
+	for (u64 i = 1; i < 1ull << order; i++)
+		page[i] = (struct page){ .flags = PG_allocated, .refcount = 1, .migratetype = page->migratetype };
+	for (u64 i = pages; i < 1ull << order; i++)
+		free_pages(&page[i], 0);
+	return page_to_off(page);
+}
+
+/* Any context. */
+__slowpath void free_pages_exact(u64 off, u32 pages)
+{
+	struct page *page = off_to_page(off);
+
+	for (u32 i = 0; i < pages; i++) {
+		if (in_nmi())
+			free_pages_nolock(&page[i], 0);
+		else
+			free_pages(&page[i], 0);
+	}
+}
+
 /* Is this where an element begins? */
 __slowtext bool area_has(const struct shm_area *area, u64 off)
 {

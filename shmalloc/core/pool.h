@@ -8,6 +8,8 @@
 /* pool.c */
 int area_alloc(struct shm_area *area, u32 nr_elems, u32 elem_size);
 void area_free(struct shm_area *area);
+u64 alloc_pages_exact(u64 bytes, int node);
+void free_pages_exact(u64 off, u32 pages);
 bool area_has(const struct shm_area *area, u64 off);
 
 /* Where element i lies; i is below nr_elems. */

@@ -117,3 +117,23 @@ def test_an_object_in_two_rings_is_found(rig: Rig, design: DesignCalls) -> None:
     texts = [str(problem) for problem in rig.report().problems]
     assert any("in two places: the ring of CPU 0 and the ring of CPU 1" in text for text in texts)
     assert any("1 objects are in no place" in text for text in texts)
+
+
+def test_a_ring_and_its_objects_take_as_many_pages_as_they_need() -> None:
+    with Rig.create(size="8MiB", cpus=2, pool_size=512, pool_entries=256) as rig:
+        design = rig.cpu.design("objpool")
+        design.setup()
+        records = [rig.arena.item("struct objpool_cpu", "objpool_cpus", cpu) for cpu in range(2)]
+        # 16 + 256 * 8 bytes of ring, 128 objects of 512
+        assert [record.nr_pages for record in records] == [17, 17]
+        assert rig.free_at_start - rig.free_pages() == 34
+        rig.assert_clean()
+        design.teardown()
+        rig.settle()
+
+
+def test_a_ring_beyond_the_largest_block_is_refused() -> None:
+    with Rig.create(size="16MiB", cpus=1, pool_size=8192, pool_entries=1024) as rig:
+        with pytest.raises(ShmallocError, match="Cannot allocate memory"):
+            rig.cpu.design("objpool").setup()
+        rig.settle()

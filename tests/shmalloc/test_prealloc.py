@@ -181,3 +181,18 @@ def test_a_map_element_that_left_its_bucket_is_found(rig: Rig) -> None:
     row = rig.arena.item("struct shm_map", "maps", made.index)
     rig.arena.pointer("struct bucket", row.buckets.blocks[0].offset).first = 1
     assert "count is 1, 0 elements are in its buckets" in str(rig.report().problems[0])
+
+
+@pytest.mark.parametrize("field", ["nr_elems", "elem_size", "nr_blocks"])
+def test_an_area_that_makes_no_sense_gives_a_report_and_no_crash(rig: Rig, field: str) -> None:
+    rig.cpu.design("prealloc").setup()
+    setattr(rig.arena.item("struct shm_pool", "pools", 0).area, field, 0xFFFFFFFF)
+    assert not rig.report().ok
+
+
+def test_a_block_that_lies_nowhere_gives_a_report_and_no_crash(rig: Rig) -> None:
+    made = rig.cpu.map_create("prealloc", 4, 8, 23)
+    made.update(1, 1)
+    row = rig.arena.item("struct shm_map", "maps", made.index)
+    row.buckets.blocks[0].offset = 1 << 60
+    assert not rig.report().ok

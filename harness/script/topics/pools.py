@@ -130,7 +130,7 @@ def objpool_share(scene: Scene, *, of: int) -> int:
 def objpool_pages(scene: Scene) -> int:
     """Pages of all rings and objects."""
     records = _over_cpus(
-        scene, lambda cpu: 1 << scene.arena.item("struct objpool_cpu", "objpool_cpus", cpu).order
+        scene, lambda cpu: int(scene.arena.item("struct objpool_cpu", "objpool_cpus", cpu).nr_pages)
     )
     return sum(records)
 
