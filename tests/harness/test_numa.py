@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import running
+from leases import lease
 
 from harness import matrix, numa, numa_report, vocabulary
 from harness.config import NumaModelSpec
@@ -210,6 +211,23 @@ def test_config_is_sound(path: Path) -> None:
     assert all(cell.config.arena.size <= 48 << 20 and cell.config.must_happen for cell in cells)
     assert {cell.config.workload.node_share for cell in cells} >= {0.0, 0.5, 1.0}
     assert sum(cell.config.seconds for cell in cells) <= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_config_is_green(path: Path, tmp_path: Path) -> None:
+    with lease(2):
+        done = running.run("run", path, "--no-progress", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_numastat_m_shows_a_live_arena(tmp_path: Path) -> None:
+    with Arena.create(size="16MiB", nr_cpus=2, nr_nodes=2, cpu_node=[0, 1]) as arena:
+        plain = running.run("numastat", arena.name, cwd=tmp_path)
+        memory = running.run("numastat", "-m", arena.name, cwd=tmp_path)
+        assert (plain.returncode, memory.returncode) == (0, 0), memory.stderr
+        assert plain.stdout.splitlines()[1].split() == ["numa_hit", "0", "0"]
+        assert memory.stdout == procfs.numastat_memory(procfs.memory_per_node(arena))
 
 
 def test_there_are_configs_for_1_2_4_and_8_nodes() -> None:
