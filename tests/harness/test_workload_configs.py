@@ -54,7 +54,7 @@ def test_config_says_what_it_shows_and_what_must_happen(name: str) -> None:
 
 
 def test_every_config_is_looked_at() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.toml")} == {*NAMES, "broken", "maps"}
+    assert {path.stem for path in CONFIGS.glob("*.toml")} == {*NAMES, "broken", "maps", "sheaves"}
 
 
 def test_every_broken_variant_of_the_config_is_expected_to_be_caught() -> None:
