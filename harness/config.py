@@ -26,6 +26,7 @@ from harness.vocabulary import Vocabulary
 from harness.workload.spec import ProgramSpec, WorkloadSpec, parse_program, parse_workload
 from shmalloc import slab_debug
 from shmalloc._binding import core
+from shmalloc.faults import FaultAttr
 from shmalloc.units import format_bytes, parse_bytes
 
 _LIMITS = core().lib
@@ -145,6 +146,40 @@ class PoolSpec(Table):
     entries: int = Field(1024, ge=1, le=int(_LIMITS.SHM_MAX_POOL_ENTRIES))
 
 
+class FaultSpec(Table):
+    """When requests of one kind are made to fail; the names are those of debugfs."""
+
+    probability: int = Field(0, ge=0, le=100, description="percent")
+    interval: int = Field(1, ge=1, lt=1 << 32, description="only every n-th request that comes so far")
+    times: int = Field(-1, ge=-1, lt=1 << 31, description="failures until it ends, -1 = no limit")
+    space: int = Field(0, ge=0, lt=1 << 31, description="bytes (slab) or pages that pass first")
+    ignore_gfp_wait: bool = Field(True, description="leave requests that may block alone")
+    ignore_gfp_highmem: bool = Field(True, description="pages: and those that may be highmem")
+    min_order: int = Field(1, ge=0, le=MAX_ORDER, description="pages: leave smaller ones alone")
+    cache_filter: bool = Field(False, description="slab: only caches marked by slab_debug's A")
+
+
+def _fault(value: object) -> object:
+    """Read the boot syntax; a table is checked as any other."""
+    if not isinstance(value, str):
+        return value
+    try:
+        made = FaultAttr.parse(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a table of {', '.join(FaultSpec.model_fields)}") from None
+    return {name: getattr(made, name) for name in FaultSpec.model_fields}
+
+
+Fault = Annotated[FaultSpec, BeforeValidator(_fault)]
+
+
+class FaultSpecs(Table):
+    """Faults that are injected: `"<interval>,<probability>,<space>,<times>"` as at boot, or a table."""
+
+    failslab: Fault | None = None
+    fail_page_alloc: Fault | None = None
+
+
 class InterruptSpec(Table):
     """Where interrupts of one kind come from, and what their handler does."""
 
@@ -216,6 +251,13 @@ class Config(Table):
     pool: PoolSpec = Field(default_factory=PoolSpec)
     workload: WorkloadSpec = Field(default_factory=lambda: parse_workload({"kind": "mix"}))
     interrupts: InterruptSpecs = Field(default_factory=InterruptSpecs)
+    faults: FaultSpecs = Field(default_factory=FaultSpecs)
+    kswapd: bool | None = Field(
+        None, description="a kswapd process for each node; default: if there is page cache"
+    )
+    page_cache: Annotated[int, BeforeValidator(_size), PlainSerializer(_size_text), Field(ge=0)] = Field(
+        0, description="clean page cache at the start, which reclaim gives back; as much as there is room for"
+    )
     numa_model: NumaModelSpec | None = Field(None, description="None = no modelled time")
     let: dict[str, int | float | str | bool] = Field(
         default_factory=dict, description='values that the steps of a script name: "$name"'
@@ -240,6 +282,11 @@ class Config(Table):
         if self.duration_s is not None:
             return self.duration_s
         return 0.0 if self.ops is not None else DEFAULT_SECONDS
+
+    @property
+    def has_kswapd(self) -> bool:
+        """Whether each node has a kswapd."""
+        return self.page_cache > 0 if self.kswapd is None else self.kswapd
 
     @property
     def has_lock_rules(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from harness import child
 from harness.child import Child
 from shmalloc.arena import Arena
+from shmalloc.flags import gfp_flags
 
 READY, REPLAYED, DRAINED, TORN_DOWN = 1, 2, 3, 4
 _KINDS = {"nmi": "KIND_NMI", "irq": "KIND_IRQ"}
@@ -43,6 +44,7 @@ class CpuProcess:
         self._create_caches()
         self._set_up()
         self._set_programs()
+        self._fill_page_cache()
         self._meet(READY)
         replay = self._replay()
         self._meet(REPLAYED)
@@ -126,6 +128,12 @@ class CpuProcess:
             self._keep.append(made)
             self._program_slots.append((slots, program["slots"]))
             self._check(f"set the {kind} program", self.lib.shm_set_program(self._kind(kind), made))
+
+    def _fill_page_cache(self) -> None:
+        """Read clean pages in, on one CPU, as many as are wanted and fit."""
+        if pages := self.spec.get("page_cache_pages", 0):
+            gfp = gfp_flags("GFP_NOWAIT|__GFP_HIGHMEM|__GFP_MOVABLE")  # nothing is reclaimed for it
+            self._check("fill the page cache", int(self.lib.shm_page_cache_add(pages, gfp, -1)))
 
     def _kind(self, name: str) -> int:
         return int(getattr(self.lib, _KINDS[name]))

@@ -31,7 +31,8 @@ class Snapshot:
 
     Attributes: telemetry: struct shm_telemetry, shape (cpus,).  cache_stats: struct kmem_cache_stat,
         (cpus, caches).  sheaves: struct slub_percpu_sheaves, (cpus, caches), or no caches in a 6.18 arena.
-        pagesets: struct per_cpu_pages, (zones, cpus).  zones: struct zone, (zones,).
+        pagesets: struct per_cpu_pages, (zones, cpus).  zones: struct zone, (zones,).  nodes: struct
+        node, (nodes,).
         memcg_cpus: struct memcg_cpu, (cpus,), or (0,) without memcgs.  tsc_hz: ticks per second.
     """
 
@@ -41,6 +42,7 @@ class Snapshot:
     pagesets: Array
     zones: Array
     memcg_cpus: Array
+    nodes: Array
     tsc_hz: float
 
     @classmethod
@@ -53,6 +55,7 @@ class Snapshot:
             pagesets=arena.region("pagesets").copy(),
             zones=arena.region("zones").copy(),
             memcg_cpus=arena.region("memcg_cpus").copy(),
+            nodes=arena.region("nodes").copy(),
             tsc_hz=float(arena.header.tsc_hz),
         )
 
@@ -145,6 +148,7 @@ def _counters(snapshot: Snapshot, vocabulary: Vocabulary) -> dict[str, int]:
         "memcg_cpu": snapshot.memcg_cpus,
         "shm_telemetry": snapshot.telemetry,
         "zone": snapshot.zones,
+        "node": snapshot.nodes,
     }
     return {
         name: int(arrays[struct][name].max(initial=0))

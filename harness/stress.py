@@ -134,6 +134,7 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
         arena.activate()
         arena.header.lock_rules = int(config.has_lock_rules)
         arena.slab_errors.stop = config.arena.slab_errors == "stop"
+        set_faults(arena, config)
         file = stack.enter_context(OpsFile())
         crew = stack.enter_context(Crew(arena, config.deadline_s, job.interruption))
         try:
@@ -211,6 +212,7 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
                 else [
                     [names.index(config.design), m.key_bytes, m.value_bytes, m.entries] for m in workload.maps
                 ],
+                "page_cache_pages": 0 if cpu else config.page_cache // lib.SHM_PAGE_SIZE,
                 "max_ops": config.ops_of(cpu),
                 "seconds": config.seconds,
                 "sample": config.sample,
@@ -255,6 +257,8 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     from shmalloc.audit import audit
 
     crew.wait_phase(READY)
+    if job.config.has_kswapd:
+        crew.start_kswapds(job.config.flavour)
     sampler = found.sampler = Sampler(arena)
 
     def tick(elapsed_s: float) -> None:
@@ -265,6 +269,7 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     crew.open_phase(READY)
     crew.wait_phase(REPLAYED, tick, ops=True)
     crew.end_injectors()
+    crew.end_kswapds()
     sampler.last()
     found.snapshot = Snapshot.of(arena)
     found.nodes = numa.Look.at(arena)
@@ -281,6 +286,16 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     _note_audit(found, audit(arena, expect_live=False), "after the drain")
     crew.open_phase(TORN_DOWN)
     found.reports = crew.wait_exits()
+
+
+def set_faults(arena: Arena, config: Config) -> None:
+    """Have requests fail as the config says."""
+    from shmalloc.faults import FaultAttr
+
+    if config.faults.failslab is not None:
+        arena.failslab(FaultAttr(**config.faults.failslab.model_dump()))
+    if config.faults.fail_page_alloc is not None:
+        arena.fail_page_alloc(FaultAttr(**config.faults.fail_page_alloc.model_dump()))
 
 
 def _note_audit(found: Findings, report: AuditReport, when: str) -> None:

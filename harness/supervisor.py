@@ -15,6 +15,7 @@ from harness import child
 from harness.interruption import Interruption
 from harness.processes import Process, reap
 from harness.verdicts import Incident, death_text, death_verdict
+from harness.vocabulary import STALL
 from harness.watch import Watch, doing
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Crew:
         self._interruption = interruption
         self._cpus: list[Process] = []
         self._others: list[Process] = []
+        self._kswapds: dict[int, Process] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +67,7 @@ class Crew:
             process.close()
 
     def _all(self) -> list[Process]:
-        return self._cpus + self._others
+        return [*self._cpus, *self._others, *self._kswapds.values()]
 
     @property
     def pids(self) -> list[int]:
@@ -92,6 +94,40 @@ class Crew:
         """Start a process that sends interrupts."""
         role = f"the {kind.upper()} injector"
         self._others.append(Process.start(role, None, "harness.injector", self._arena.name, spec))
+
+    def start_kswapds(self, flavour: str) -> None:
+        """Start a kswapd for each node that has memory, and wait until it sleeps."""
+        lib, nodes = self._arena.core.lib, self._arena.region("nodes")
+        for node in nodes["id"][nodes["nr_thisnode"] > 0].tolist():
+            spec = {"flavour": flavour, "node": node}
+            self._kswapds[node] = Process.start(
+                f"kswapd of node {node}", None, "harness.kswapd", self._arena.name, spec
+            )
+        state = nodes["kswapd_state"]
+        self._await(lambda: any(state[node] == lib.KSWAPD_NONE for node in self._kswapds), "start")
+
+    def end_kswapds(self) -> None:
+        """Have every kswapd finish its pass and end.
+
+        Raises: Ended, if one does not.
+        """
+        for node in self._kswapds:
+            self._arena.core.lib.shm_kswapd_stop(node)
+        self._await(lambda: any(process.poll() is None for process in self._kswapds.values()), "end")
+        for process in self._kswapds.values():
+            process.close()
+        self._kswapds.clear()
+
+    def _await(self, pending: Callable[[], bool], what: str) -> None:
+        """Wait for the kswapds, which take no time to start and end."""
+        deadline = time.monotonic() + _START_S
+        while pending():
+            self._interruption.check()
+            self._check_deaths(may_exit=what == "end")
+            if time.monotonic() > deadline:
+                raise Ended(Incident(STALL, f"kswapd did not {what} in {_START_S:.0f} s"))
+            time.sleep(_FASTEST_S)
+        self._check_deaths(may_exit=what == "end")
 
     def end_injectors(self) -> None:
         """End the injectors: they are killed, which is how they end."""

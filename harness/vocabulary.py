@@ -27,6 +27,7 @@ _EVENTS = {
     "per_cpu_pages": "numa_hit",
     "memcg_cpu": "memcg_stock_hit",
     "shm_telemetry": "irq_work_runs",
+    "node": "kswapd_woken",
 }
 _ZONE_EVENTS = ("nr_deferred_free", "nr_deferred_drained", "nr_kswapd_wakeups")
 

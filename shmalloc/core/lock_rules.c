@@ -108,13 +108,13 @@ void lock_rules_wait(u32 *word, u32 class)
 	}
 }
 
-/* Before kswapd is woken: that takes the scheduler's locks. */
+/* Before kswapd is woken: that takes the scheduler's locks.  What an outer context holds is its own affair. */
 void lock_rules_wakes_kswapd(void)
 {
 	const struct shm_cpu *cpu = this_cpu();
 
 	for (u32 i = 0; i < cpu->nr_held && i < SHM_MAX_HELD; i++)
-		if (INNERMOST >> READ_ONCE(cpu->held[i].class) & 1)
+		if (INNERMOST >> READ_ONCE(cpu->held[i].class) & 1 && cpu->held[i].level == cpu->level)
 			report(cpu->held[i].class, RULE_WAKES_KSWAPD, ptr_of(cpu->held[i].lock),
 			       "kswapd is woken, which takes the scheduler's locks, while this is held");
 }

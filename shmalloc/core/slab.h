@@ -175,6 +175,7 @@ struct partial_context {
 	gfp_t gfp;
 	u64 object;   /* out: debug caches get one object instead of a slab */
 	u64 orig_size; /* debug caches: bytes asked for */
+	bool passed_over; /* out: there are objects, in slabs of the reserves */
 };
 
 /* slub_lists.c */

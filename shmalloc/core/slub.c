@@ -28,6 +28,7 @@ struct slow_alloc {
 	int node;
 	bool allow_spin;
 	bool try_thisnode;
+	bool passed_over; /* free objects of the reserves, to which this request is not entitled */
 	u64 orig_size;    /* bytes asked for; debug caches record it */
 	u64 object;       /* the result */
 };
@@ -183,6 +184,7 @@ static enum step from_node_partial(struct slow_alloc *a, gfp_t gfp)
 	struct partial_context pc = { .gfp = gfp, .orig_size = a->orig_size };
 	struct page *slab = get_partial(a->s, a->node, &pc);
 
+	a->passed_over |= pc.passed_over;
 	if (!slab)
 		return STEP_NEXT;
 	if (cache_debug(a->s)) {
@@ -230,8 +232,11 @@ __slowpath static enum step from_new_objects(struct slow_alloc *a)
 	probe(before_new_slab);
 	slab = new_slab(a->s, gfp, a->node);
 	if (!slab) {
-		if (!thisnode)
+		if (!thisnode) {
+			if (a->passed_over && this_reason() == REASON_BELOW_WATERMARK)
+				reason_contention(REASON_PFMEMALLOC); /* there were objects, for others */
 			return STEP_FAIL;
+		}
 		a->try_thisnode = false;
 		return STEP_NEXT;
 	}

@@ -236,8 +236,10 @@ __slowpath static struct page *get_partial_node(struct kmem_cache *s, struct kme
 	for (u64 at = n->partial.next, next; at != off_of(&n->partial); at = next) {
 		slab = list_page(at);
 		next = slab->lru.next;
-		if (!pfmemalloc_match(slab, pc->gfp))
+		if (!pfmemalloc_match(slab, pc->gfp)) {
+			pc->passed_over = true;
 			continue;
+		}
 		if (cache_debug(s)) {
 			pc->object = alloc_single_from_partial(s, n, slab, pc->orig_size);
 			if (!pc->object)
