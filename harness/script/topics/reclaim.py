@@ -179,12 +179,6 @@ def nr_reserved_highatomic(scene: Scene, *, node: int = -1) -> int:
     return sum(int(zone.nr_reserved_highatomic) for zone in _zones(scene, node))
 
 
-@quantity("zone.parked_blocks")
-def parked_blocks(scene: Scene, *, node: int = -1) -> int:
-    """Blocks that wait on trylock_free_pages now, of all zones or of a node's."""
-    return sum(int(zone.nr_deferred_free) - int(zone.nr_deferred_drained) for zone in _zones(scene, node))
-
-
 def _register_pageset(name: str, text: str) -> None:
     def read_it(scene: Scene, *, cpu: int = 0, zone: int = 0) -> int:
         possible = int(scene.arena.header.geometry.nr_cpus)
