@@ -130,6 +130,15 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       !g->slab_debug_text[SHM_SLAB_DEBUG_TEXT - 1] && nodes_ok(g);
 }
 
+/*
+ * Pages that are surely enough for the main sheaves of the kmalloc caches: 4480 bytes for each type and
+ * CPU, slabs of up to 8 pages that are not used up, and what the watermarks keep back.
+ */
+static u64 main_sheaf_pages(const struct shm_geometry *g)
+{
+	return g->flags & SHM_GEO_SHEAVES ? 128 + (u64)g->nr_cpus * NR_KMALLOC_TYPES * 4480 * 3 / 2 / SHM_PAGE_SIZE : 0;
+}
+
 __export uint64_t shm_arena_min_bytes(const struct shm_geometry *geometry)
 {
 	struct layout l;
@@ -142,6 +151,7 @@ __export uint64_t shm_arena_min_bytes(const struct shm_geometry *geometry)
 			if (geometry->zone_permille[n][type]) /* the smallest share must hold a pageblock */
 				blocks = max_of(blocks, (1000 + geometry->zone_permille[n][type] - 1) /
 								geometry->zone_permille[n][type] * 1ull);
+	blocks += (main_sheaf_pages(geometry) + (1ull << geometry->pageblock_order) - 1) >> geometry->pageblock_order;
 	layout_for(geometry, blocks << geometry->pageblock_order, &l);
 	return round_up(layout_end(&l), SHM_PAGE_SIZE);
 }

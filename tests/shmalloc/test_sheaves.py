@@ -5,7 +5,8 @@ import pytest
 from rig import A_BYTES, PER_SLAB, Rig
 from windows import SHEAF, SHEAVES
 
-from shmalloc import AllocationFailed, Unsupported
+from shmalloc import AllocationFailed, Arena, Unsupported
+from shmalloc.errors import GeometryError
 
 CAPACITY = {8: 60, 128: 60, 192: 60, 256: 28, 512: 28, 1024: 12, 2048: 12, 4096: 4, 8192: 4}
 
@@ -29,6 +30,28 @@ def test_a_sheaf_fills_the_kmalloc_object_that_it_is(flavour: str, size: int) ->
         own = rig.page_of(main).slab_cache - 1
         assert rig.arena.item("struct kmem_cache", "caches", own).object_size == 32 + 8 * CAPACITY[size]
         assert cache.cpu_partial_slabs == 0
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"nr_cpus": 64, "pageblock_order": 3},
+        {"nr_cpus": 128, "pageblock_order": 5},
+        {"nr_cpus": 2, "pageblock_order": 1},
+        {"nr_cpus": 16, "nr_nodes": 4, "pageblock_order": 4},
+    ],
+)
+def test_the_smallest_arena_has_room_for_the_main_sheaves(keys: dict[str, int]) -> None:
+    with pytest.raises(GeometryError, match="allowed is at least") as refused:
+        Arena.create(size="64KiB", kernel="7.0", **keys)
+    least = str(refused.value).split("at least ")[1].split()[0]
+    with Arena.create(size=int(least), kernel="7.0", **keys) as arena:
+        assert arena.header.sheaves_ready
+
+
+def test_an_unknown_kernel_is_answered_with_what_is_allowed() -> None:
+    with pytest.raises(GeometryError, match=r"kernel = '5\.10': allowed are 6\.18, 7\.0"):
+        Arena.create(size="4MiB", kernel="5.10")
 
 
 def test_a_debug_cache_has_none() -> None:
