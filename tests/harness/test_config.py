@@ -103,6 +103,8 @@ def test_types_are_not_converted() -> None:
             "workload.nmi_every",
         ),
         ({"interrupts": {"nmi": {"rate_hz": 9.0, "program": "free"}}}, "interrupts.nmi.program"),
+        ({"design": "sheaves", "arena": {"kernel": "6.18"}}, "arena.kernel"),
+        ({"design": "try_kmalloc", "arena": {"kernel": "7.0"}}, "arena.kernel"),
         ({"expect": [{"text": "nothing"}]}, "expect[0]"),
         ({"expect": [{"verdict": "great"}]}, "expect[0].verdict"),
         ({"expect": [{"verdict": "ok", "cell": {"desing": "kmalloc"}}]}, "expect[0].cell"),
@@ -112,6 +114,12 @@ def test_types_are_not_converted() -> None:
 )
 def test_contradictions_are_mistakes(data: dict[str, Any], path: str) -> None:
     assert list(problems(data)) == [path]
+
+
+def test_the_arena_is_of_the_kernel_that_the_design_is_of() -> None:
+    assert valid({"design": "sheaves"}).kernel == "7.0"
+    assert valid({"design": "kmalloc_nolock"}).kernel == "6.18"
+    assert valid({"design": "kmalloc_nolock", "arena": {"kernel": "7.0"}}).kernel == "7.0"
 
 
 def test_contradictions_are_found_beside_keys_that_are_wrong() -> None:
