@@ -212,6 +212,17 @@ class NumaModelSpec(Table):
     accesses: float = Field(1.0, gt=0, le=1e6, description="that a CPU makes to each object it allocates")
 
 
+class MemcgSpec(Table):
+    """Memory cgroups that the CPUs run in: a top one with the limits, and groups below it."""
+
+    max: Size | None = Field(None, description="limit of them all together; None = none")
+    high: Size | None = Field(None, description="memory.high of them all together")
+    groups: int = Field(1, ge=1, le=5, description="CPU n runs in group n % groups")
+    depth: int = Field(1, ge=1, le=3, description="memcgs of a group, one below the other")
+    account: float = Field(1.0, ge=0, le=1, description="share of the requests that ask to be charged")
+    interrupts: bool = Field(True, description="handlers are charged to the group of their CPU")
+
+
 class ExpectSpec(Table):
     """One expectation: a condition, or the verdict that a cell should have."""
 
@@ -258,6 +269,7 @@ class Config(Table):
     page_cache: Annotated[int, BeforeValidator(_size), PlainSerializer(_size_text), Field(ge=0)] = Field(
         0, description="clean page cache at the start, which reclaim gives back; as much as there is room for"
     )
+    memcg: MemcgSpec | None = Field(None, description="None: nothing is charged")
     numa_model: NumaModelSpec | None = Field(None, description="None = no modelled time")
     let: dict[str, int | float | str | bool] = Field(
         default_factory=dict, description='values that the steps of a script name: "$name"'

@@ -42,10 +42,12 @@ class CpuProcess:
         """Live through all phases and exit."""
         self._bind()
         self._create_caches()
+        self._create_memcgs()
         self._set_up()
         self._set_programs()
         self._fill_page_cache()
         self._meet(READY)
+        self._enter_memcg()
         replay = self._replay()
         self._meet(REPLAYED)
         drained = self._drain(replay)
@@ -97,6 +99,24 @@ class CpuProcess:
             self._check("wait for RCU callbacks", self.lib.shm_rcu_barrier())
         for design in self.spec["designs"]:
             self._check(f"tear down design {design}", self.lib.shm_design_teardown(design))
+
+    def _create_memcgs(self) -> None:
+        """Create the run's memcgs, on the one CPU that was given them."""
+        for wanted, (name, parent, most, high) in enumerate(self.spec["memcg"]["create"], start=1):
+            memcg = self._check(f"create the memcg {name}", self.lib.shm_memcg_create(name.encode(), parent))
+            if memcg != wanted:
+                raise RuntimeError(f"the memcg {name} has id {memcg}, not {wanted}")
+            if most >= 0:
+                self._check(f"limit the memcg {name}", self.lib.shm_memcg_set_max(memcg, most))
+            if high >= 0:
+                self._check(f"limit the memcg {name}", self.lib.shm_memcg_set_high(memcg, high))
+
+    def _enter_memcg(self) -> None:
+        """Run in the CPU's memcg, and have its interrupts charged if they are to be; both are there by now."""
+        place = self.spec["memcg"]
+        if place["enter"]:
+            self._check("enter the memcg", self.lib.shm_memcg_enter(place["enter"]))
+            self._check("charge interrupts", self.lib.shm_memcg_set_int_active(place["interrupts"]))
 
     def _ops_at(self, place: list[int]) -> Any:
         """Point to ops in the parent's memfd: [offset in bytes, number]."""

@@ -24,6 +24,10 @@ _VIEWS = {
     "maps": ("pools", "hash maps, and what is free in their pools and in those of designs, by CPU"),
     "rcu": ("backlog", "grace periods, readers, and callbacks that wait, by CPU"),
     "sheaves": ("sheaves", "objects in each CPU's sheaves, and sheaves in each node's barn (Linux 7.x)"),
+    "memcg": (
+        "memcg_stat",
+        "memory cgroups: usage, limits, events, statistics, and what each CPU has in stock",
+    ),
     "deferred": ("backlog", "what was left for irq_work, or for a zone's lock"),
 }
 _PASSED, _FAILED, _USAGE = 0, 1, 2

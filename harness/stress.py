@@ -15,6 +15,7 @@ from harness.config import Cell, Config
 from harness.cpu_process import DRAINED, READY, REPLAYED, TORN_DOWN
 from harness.expect import expected_verdict, must_happen
 from harness.interruption import Interruption
+from harness.memcgs import accounted, place
 from harness.memory import Sample, Sampler
 from harness.opsfile import OpsFile, relocate
 from harness.problems import ConfigError, Problem
@@ -187,7 +188,7 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
     for cpu in range(config.cpus):
         programs = {
             kind: {
-                "ops": file.add(relocate(made[cpu].ops, first_cache, codes)),
+                "ops": file.add(accounted(relocate(made[cpu].ops, first_cache, codes), config, cpu)),
                 "per_interrupt": made[cpu].per_interrupt,
                 "slots": made[cpu].private_slots,
                 "design": names.index(handler_design(config, kind, job.vocabulary)),
@@ -200,7 +201,7 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
                 "flavour": config.flavour,
                 "design": names.index(config.design),
                 "ops_fd": file.fd,
-                "ops": file.add(relocate(workload.ops[cpu], first_cache, codes)),
+                "ops": file.add(accounted(relocate(workload.ops[cpu], first_cache, codes), config, cpu)),
                 "slots": workload.private_slots[cpu],
                 "shared_slots": 0 if cpu else workload.shared_slots,
                 "caches": []
@@ -213,6 +214,7 @@ def _specs(job: Job, todo: Plan, arena: Arena, file: OpsFile) -> list[dict[str, 
                     [names.index(config.design), m.key_bytes, m.value_bytes, m.entries] for m in workload.maps
                 ],
                 "page_cache_pages": 0 if cpu else config.page_cache // lib.SHM_PAGE_SIZE,
+                "memcg": place(config, cpu),
                 "max_ops": config.ops_of(cpu),
                 "seconds": config.seconds,
                 "sample": config.sample,
