@@ -4,13 +4,16 @@
 
 static u64 taken[65536];
 
-/* Take blocks of one order until there are none; returns how many. */
+/*
+ * Take blocks of one order until there are none; returns how many.  Not GFP_ATOMIC: for orders above 0
+ * that would set a pageblock apart for urgent requests, which does not merge with others.
+ */
 static u32 exhaust(u32 order, bool nolock)
 {
 	u32 n = 0;
 
 	for (;;) {
-		u64 off = nolock ? shm_alloc_pages_nolock(0, -1, order) : shm_alloc_pages(GFP_ATOMIC, -1, order);
+		u64 off = nolock ? shm_alloc_pages_nolock(0, -1, order) : shm_alloc_pages(GFP_NOWAIT, -1, order);
 
 		if (!off)
 			return n;
