@@ -51,10 +51,10 @@ def ops(*lines: Line) -> bytes:
     Args:
         *lines: each an op's name (``nop alloc cache_alloc pages_alloc free irq_off irq_on bh_off bh_on nmi
             irq delay realloc shrink bulk_alloc bulk_free defer_barrier free_rcu rcu_lock rcu_unlock
-            map_update map_lookup map_delete``), or that and a dict of its fields: ``size slot gfp node order
+            memcg page_cache map_update map_lookup map_delete``), or that and a dict of its fields: ``size slot gfp node order
             cache flags``.  gfp may be a text such as ``"GFP_ATOMIC|__GFP_ZERO"``, flags one such as
-            ``"shared|same"``.  The size of a bulk op is a number of objects, its slot the first one's.  The
-            cache of a map op is the map, its slot the key.
+            ``"shared|same"``.  The size of a bulk op is a number of objects, its slot the first one's; that
+            of page_cache a number of pages.  The cache of a map op is the map, its slot the key.
 
     Returns:
         The array, for `Cpu.set_program` or `Cpu.replay`.
@@ -174,6 +174,9 @@ class OpArray:
                 problems.append(f"op {number}: size = {op.size}: allowed are 1 to {lib.SHM_MAX_BULK} objects")
             elif bulk:
                 limits["slot"] -= op.size - 1
+            elif op.code == lib.OP_PAGE_CACHE:
+                limits["size"] = header.nr_pages + 1
+                del limits["slot"]
             elif op.code not in (
                 lib.OP_ALLOC,
                 lib.OP_CACHE_ALLOC,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is laid over a bare op array: remote frees, slots shared with handlers, windows, self-interrupts."""
+"""What is laid over a bare op array: remote frees, page cache, slots shared with handlers, windows, self-interrupts."""
 
 from dataclasses import replace
 
@@ -37,6 +37,8 @@ def decorate(part: Part, spec: WorkloadBase, place: Place, rng: np.random.Genera
     if spec.shared_with_handlers:
         ops = _share_with_handlers(ops, spec, place, rng)
         notes["handler_shared_ops"] = ops.size - part.ops.size
+    if isinstance(spec, GeneratedSpec) and spec.page_cache_every:
+        ops = _read_page_cache(ops, spec)
     if isinstance(spec, GeneratedSpec) and (spec.irq_off or spec.bh_off):
         ops, rewritten = _open_windows(ops, spec)
         notes["gfp_changed_in_windows"] = rewritten
@@ -89,14 +91,25 @@ def _share_with_handlers(ops: OpArray, spec: WorkloadBase, place: Place, rng: np
 
 
 def _in_window(ops: OpArray, window: WindowSpec | None) -> BoolArray:
-    """Say which ops are in a window; shrinking waits for other CPUs, so it never is."""
+    """Say which ops are in a window; shrinking and reading wait, so they never are."""
     if window is None:
         return np.zeros(ops.size, dtype=np.bool_)
     every = min(window.every, max(2, ops.size))  # a short array still gets one
     length = min(window.length, every - 1)
     inside: BoolArray = np.arange(ops.size) % every >= every - length
     inside &= ops["code"] != code_of("OP_SHRINK")
+    inside &= ops["code"] != code_of("OP_PAGE_CACHE")
     return inside
+
+
+def _read_page_cache(ops: OpArray, spec: GeneratedSpec) -> OpArray:
+    """Insert what fills the page cache again after reclaim."""
+    positions = np.arange(spec.page_cache_every, ops.size + 1, spec.page_cache_every)
+    if not positions.size:  # a short array still gets one
+        positions = np.array([ops.size])
+    gfp = gfp_flags.parse("GFP_HIGHUSER_MOVABLE")
+    reads = make_ops(positions.size, "OP_PAGE_CACHE", size=spec.page_cache_pages, gfp=gfp)
+    return insert(ops, [(positions, reads)])
 
 
 def _open_windows(ops: OpArray, spec: GeneratedSpec) -> tuple[OpArray, int]:

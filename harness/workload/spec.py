@@ -96,6 +96,8 @@ class GeneratedSpec(WorkloadBase):
         thisnode: requests that name a node have __GFP_THISNODE: there or not at all.
         array_ops: about how many ops a CPU's array has before it repeats.
         irq_off, bh_off: windows.
+        page_cache_every: read page cache in after so many ops; 0 = never.
+        page_cache_pages: clean pages each time, by GFP_HIGHUSER_MOVABLE.
     """
 
     gfp: GfpNames = "GFP_KERNEL"
@@ -107,6 +109,8 @@ class GeneratedSpec(WorkloadBase):
     array_ops: int = Field(default=16384, ge=2, le=1 << 22)
     irq_off: WindowSpec | None = None
     bh_off: WindowSpec | None = None
+    page_cache_every: Every = 0
+    page_cache_pages: int = Field(default=32, ge=1, le=1 << 20)
 
 
 class LocalSpec(GeneratedSpec):

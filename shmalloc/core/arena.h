@@ -1039,6 +1039,7 @@ enum shm_op_code { OP_NOP, OP_ALLOC, OP_CACHE_ALLOC, OP_PAGES_ALLOC, OP_FREE, OP
 	OP_DEFER_BARRIER,
 	OP_FREE_RCU, OP_RCU_LOCK, OP_RCU_UNLOCK,
 	OP_MEMCG,
+	OP_PAGE_CACHE,
 	OP_MAP_UPDATE, OP_MAP_LOOKUP, OP_MAP_DELETE, NR_OP_CODES };
 
 #define OPF_SHARED 0x1u   /* slot is in the arena and may be used by other CPUs or by handlers */
@@ -1052,7 +1053,7 @@ struct shm_op {
 	uint8_t order;            /* OP_PAGES_ALLOC */
 	uint32_t slot;            /* OP_MAP_*: the key */
 	uint32_t size;            /* bytes (OP_ALLOC, OP_REALLOC), loops (OP_DELAY), objects (OP_BULK_*),
-				   * BPF_* flag (OP_MAP_UPDATE), memcg id (OP_MEMCG) */
+				   * BPF_* flag (OP_MAP_UPDATE), memcg id (OP_MEMCG), pages (OP_PAGE_CACHE) */
 	uint32_t gfp;
 	uint16_t cache;           /* index of the cache (OP_CACHE_ALLOC, OP_SHRINK, OP_BULK_*), of the map (OP_MAP_*) */
 	uint16_t pad;

@@ -5,6 +5,7 @@
  */
 #include "bulk.h"
 #include "memcontrol.h"
+#include "page_alloc.h"
 #include "pool.h"
 #include "rcu.h"
 #include "replay.h"
@@ -202,6 +203,10 @@ static void run_op(const struct runner *r, const struct shm_op *op)
 	case OP_MEMCG:
 		set_active_memcg(op->size);
 		break;
+	case OP_PAGE_CACHE:
+		if (this_ctx() == CTX_TASK && !irqs_disabled())
+			(void)page_cache_add(op->size, gfp_for_context(op->gfp), op->node);
+		break;
 	default:
 		break;
 	}
@@ -268,6 +273,8 @@ static bool op_ok(const struct shm_op *op)
 	bool needs_map = op->code >= OP_MAP_UPDATE && op->code <= OP_MAP_DELETE;
 
 	if (bulk && (!op->size || op->size > SHM_MAX_BULK))
+		return false;
+	if (op->code == OP_PAGE_CACHE && op->size > shm.nr_pages)
 		return false;
 	if (needs_map && op->cache >= shm.hdr->geometry.max_maps)
 		return false;

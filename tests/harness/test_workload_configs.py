@@ -22,6 +22,8 @@ NAMES = (
     "soak",
     "designs",
     "slab_debug",
+    "reclaim",
+    "faults",
 )
 OTHER_DESIGNS = ("maps", "sheaves", "memcg")  # not about kmalloc and kmalloc_nolock
 GROUND = """

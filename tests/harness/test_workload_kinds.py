@@ -115,6 +115,19 @@ def test_self_interrupts_come_after_so_many_ops() -> None:
     assert set(np.diff(at)) == {102}
 
 
+def test_page_cache_is_read_after_so_many_ops_but_in_no_window() -> None:
+    window = {"every": 101, "length": 50}
+    workload = made(kind="batch", page_cache_every=23, page_cache_pages=7, irq_off=window, array_ops=4096)
+    ops, names = workload.ops[0], workload_model.names_of(workload.ops[0])
+    assert set(ops["size"][[name == "OP_PAGE_CACHE" for name in names]].tolist()) == {7}
+    depth, reads = 0, 0
+    for name in names:
+        depth += (name == "OP_IRQ_OFF") - (name == "OP_IRQ_ON")
+        reads += name == "OP_PAGE_CACHE"
+        assert not (name == "OP_PAGE_CACHE" and depth)
+    assert reads == 4096 // 23
+
+
 def test_window_covers_its_share_of_the_ops() -> None:
     names = workload_model.names_of(
         made(kind="pair", array_ops=2300, irq_off={"every": 23, "length": 7}).ops[0]

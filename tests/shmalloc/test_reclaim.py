@@ -268,6 +268,40 @@ def test_urgent_blocks_keep_a_pageblock() -> None:
         rig.settle()
 
 
+# --- ops of a workload ------------------------------------------------------------------------------------
+
+
+def test_an_op_reads_page_cache_in_for_which_older_page_cache_is_reclaimed() -> None:
+    with Rig.create() as rig:
+        read = ("page_cache", {"size": 101, "gfp": "GFP_HIGHUSER_MOVABLE"})
+        rig.replay(read, max_ops=1)
+        assert node(rig).nr_lru == 101
+        rounds = rig.free_at_start // 101 + 23
+        rig.replay(read, max_ops=rounds)
+        assert node(rig).page_cache_added == 101 * (rounds + 1)
+        assert node(rig).nr_lru == node(rig).page_cache_added - node(rig).pgsteal_direct
+        assert node(rig).pgsteal_direct > 0
+        rig.settle()
+
+
+def test_with_irqs_off_and_in_handlers_nothing_is_read() -> None:
+    with Rig.create() as rig:
+        read = ("page_cache", {"size": 23, "gfp": "GFP_HIGHUSER_MOVABLE"})
+        rig.replay("irq_off", read, "irq_on", max_ops=3)
+        rig.arm("zone_locked", "nmi", rig.program(read))
+        rig.pages(order=4)
+        assert rig.fired() == 1 and node(rig).nr_lru == 0
+        rig.settle()
+
+
+def test_more_than_all_memory_is_not_read() -> None:
+    with Rig.create() as rig:
+        most = int(rig.arena.header.nr_pages)
+        with pytest.raises(ValueError, match=f"op 0: size = {most + 1}: allowed is less than {most + 1}"):
+            rig.program(("page_cache", {"size": most + 1}))
+        rig.settle()
+
+
 # --- misuse -----------------------------------------------------------------------------------------------
 
 
