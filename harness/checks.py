@@ -40,6 +40,7 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
     found = [
         *_flavour(config),
         *_kernel(config),
+        *_up(config),
         *_cpus(config),
         *_pools(config),
         *_interrupts(config),
@@ -66,6 +67,21 @@ def _kernel(config: Config) -> Iterator[Problem]:
     if config.kernel != needs:
         why = f'allowed is "{needs}" with design = "{config.design}"'
         yield Problem("arena.kernel", shown(config.kernel), why)
+
+
+def _up(config: Config) -> Iterator[Problem]:
+    """One CPU that excludes itself by switching irqs off: nothing may run beside it."""
+    if not config.arena.up:
+        return
+    if config.possible_cpus != 1 or config.cpus != 1:
+        key, number = ("arena.cpus", config.possible_cpus) if config.cpus == 1 else ("cpus", config.cpus)
+        yield Problem(key, shown(number), "allowed is 1 with arena.up = true")
+    if config.has_kswapd and config.engine == "stress":
+        set_by = ("kswapd", "true") if config.kswapd else ("page_cache", shown(config.page_cache))
+        why = (
+            "allowed with arena.up = true is kswapd = false: its process would be a second CPU, without locks"
+        )
+        yield Problem(*set_by, why)
 
 
 def _cpus(config: Config) -> Iterator[Problem]:
@@ -173,6 +189,8 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
         min_free_kbytes=arena.min_free_kbytes,
         watermark_scale_factor=arena.watermark_scale_factor,
         kernel=config.kernel,
+        up=arena.up,
+        debug_objects=arena.debug_objects,
         freelist_random=arena.freelist_random,
         freelist_hardened=arena.freelist_hardened,
         oracle=config.oracle,

@@ -93,7 +93,13 @@ class ArenaSpec(Table):
 
     size: Size = 32 << 20
     cpus: int | None = Field(
-        None, ge=1, le=MAX_CPUS, description="possible CPUs; default: at least 4, and cpus"
+        None, ge=1, le=MAX_CPUS, description="possible CPUs; default: at least 4, and cpus; 1 with up"
+    )
+    up: bool = Field(
+        False, description="a kernel without SMP: one possible CPU, no spinlocks, trylocks always succeed"
+    )
+    debug_objects: bool = Field(
+        False, description="CONFIG_DEBUG_OBJECTS_FREE: freed pages are looked up in a hash, under its lock"
     )
     nodes: int = Field(1, ge=1, le=MAX_NODES)
     reserve: Literal["full", "sparse"] = "full"
@@ -281,7 +287,9 @@ class Config(Table):
     @property
     def possible_cpus(self) -> int:
         """CPUs the arena is made for."""
-        return self.arena.cpus if self.arena.cpus is not None else max(4, self.cpus)
+        if self.arena.cpus is not None:
+            return self.arena.cpus
+        return self.cpus if self.arena.up else max(4, self.cpus)
 
     @property
     def kernel(self) -> str:

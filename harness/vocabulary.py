@@ -29,6 +29,8 @@ _EVENTS = {
     "shm_telemetry": "irq_work_runs",
     "node": "kswapd_woken",
 }
+#: Behind the events of a structure, but state.
+_STATE = {"vmstat_seen", "expire"}
 _ZONE_EVENTS = ("nr_deferred_free", "nr_deferred_drained", "nr_kswapd_wakeups")
 
 
@@ -97,5 +99,5 @@ def _counters(ffi: Any) -> dict[str, tuple[str, ...]]:
 
 def _from(ffi: Any, struct: str, first: str) -> tuple[str, ...]:
     fields = ffi.typeof(f"struct {struct}").fields
-    names = [name for name, field in fields if field.type.kind == "primitive"]
+    names = [name for name, field in fields if field.type.kind == "primitive" and name not in _STATE]
     return tuple(name for name in names[names.index(first) :] if not name.startswith("pad"))

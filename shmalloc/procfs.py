@@ -3,8 +3,9 @@
 
 Mirrors: mm/slab_common.c slab_show, mm/vmstat.c (frag_show, pagetypeinfo_show, zoneinfo_show_print,
 vmstat), drivers/base/node.c node_read_numastat (6.18). Widths and order are the kernel's, so a parser
-of the real files reads these. What an arena has no notion of (LRU lists, CMA) is 0, or left out of the
-per-node stats. Changed: free objects on partial lists are counted exactly, not extrapolated from 10000 slabs.
+of the real files reads these. What an arena has no notion of (LRU lists but that of clean page cache, CMA) is
+0, or left out of the per-node stats. Changed: free objects on partial lists are counted exactly, not
+extrapolated from 10000 slabs.
 
 All of it reads counters while CPUs may be running: one text is no snapshot.
 """
@@ -41,7 +42,7 @@ _SLABINFO_HEADER = (
 _ABSENT_ZONE_STATS = (
     "nr_zone_inactive_anon",
     "nr_zone_active_anon",
-    "nr_zone_inactive_file",
+    "nr_zone_inactive_file",  # the arena's page cache: _zone_stats
     "nr_zone_active_file",
     "nr_zone_unevictable",
     "nr_zone_write_pending",
@@ -50,6 +51,7 @@ _ABSENT_ZONE_STATS = (
 )
 _NUMA_EVENTS = ("numa_hit", "numa_miss", "numa_foreign", "numa_interleave", "numa_local", "numa_other")
 _NODE_EVENTS = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node")
+_NODE_RECLAIM = ("pgsteal_kswapd", "pgsteal_direct", "pgscan_kswapd", "pgscan_direct", "pageoutrun")
 _MOST_COUNTED = 100_000  # free blocks of one type and order that pagetypeinfo counts
 
 Counts = NDArray[np.int64]
@@ -150,12 +152,14 @@ def zoneinfo(arena: Auditable) -> str:
             seen.add(node)
             parts.append("  per-node stats\n")
             parts += [
-                f"      {name:<12} {number}\n" for name, number in _node_stats(slab_pages, node).items()
+                f"      {name:<12} {number}\n"
+                for name, number in _node_stats(view, slab_pages, [node]).items()
             ]
         parts += _zone_levels(zone)
         parts += [f"      {name:<12} {number}\n" for name, number in _zone_stats(view, [zone]).items()]
         parts += _pagesets(view.pagesets[zone["index"]])
-        parts.append(f"  node_unreclaimable:  0\n  start_pfn:           {zone['start_pfn']}\n")
+        hopeless = int(view.nodes["kswapd_failures"][node] >= layout.constants()["MAX_RECLAIM_RETRIES"])
+        parts.append(f"  node_unreclaimable:  {hopeless}\n  start_pfn:           {zone['start_pfn']}\n")
     return "".join(parts)
 
 
@@ -195,6 +199,7 @@ def _zone_stats(view: View, zones: list[Any]) -> dict[str, int]:
         "nr_free_pages": sum(int(zone["free_pages"]) for zone in zones),
         "nr_free_pages_blocks": sum(free_blocks),
         **dict.fromkeys(_ABSENT_ZONE_STATS, 0),
+        "nr_zone_inactive_file": sum(int(zone["nr_lru"]) for zone in zones),
         **_numa_events(pagesets),
     }
 
@@ -218,22 +223,29 @@ def _slab_pages(view: View) -> Counts:
     return np.bincount(place, size, minlength=2 * len(view.nodes)).astype(np.int64).reshape(-1, 2)
 
 
-def _node_stats(slab_pages: Counts, node: int) -> dict[str, int]:
-    reclaimable, unreclaimable = slab_pages[node].tolist()
-    return {"nr_slab_reclaimable": reclaimable, "nr_slab_unreclaimable": unreclaimable}
+def _node_stats(view: View, slab_pages: Counts, nodes: list[int]) -> dict[str, int]:
+    """Sum the stats that zoneinfo has for a node, and vmstat for all; all page cache is inactive."""
+    reclaimable, unreclaimable = slab_pages[nodes].sum(axis=0).tolist()
+    cached = _sum(view.nodes["nr_lru"][nodes])
+    return {
+        "nr_inactive_file": cached,
+        "nr_slab_reclaimable": reclaimable,
+        "nr_slab_unreclaimable": unreclaimable,
+        "nr_file_pages": cached,
+    }
 
 
 def vmstat(arena: Auditable) -> str:
     """Return those lines of /proc/vmstat that an arena has counters for, in the kernel's order."""
     view = View.of(arena)
     zones = _zones(view)
-    reclaimable, unreclaimable = _slab_pages(view).sum(axis=0).tolist()
     stats = _zone_stats(view, zones)
-    stats |= {"nr_slab_reclaimable": reclaimable, "nr_slab_unreclaimable": unreclaimable}
+    stats |= _node_stats(view, _slab_pages(view), list(range(len(view.nodes))))
     for kind, name in enumerate(ZONE_NAMES):
         mine = [int(zone["index"]) for zone in zones if zone["type"] == kind]
         stats[f"pgalloc_{name.lower()}"] = _sum(view.pagesets["pgalloc"][mine])
     stats["pgfree"] = _sum(view.pagesets["pgfree"])
+    stats |= {name: _sum(view.nodes[name]) for name in _NODE_RECLAIM}
     return "".join(f"{name} {number}\n" for name, number in stats.items())
 
 

@@ -51,8 +51,8 @@ def ops(*lines: Line) -> bytes:
     Args:
         *lines: each an op's name (``nop alloc cache_alloc pages_alloc free irq_off irq_on bh_off bh_on nmi
             irq delay realloc shrink bulk_alloc bulk_free defer_barrier free_rcu rcu_lock rcu_unlock
-            memcg page_cache map_update map_lookup map_delete``), or that and a dict of its fields: ``size slot gfp node order
-            cache flags``.  gfp may be a text such as ``"GFP_ATOMIC|__GFP_ZERO"``, flags one such as
+            memcg page_cache map_update map_lookup map_delete``), or that and a dict of its fields: ``size slot
+            gfp node order cache flags``.  gfp may be a text such as ``"GFP_ATOMIC|__GFP_ZERO"``, flags one such as
             ``"shared|same"``.  The size of a bulk op is a number of objects, its slot the first one's; that
             of page_cache a number of pages.  The cache of a map op is the map, its slot the key.
 

@@ -255,6 +255,8 @@ struct node {
 	uint64_t page_cache_added;   /* pages */
 };
 
+#define MAX_RECLAIM_RETRIES 16 /* without progress, by kswapd or by a request */
+
 /* none: the node has no kswapd, and nobody waits for one */
 enum shm_kswapd_state { KSWAPD_NONE, KSWAPD_ASLEEP, KSWAPD_AWAKE, KSWAPD_STOP };
 

@@ -108,13 +108,24 @@ void lock_rules_wait(u32 *word, u32 class)
 	}
 }
 
+/* The level at which this context began: probes within it are levels too, but what they interrupt has called them. */
+static u32 level_of_context(const struct shm_cpu *cpu)
+{
+	u32 level = cpu->level;
+
+	while (level && !cpu->levels[level].rip && cpu->levels[level].ctx == cpu->levels[level - 1].ctx)
+		level--;
+	return level;
+}
+
 /* Before kswapd is woken: that takes the scheduler's locks.  What an outer context holds is its own affair. */
 void lock_rules_wakes_kswapd(void)
 {
 	const struct shm_cpu *cpu = this_cpu();
+	u32 from = level_of_context(cpu);
 
 	for (u32 i = 0; i < cpu->nr_held && i < SHM_MAX_HELD; i++)
-		if (INNERMOST >> READ_ONCE(cpu->held[i].class) & 1 && cpu->held[i].level == cpu->level)
+		if (INNERMOST >> READ_ONCE(cpu->held[i].class) & 1 && cpu->held[i].level >= from)
 			report(cpu->held[i].class, RULE_WAKES_KSWAPD, ptr_of(cpu->held[i].lock),
 			       "kswapd is woken, which takes the scheduler's locks, while this is held");
 }

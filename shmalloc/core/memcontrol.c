@@ -15,8 +15,6 @@
 #include "memcontrol.h"
 #include "page_alloc.h"
 
-#define MAX_RECLAIM_RETRIES 16
-
 /* --- counters ------------------------------------------------------------------------------------ */
 
 __slowtext static void page_counter_cancel(struct mem_cgroup *memcg, u64 nr_pages)

@@ -79,3 +79,36 @@ def test_bad_fault_syntax_is_explained(tmp_path: Path, text: str, says: str) -> 
     done = run("run", config(tmp_path, SMALL + f"[faults]\n{text}\n"), cwd=tmp_path)
     assert done.returncode == 2
     assert "faults" in done.stderr and says in " ".join(done.stderr.split())
+
+
+UP = 'cpus = 1\nops = 4_000\n[arena]\nup = true\ndebug_objects = true\nsize = "16MiB"\n'
+
+
+def test_a_machine_without_smp_has_one_possible_cpu_and_runs_green(tmp_path: Path) -> None:
+    text = 'design = "kmalloc_nolock"\nflavour = "checked"\n' + UP
+    text += '[workload]\nkind = "mix"\nnmi_every = 23\n[interrupts.nmi]\nprogram = "mix"\n'
+    cell = only_cell(results(config(tmp_path, text)))
+    assert cell["verdict"] == "ok"
+    nmi = cell["contexts"]["nmi"]  # nothing may be tried where a trylock cannot fail
+    assert nmi["allocs"] == 0 and nmi["failures"]["context_refused"] > 100
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kswapd = true\n" + UP, "kswapd = true: allowed with arena.up = true is kswapd = false"),
+        ('page_cache = "1MiB"\n' + UP, "allowed with arena.up = true is kswapd = false"),
+        (UP.replace("cpus = 1", "cpus = 2"), "cpus = 2: allowed is 1 with arena.up = true"),
+        (UP + "cpus = 4\n", "arena.cpus = 4: allowed is 1 with arena.up = true"),
+    ],
+)
+def test_nothing_runs_beside_the_only_cpu(tmp_path: Path, text: str, says: str) -> None:
+    done = run("run", config(tmp_path, text), cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+
+
+def test_state_of_pagesets_is_no_counter(tmp_path: Path) -> None:
+    cell = only_cell(results(config(tmp_path, 'design = "kmalloc"\n' + SMALL)))
+    assert "pcp_refill" in cell["counters"]
+    assert not {"vmstat_seen", "expire"} & cell["counters"].keys()

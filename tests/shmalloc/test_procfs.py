@@ -230,6 +230,23 @@ def test_zoneinfo() -> None:
     assert [cpu["count"] for cpu in cpus] == ["1", "8"] and cpus[1]["high_max"] == "77"
 
 
+def test_page_cache_and_what_reclaim_has_done() -> None:
+    sample = Sample()
+    retries = sample.c["MAX_RECLAIM_RETRIES"]
+    node = sample.region("nodes")
+    node["nr_lru"][0], node["kswapd_failures"][0] = 23, retries - 1
+    node["pgsteal_kswapd"][0], node["pageoutrun"][0] = 101, 3
+    sample.region("zones")["nr_lru"][:] = (3, 20, 0)
+    zones = parse_zoneinfo(procfs.zoneinfo(sample))
+    assert zones[0, "DMA32"]["nr_inactive_file"] == zones[0, "DMA32"]["nr_file_pages"] == "23"
+    assert [zones[0, name]["nr_zone_inactive_file"] for name in ("DMA32", "Normal")] == ["3", "20"]
+    assert zones[0, "Normal"]["node_unreclaimable"] == "0"
+    node["kswapd_failures"][0] = retries
+    assert parse_zoneinfo(procfs.zoneinfo(sample))[0, "Normal"]["node_unreclaimable"] == "1"
+    lines = procfs.vmstat(sample).splitlines()
+    assert {"nr_inactive_file 23", "pgsteal_kswapd 101", "pgsteal_direct 0", "pageoutrun 3"} <= set(lines)
+
+
 def test_reclaimable_slabs_are_told_apart() -> None:
     sample = Sample()
     sample.region("caches")["flags"][1] |= sample.c["SLAB_RECLAIM_ACCOUNT"]
