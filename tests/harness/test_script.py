@@ -218,6 +218,27 @@ def test_a_step_that_cannot_be_done_is_a_mistake_in_the_config(tmp_path: Path) -
     assert 'step[1] = do = "cache_create"' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ('what = "zone.free_pages"\nnode = 7', "node = 7: allowed is 0..0"),
+        ('what = "freelist.length"\nof = 64', "of = 64: allowed is 0..3"),
+        (
+            'what = "failures"\nreason = "zone_bussy"',
+            "reason = 'zone_bussy': unknown reason (did you mean zone_busy?)",
+        ),
+        (
+            'what = "failures"\nreason = "zone_busy"\ncontext = "tusk"',
+            "context = 'tusk': unknown context (did you",
+        ),
+    ],
+)
+def test_a_quantity_of_what_is_not_there_is_a_mistake(tmp_path: Path, keys: str, problem: str) -> None:
+    text = HEAD + f'[[step]]\ndo = "read"\n{keys}\ncount = "read"\n'
+    done = run("run", config(tmp_path, text), "--no-progress", cwd=tmp_path)
+    assert (done.returncode, problem in done.stderr) == (2, True), done.stderr
+
+
 def test_a_matrix_over_let(tmp_path: Path) -> None:
     text = HEAD + '[let]\nn = [2, 3]\n[[step]]\ndo = "alloc"\nsize = 64\nrepeat = "$n"\ncount = "got"\n'
     text += '[[expect]]\ncondition = "counters.got == 2"\ncell = { let.n = 2 }\n'

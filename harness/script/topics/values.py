@@ -36,6 +36,15 @@ def _is_quantity(value: Any, _words: Words) -> None:
         raise Refused(unknown("quantity", value, list(quantities())))
 
 
+def _check_places(scene: Scene, keys: Mapping[str, Any]) -> None:
+    """Refuse a node or a possible CPU that the arena has not: there would be nothing to add up."""
+    geometry = scene.arena.header.geometry
+    for name, number in (("node", geometry.nr_nodes), ("of", geometry.nr_cpus)):
+        value = keys.get(name, 0)
+        if isinstance(value, int) and not -1 <= value < number:
+            raise Refused(f"{name} = {value}: allowed is 0..{number - 1}")
+
+
 @step("read")
 class Read(Step):
     """Read a quantity; its own keys stand beside `what`."""
@@ -51,6 +60,7 @@ class Read(Step):
 
     def run(self, scene: Scene) -> float:
         """Read it."""
+        _check_places(scene, self.extra)
         return quantities()[self.what].read(scene, self.extra)
 
     def __str__(self) -> str:
@@ -82,12 +92,13 @@ def counter(scene: Scene, *, name: str, cpu: int = -1) -> int:
 @quantity("failures")
 def failures(scene: Scene, *, reason: str, context: str = "") -> int:
     """Failed allocations of a reason, of one context or of all."""
-    total = 0
-    for cpu in scene.cpus:
-        for name, counts in cpu.contexts().items():
-            if context in ("", name):
-                total += counts["failures"].get(reason, 0)
-    return total
+    counts = [cpu.contexts() for cpu in scene.cpus]
+    if context and context not in counts[0]:
+        raise Refused(f"context = {context!r}: " + unknown("context", context, list(counts[0])))
+    if reason not in (reasons := scene.arena.core.names("reason")):
+        raise Refused(f"reason = {reason!r}: " + unknown("reason", reason, reasons))
+    chosen = [context] if context else list(counts[0])
+    return sum(each[name]["failures"].get(reason, 0) for each in counts for name in chosen)
 
 
 @quantity("cpu.deferred_objects")
