@@ -62,12 +62,23 @@ u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node)
 	return account(design, designs[design]->alloc(size, gfp, node), size, node);
 }
 
+/* A design without objects of caches gives one of its own of that size, unless it would have to be constructed. */
+static u64 alloc_of_cache(const struct design_ops *ops, struct kmem_cache *s, gfp_t gfp, int node)
+{
+	if (ops->cache_alloc)
+		return ops->cache_alloc(s, gfp, node);
+	if (!s->ctor)
+		return ops->alloc(s->object_size, gfp, node);
+	reason_shortage(REASON_CONTEXT_REFUSED);
+	return 0;
+}
+
 u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node)
 {
 	u64 off;
 
 	reason_reset();
-	off = account(design, designs[design]->cache_alloc(s, gfp, node), s->object_size, node);
+	off = account(design, alloc_of_cache(designs[design], s, gfp, node), s->object_size, node);
 	if (off && s->ctor && !ctor_intact(s->ctor, off, s->object_size))
 		violation(VERDICT_CORRUPTION, CHECKER_CTOR, NULL, LOCK_NONE, 0, off,
 			  "a constructed object was written to while it was free");

@@ -12,7 +12,7 @@ struct design_ops {
 	const char *summary;
 	const char *contexts;     /* that it may be called from, comma separated */
 	u64 (*alloc)(u64 size, gfp_t gfp, int node);
-	u64 (*cache_alloc)(struct kmem_cache *s, gfp_t gfp, int node);
+	u64 (*cache_alloc)(struct kmem_cache *s, gfp_t gfp, int node); /* left out: alloc, constructed ones refused */
 	struct page *(*pages_alloc)(gfp_t gfp, int node, u32 order);
 	void (*free)(u64 object);
 	void (*free_rcu)(u64 object, u32 head_offset); /* NULL: kfree_rcu */

@@ -25,14 +25,6 @@ __slowtext static u64 alloc(u64 size, gfp_t gfp, int node)
 			    ATOMIC | (gfp & (__GFP_ZERO | __GFP_ACCOUNT)), node);
 }
 
-__slowtext static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
-{
-	if (!s->ctor)
-		return alloc(s->object_size, gfp, node);
-	reason_shortage(REASON_CONTEXT_REFUSED);
-	return 0;
-}
-
 __slowtext static void free_object(u64 object)
 {
 	if (object > SHM_ZERO_SIZE)
@@ -55,7 +47,6 @@ const struct design_ops design_no_prealloc = {
 	.summary = "BPF_F_NO_PREALLOC of old: kmalloc(GFP_ATOMIC), call_rcu at the free; not for NMI",
 	.contexts = "task,softirq,irq",
 	.alloc = alloc,
-	.cache_alloc = cache_alloc,
 	.pages_alloc = refuse_pages,
 	.free = free_object,
 	.elem_alloc = elem_alloc,

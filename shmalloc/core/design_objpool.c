@@ -28,14 +28,6 @@ __fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
 	return object;
 }
 
-__slowtext static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
-{
-	if (!s->ctor)
-		return alloc(s->object_size, gfp, node);
-	reason_shortage(REASON_CONTEXT_REFUSED);
-	return 0;
-}
-
 __fastpath static void free_object(u64 object)
 {
 	if (object <= SHM_ZERO_SIZE)
@@ -56,7 +48,6 @@ const struct design_ops design_objpool = {
 	.summary = "a ring for each CPU, any of which can hold all objects, as kretprobes use it",
 	.contexts = "task,softirq,irq,nmi",
 	.alloc = alloc,
-	.cache_alloc = cache_alloc,
 	.pages_alloc = refuse_pages,
 	.free = free_object,
 	.own_objects = true,

@@ -33,14 +33,6 @@ __fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
 	return elem;
 }
 
-__slowtext static u64 cache_alloc(struct kmem_cache *s, gfp_t gfp, int node)
-{
-	if (!s->ctor)
-		return alloc(s->object_size, gfp, node);
-	reason_shortage(REASON_CONTEXT_REFUSED);
-	return 0;
-}
-
 __fastpath static void free_elem(u64 elem)
 {
 	u32 flags;
@@ -101,7 +93,6 @@ const struct design_ops design_prealloc = {
 	.summary = "all elements preallocated on per-cpu freelists, as BPF maps are by default",
 	.contexts = "task,softirq,irq,nmi",
 	.alloc = alloc,
-	.cache_alloc = cache_alloc,
 	.pages_alloc = refuse_pages,
 	.free = free_elem,
 	.own_objects = true,
