@@ -336,6 +336,8 @@ __export int shm_arena_check(const void *base, uint64_t bytes)
 	    h->bpf_caches_per_cpu != BPF_NR_BUCKETS + h->geometry.max_maps ||
 	    h->slab_mutex.class != LOCK_SLAB_MUTEX || h->ipi_lock.class != LOCK_USER ||
 	    h->objcg_lock.class != LOCK_OBJCG || h->kernfs_lock.class != LOCK_KERNFS ||
+	    h->percpu_charge_mutex.class != LOCK_CHARGE || h->obj_hash_lock.class != LOCK_OBJ_HASH ||
+	    h->rcu[RCU_PLAIN].lock.class != LOCK_RCU || h->rcu[RCU_TASKS_TRACE].lock.class != LOCK_RCU ||
 	    h->cache_cpus_stride != h->geometry.max_caches * sizeof(struct kmem_cache_cpu) ||
 	    h->cache_stats_stride != h->geometry.max_caches * sizeof(struct kmem_cache_stat) ||
 	    h->cache_sheaves_stride != sheaves_stride(&h->geometry))

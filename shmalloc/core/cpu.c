@@ -109,6 +109,9 @@ static bool holds_any_lock(u32 cpu)
 	if (shm.cpus[cpu].entropy.lock.word || held_by(shm.hdr->slab_mutex.word, cpu) || held_by(shm.hdr->ipi_lock.word, cpu) ||
 	    held_by(shm.hdr->obj_hash_lock.word, cpu))
 		return true;
+	for (u32 i = 0; i < NR_RCU_DOMAINS; i++)
+		if (held_by(shm.hdr->rcu[i].lock.word, cpu))
+			return true;
 	for (u32 i = 0; i < shm.nr_zones * shm.nr_cpus; i++)
 		if (held_by(shm.pagesets[i].lock.word, cpu))
 			return true;

@@ -64,7 +64,7 @@ __slowtext static void key_of(const struct shm_map *map, const void *bytes, stru
 
 	key->words = (map->key_size + 7) / 8;
 	key->data[key->words - 1] = 0;
-	memcpy(key->data, bytes, map->key_size);
+	copy_bytes(key->data, bytes, map->key_size);
 	for (u32 i = 0; i < key->words; i++)
 		h = mix(h ^ key->data[i]);
 	key->hash = (u32)h;
@@ -74,7 +74,7 @@ __slowtext static void key_of_number(const struct shm_map *map, u32 number, stru
 {
 	u64 bytes[MAX_KEY_BYTES / 8];
 
-	zero_bytes(bytes, map->key_size + 7);
+	zero_bytes(bytes, round_up(map->key_size, 8));
 	bytes[0] = number;
 	key_of(map, bytes, key);
 }
@@ -291,9 +291,9 @@ __slowtext static void fill_elem(const struct shm_map *map, u64 elem, const stru
 
 	e->map = map->index + 1;
 	e->hash = key->hash;
-	memcpy(elem_key(elem), key->data, key->words * 8);
+	copy_bytes(elem_key(elem), key->data, key->words * 8);
 	if (value)
-		memcpy(words, value, map->value_size);
+		copy_bytes(words, value, map->value_size);
 	else
 		for (u32 i = 0; i < value_words(map); i++)
 			WRITE_ONCE(words[i], value_word(number, i));
@@ -411,7 +411,7 @@ __slowtext static int copy_value(struct shm_map *map, const struct map_key *key,
 	u64 elem = lookup(map, key);
 
 	if (elem && value)
-		memcpy(value, elem_value(map, elem), map->value_size);
+		copy_bytes(value, elem_value(map, elem), map->value_size);
 	return elem ? 0 : -ENOENT;
 }
 

@@ -36,14 +36,12 @@ __slowtext static void free_if_unused(struct mem_cgroup *memcg)
 	}
 }
 
-/* The last object, block or stock of a destroyed memcg is gone: what is left of its pages goes back. */
-__slowpath static void obj_cgroup_release(struct mem_cgroup *memcg)
+/* objcg_lock held: what is left of the pages of a memcg goes back, and perhaps its entry. */
+__slowpath static void release_locked(struct mem_cgroup *memcg)
 {
-	u32 flags = spin_lock_irqsave(&shm.hdr->objcg_lock);
 	u64 bytes = xchg(&memcg->nr_charged_bytes, 0);
 	struct mem_cgroup *heir = obj_cgroup_memcg(memcg->id);
 
-	probe(objcg_locked);
 	if (bytes & (SHM_PAGE_SIZE - 1))
 		violation(VERDICT_LOST_MEMORY, CHECKER_MEMCG, NULL, LOCK_NONE, 0, off_of(memcg),
 			  "a memcg is released, and what is left of its charges is no whole number of pages");
@@ -52,6 +50,19 @@ __slowpath static void obj_cgroup_release(struct mem_cgroup *memcg)
 		memcg_uncharge(heir, bytes >> SHM_PAGE_SHIFT);
 	}
 	free_if_unused(memcg);
+}
+
+/*
+ * The last object, block or stock of a destroyed memcg is gone.  Two CPUs may have seen that; by the time
+ * the second has the lock, the entry may be another memcg's.
+ */
+__slowpath static void obj_cgroup_release(struct mem_cgroup *memcg)
+{
+	u32 flags = spin_lock_irqsave(&shm.hdr->objcg_lock);
+
+	probe(objcg_locked);
+	if (memcg->state == MEMCG_DYING && !READ_ONCE(memcg->objcg_refs))
+		release_locked(memcg);
 	spin_unlock_irqrestore(&shm.hdr->objcg_lock, flags);
 }
 

@@ -22,6 +22,7 @@
 
 #define OWNER_CHECK_MS 20  /* a reader that delays a grace period for so long may be dead */
 #define BARRIER_ROUNDS 64
+#define ROUNDS_BEFORE_OWNER_CHECK 256
 
 typedef void (*rcu_fn)(u64 head);
 
@@ -235,7 +236,7 @@ __slowpath static void rcu_core(struct shm_cpu *cpu, enum shm_rcu_domain domain)
 	if (rcu->invoking) /* a callback's own interrupt: the loop below goes on */
 		return;
 	rcu->invoking = 1;
-	while ((head = take_done(rcu)) && !stopped_by_verdict()) {
+	while (!stopped_by_verdict() && (head = take_done(rcu))) { /* what was taken is invoked, whatever happens */
 		u32 func = head_ptr(head)->func;
 
 		if (func >= NR_RCU_FUNCS)
@@ -283,9 +284,22 @@ __slowtext static void check_not_reader(enum shm_rcu_domain domain)
 	}
 }
 
+/* Who died while it moved grace periods on has ended them for ever. */
+__slowpath static void check_lock_owner(struct rcu_domain *d)
+{
+	u32 word = READ_ONCE(d->lock.word), owner = lock_owner_cpu(word);
+
+	if (word &&
+	    (owner >= shm.nr_cpus || !shm_owner_alive(shm.cpus[owner].pid, shm.cpus[owner].start_time)) &&
+	    READ_ONCE(d->lock.word) == word)
+		fatal(VERDICT_DEAD_OWNER, CHECKER_RCU, &d->lock.word, d->lock.class, word, 0,
+		      "no grace period will end any more: a CPU died while it moved them on");
+}
+
 __slowtext static void wait_for(enum shm_rcu_domain domain, u64 gp)
 {
 	struct rcu_domain *d = &shm.hdr->rcu[domain];
+	u32 rounds = 0;
 
 	want(d, gp);
 	while (load_acquire(&d->gp_completed) < gp) {
@@ -293,6 +307,8 @@ __slowtext static void wait_for(enum shm_rcu_domain domain, u64 gp)
 		advance(domain);
 		if (stopped_by_verdict())
 			unwind();
+		if (++rounds % ROUNDS_BEFORE_OWNER_CHECK == 0)
+			check_lock_owner(d);
 		if (load_acquire(&d->gp_completed) < gp)
 			yield_core();
 	}

@@ -129,6 +129,16 @@ def test_every_byte_of_the_layout_matters(attacher: Attacher) -> None:
             assert answer.startswith("HostileArena"), what
 
 
+@pytest.mark.parametrize(
+    "lock", ["slab_mutex", "ipi_lock", "objcg_lock", "kernfs_lock", "percpu_charge_mutex", "obj_hash_lock"]
+)
+def test_the_class_of_a_lock_is_an_index_into_tables(attacher: Attacher, lock: str) -> None:
+    ffi = load_core().ffi
+    at = ffi.offsetof("struct shm_header", lock) + ffi.offsetof("struct spinlock", "class")
+    answer = attacher.attach_to(flipped(attacher.pristine, {at + 3: 0x40}), lock)
+    assert answer.startswith("HostileArena")
+
+
 @settings(max_examples=100)
 @given(st.data())
 def test_any_bytes_flipped(attacher: Attacher, data: st.DataObject) -> None:

@@ -171,3 +171,28 @@ def test_a_section_that_is_never_left_is_reported(rig):
     assert problem.verdict == "broken_rule"
     assert problem.where == "CPU 1"
     assert problem.text == "is 1 deep in rcu read-side sections"
+
+
+def test_a_stopped_run_loses_no_callback(rig):
+    cpu = rig.cpu
+    for object_ in [cpu.kmalloc(64) for _ in range(3)]:
+        cpu.kfree_rcu(object_)
+    rig.arena.header.stop = 2
+    for _ in range(3):
+        cpu.rcu_tick()
+    assert cpu.rcu_pending() == 3
+    assert totals(rig.arena)["kept_rcu_objects"] == 3
+
+
+@pytest.mark.parametrize("word", [1 + 1, 99 + 1], ids=["dead", "no CPU at all"])
+def test_waiting_for_one_who_died_with_the_lock_of_grace_periods_ends(rig, word):
+    """The lock is only tried, so nobody notices by waiting for it that its owner is gone."""
+    slot = rig.arena.item("struct shm_cpu", "cpus", 1)
+    rig.cpus[1].close()
+    slot.pid, slot.start_time, slot.state = 0x3FFFFFFF, 1, rig.lib.CPU_ONLINE
+    rig.arena.header.rcu[rig.lib.RCU_PLAIN].lock.word = word
+    with pytest.raises(DeadlockProved):
+        rig.cpu.synchronize_rcu()
+    [violation] = rig.violations()
+    assert (violation.verdict, violation.checker) == ("dead_owner", "rcu")
+    slot.pid = slot.state = 0
