@@ -135,7 +135,6 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
         arena.activate()
         arena.header.lock_rules = int(config.has_lock_rules)
         arena.slab_errors.stop = config.arena.slab_errors == "stop"
-        set_faults(arena, config)
         file = stack.enter_context(OpsFile())
         crew = stack.enter_context(Crew(arena, config.deadline_s, job.interruption))
         try:
@@ -259,6 +258,7 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     from shmalloc.audit import audit
 
     crew.wait_phase(READY)
+    set_faults(arena, job.config)  # not before: what is set up for the run does not fail
     if job.config.has_kswapd:
         crew.start_kswapds(job.config.flavour)
     sampler = found.sampler = Sampler(arena)

@@ -10,7 +10,7 @@ import numpy as np
 from shmalloc.audit.holders import DEFERRED, WAITS_RCU, Holders
 from shmalloc.audit.objects import FreeObjects
 from shmalloc.audit.pages import Blocks
-from shmalloc.audit.rcu import check_readers
+from shmalloc.audit.rcu import DOMAINS, check_readers
 from shmalloc.audit.report import BROKEN_RULE, LOST_MEMORY, Findings
 from shmalloc.audit.view import Records, View, constant
 
@@ -32,6 +32,8 @@ def check_locks(view: View, blocks: Blocks, findings: Findings) -> None:
     header = view.header
     for name in ("slab_mutex", "ipi_lock", "obj_hash_lock"):
         _report_lock(int(header[name]["word"]), name, "arena", findings)
+    for domain, name in enumerate(DOMAINS):
+        _report_lock(int(header["rcu"]["lock"]["word"][domain]), f"{name} grace periods", "arena", findings)
     _check_words(view.zones["lock"], "zone", lambda zone: view.zone_name(zone), findings)
     _check_words(view.nodes["lru_lock"], "lru", lambda node: f"node {node}", findings)
     _check_words(

@@ -111,6 +111,18 @@ bool free_value(u32 design, u64 value)
 	return true;
 }
 
+/* Two values met in one slot, and this design can free neither: one goes where nobody has any. */
+static bool store_elsewhere(u64 value)
+{
+	for (u32 i = 0; i < shm.nr_slots; i++) {
+		u64 none = 0;
+
+		if (try_cmpxchg(&shm.slots[i], &none, value))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Put a value into its slot and free what came there in between.  What this design cannot free goes
  * back into the slot, and the value that it displaces there is freed instead.
@@ -122,7 +134,7 @@ void slot_store(const struct runner *r, const struct shm_op *op, u64 value)
 		if (value && free_value(r->design, value))
 			return;
 	}
-	if (value)
+	if (value && !(op->flags & OPF_SHARED && store_elsewhere(value)))
 		warn_once(); /* lost, and the audit says so */
 }
 

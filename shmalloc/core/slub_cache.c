@@ -212,6 +212,8 @@ int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align,
 	s->flags = kmem_cache_flags(flags, name);
 	if (s->flags & SLAB_POISON && !(flags & SLAB_TYPESAFE_BY_RCU) && !ctor)
 		s->flags |= SLAB_OBJECT_POISON;
+	if (shm.hdr->failslab.armed)
+		s->flags |= SLAB_MAY_FAIL;
 	s->ctor = ctor;
 	s->align = calculate_alignment(flags, align, size);
 	s->remote_node_defrag_ratio = 1000;

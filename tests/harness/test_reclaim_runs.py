@@ -112,3 +112,11 @@ def test_state_of_pagesets_is_no_counter(tmp_path: Path) -> None:
     cell = only_cell(results(config(tmp_path, 'design = "kmalloc"\n' + SMALL)))
     assert "pcp_refill" in cell["counters"]
     assert not {"vmstat_seen", "expire"} & cell["counters"].keys()
+
+
+def test_what_is_set_up_for_a_run_does_not_fail(tmp_path: Path) -> None:
+    """Its requests do: of bpf_mem_alloc the refills."""
+    faults = "[faults.failslab]\nprobability = 100\nignore_gfp_wait = false\n"
+    cell = only_cell(results(config(tmp_path, 'design = "bpf_mem_alloc"\n' + SMALL + faults)))
+    assert cell["verdict"] == "ok"
+    assert cell["counters"]["failslab"] > 0

@@ -183,3 +183,17 @@ def test_probability_is_a_share() -> None:
 def test_bad_syntax_shows_the_form(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         FaultAttr.parse(text)
+
+
+def test_a_cache_made_while_faults_are_armed_fails_as_well(flavour: str) -> None:
+    with Rig.create(flavour=flavour) as rig:
+        rig.arena.failslab(ALWAYS)
+        cache = rig.cpu.kmem_cache_create("late", 64)
+        assert outcomes(3, cache.alloc, rig) == "---"
+        rig.arena.failslab(None)
+        assert outcomes(1, cache.alloc, rig) == "+"
+        for offset in rig.held:
+            cache.free(offset)
+        rig.held.clear()
+        cache.destroy()
+        rig.settle()

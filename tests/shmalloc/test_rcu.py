@@ -196,3 +196,11 @@ def test_waiting_for_one_who_died_with_the_lock_of_grace_periods_ends(rig, word)
     [violation] = rig.violations()
     assert (violation.verdict, violation.checker) == ("dead_owner", "rcu")
     slot.pid = slot.state = 0
+
+
+@pytest.mark.parametrize("domain", ["rcu", "tasks_trace"])
+def test_the_audit_finds_the_lock_of_grace_periods_held(rig, domain):
+    at = ["rcu", "tasks_trace"].index(domain)
+    rig.arena.header.rcu[at].lock.word = 1
+    (problem,) = audit(rig.arena).problems
+    assert "never released" in problem.text and domain in problem.text
