@@ -43,10 +43,13 @@ class PagesUntilFail(PagesAlloc):
     """Allocate blocks until one is refused, at most `limit`: how many there were."""
 
     limit: int = key(1_000_000, low=1, high=10_000_000)
+    drain: bool = key(False)
 
     def run(self, scene: Scene) -> int:
-        """Allocate until it fails."""
+        """Allocate until it fails; with drain the CPU's lists are given back before each, for what they hold."""
         for done in range(self.limit):
+            if self.drain:
+                scene.cpus[self.cpu].drain_pages()
             if not PagesAlloc.run(self, scene):
                 return done
         return self.limit
