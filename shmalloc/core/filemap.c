@@ -5,7 +5,8 @@
  * Answers to: mm/filemap.c and mm/swap.c (adding), mm/vmscan.c (isolate_lru_folios),
  * fs/drop_caches.c.
  * Changed: one list per node, since all these pages are clean and inactive; nothing is looked up in
- * them.  Left out: files, dirty pages, writeback, mapping, the active list, per-cpu batches.
+ * them; no memcg is charged for them.
+ * Left out: files, dirty pages, writeback, mapping, the active list, per-cpu batches.
  * Context: adding and dropping task; isolating task or kswapd.
  */
 #include "list.h"
@@ -29,7 +30,7 @@ __slowpath static void lru_add(struct page *page)
 __slowpath u32 page_cache_add(u32 nr, gfp_t gfp, int node)
 {
 	for (u32 added = 0; added < nr; added++) {
-		struct page *page = alloc_pages(gfp & ~__GFP_COMP, node, 0);
+		struct page *page = alloc_pages(gfp & ~(__GFP_COMP | __GFP_ACCOUNT), node, 0);
 
 		if (!page)
 			return added;

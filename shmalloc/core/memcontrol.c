@@ -214,7 +214,7 @@ struct charge {
 
 enum next { CHARGE_RETRY, CHARGE_NOMEM, CHARGE_FORCE };
 
-/* Pages given back.  There is no page cache of memcgs to be reclaimed yet. */
+/* Pages given back: none, since page cache is charged to no memcg. */
 __slowtext static u64 try_to_free_mem_cgroup_pages(struct mem_cgroup *memcg, u64 nr_pages)
 {
 	(void)memcg, (void)nr_pages;

@@ -294,6 +294,19 @@ def test_with_irqs_off_and_in_handlers_nothing_is_read() -> None:
         rig.settle()
 
 
+def test_no_memcg_is_charged_for_page_cache() -> None:
+    """So kswapd, which has no stocks, has nothing to uncharge."""
+    with Rig.create(max_memcgs=2) as rig, Kswapd(rig.arena, 0) as kswapd:
+        memcg = rig.cpu.memcg_create("shop")
+        rig.cpu.memcg_enter(memcg)
+        rig.cpu.page_cache_add(1 << 20, f"{CACHE}|__GFP_ACCOUNT")
+        assert memcg.usage_pages == 0
+        assert kswapd.step() > 0
+        rig.cpu.page_cache_drop()
+        rig.cpu.memcg_enter(None)
+        rig.settle()
+
+
 def test_more_than_all_memory_is_not_read() -> None:
     with Rig.create() as rig:
         most = int(rig.arena.header.nr_pages)
