@@ -64,6 +64,7 @@ def test_the_view_shows_the_tree_and_the_stocks() -> None:
     assert "  memory.current 262144\n" in text
     assert "  memory.max 1048576\n" in text
     assert "cpu 0 stock pages below=63 bytes below=3960\n" in text
+    assert text.count("  kernel 4096\n") == 2, "memory.stat of the one above counts what is below"
 
 
 def test_the_table_of_memcgs_holds_the_largest_tree() -> None:
