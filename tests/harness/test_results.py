@@ -26,6 +26,7 @@ def blank() -> Snapshot:
         sheaves=np.zeros((CPUS, CACHES), layout.dtype("slub_percpu_sheaves")),
         pagesets=np.zeros((ZONES, CPUS), layout.dtype("per_cpu_pages")),
         zones=np.zeros(ZONES, layout.dtype("zone")),
+        nodes=np.zeros(1, layout.dtype("node")),
         memcg_cpus=np.zeros(CPUS, layout.dtype("memcg_cpu")),
         tsc_hz=2e9,
     )
