@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shmalloc.audit.kept import Keep
+from shmalloc.audit.kept import Keep, keep_kmalloc
 from shmalloc.audit.lists import walk_chain
 from shmalloc.audit.pools import region_of
 from shmalloc.audit.report import CORRUPTION, Findings
@@ -64,4 +64,4 @@ def keep_bpf(view: View, findings: Findings) -> Iterator[Keep]:
         if said != free:
             findings.add(CORRUPTION, where, f"counts {said} free objects, there are {free}")
         objects = [at for links, _ in lists.values() for at in links]
-        yield Keep("bpf", where, np.array(objects, np.uint64), pending=True)
+        yield keep_kmalloc(view, "bpf", where, np.array(objects, np.uint64))

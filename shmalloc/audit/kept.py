@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, Findings
-from shmalloc.audit.view import Ints, View, Words
+from shmalloc.audit.view import Ints, View, Words, constant
 
-__all__ = ["Keep", "Keeper", "find_kept"]
+__all__ = ["Keep", "Keeper", "find_kept", "keep_kmalloc"]
 
 
 def _no_objects() -> Words:
@@ -42,6 +42,16 @@ class Keep:
     objects: Words = field(default_factory=_no_objects)
     blocks: Ints = field(default_factory=_no_blocks)
     pending: bool = False
+
+
+def keep_kmalloc(view: View, place: str, where: str, offsets: Words) -> Keep:
+    """Make the pending Keep of what kmalloc has handed out: objects of slabs, and blocks where they are large."""
+    pfn = (offsets.astype(np.int64) - view.memory_offset) // constant("SHM_PAGE_SIZE")
+    large = np.zeros(len(offsets), bool)
+    inside = (pfn >= 0) & (pfn < view.nr_pages)
+    large[inside] = (view.pages["flags"][pfn[inside]] & constant("PG_large")) != 0
+    large &= offsets % np.uint64(constant("SHM_PAGE_SIZE")) == 0
+    return Keep(place, where, offsets[~large], pfn[large], pending=True)
 
 
 Keeper = Callable[[View, Findings], Iterator[Keep]]

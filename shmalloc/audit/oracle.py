@@ -31,6 +31,7 @@ _CONTRADICTIONS = (
     "is marked as the last of an owned object, or should be",
 )
 _TOP, _ONE = np.uint64(63), np.uint64(1)
+_FIRST = np.uint64(3)  # where the one object of a block begins: at once, or behind a header of 8 bytes
 
 
 def check_bitmaps(view: View, findings: Findings) -> None:
@@ -100,7 +101,7 @@ def check_owned_pages(view: View, blocks: Blocks, kept: Ints, findings: Findings
     )
     given = blocks.of("PG_allocated")
     given = given[~np.isin(blocks.pfn[given], kept)]
-    first = start[blocks.pfn[given], 0] & _ONE != 0
+    first = start[blocks.pfn[given], 0] & _FIRST != 0
     findings.add_each(
         LOST_MEMORY,
         given[~first],
@@ -113,7 +114,7 @@ def check_owned_pages(view: View, blocks: Blocks, kept: Ints, findings: Findings
     mine = used[kind == constant("PG_allocated")]
     mine = mine[~np.isin(blocks.pfn[blocks.around(mine)], kept)]
     inner = np.bitwise_count(start[mine]).sum(axis=1).astype(np.int64)
-    inner -= (blocks.pfn[blocks.around(mine)] == mine) & (start[mine, 0] & _ONE != 0)
+    inner -= (blocks.pfn[blocks.around(mine)] == mine) & (start[mine, 0] & _FIRST != 0)
     findings.add_each(
         CORRUPTION,
         mine[inner > 0],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shmalloc.audit.kept import Keep
+from shmalloc.audit.kept import Keep, keep_kmalloc
 from shmalloc.audit.lists import walk_chain
 from shmalloc.audit.report import BROKEN_RULE, CORRUPTION, Findings
 from shmalloc.audit.view import View, field_offset
@@ -49,7 +49,7 @@ def keep_callbacks(view: View, findings: Findings) -> Iterator[Keep]:
         heads = [head for head in callback_heads(view, cpu, findings) if head in view.memory]
         objects = [head - (view.cells[(head >> 3) + 1] >> _ARG_SHIFT) for head in heads]
         where = f"RCU callbacks of CPU {cpu}"
-        yield Keep("rcu", where, np.array(objects, np.uint64), pending=True)
+        yield keep_kmalloc(view, "rcu", where, np.array(objects, np.uint64))
 
 
 def slabs_waiting(view: View) -> list[tuple[int, int]]:

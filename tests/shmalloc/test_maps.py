@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from rig import Rig
 
-from shmalloc import MapError, ShmallocError
+from shmalloc import MapError, ShmallocError, designs
+from shmalloc.audit import audit
 from shmalloc.maps import HashMap
 
 ENTRIES = 101
@@ -131,3 +132,20 @@ def test_replayed_ops_keep_values_with_their_keys(rig: Rig) -> None:
     assert (found["map_e2big"], found["map_misses"], found["map_reads_reused"]) == (1, 1, 0)
     assert len(made) == 11
     rig.assert_clean()
+
+
+@pytest.mark.parametrize("design", ["no_prealloc", "bpf_mem_alloc"])
+def test_elements_that_are_blocks_of_pages_are_kept_as_such(design: str) -> None:
+    with Rig.create(cpus=1, size="8MiB", max_maps=1) as rig:
+        index = rig.lib.shm_map_create(designs.index(design), 8, 20_000, 8, 0)
+        assert index >= 0
+        value = bytes(20_000)
+        for number in range(3):
+            assert rig.lib.shm_map_update(index, number.to_bytes(8, "little"), value, 0) == 0
+        assert rig.lib.shm_map_delete(index, (1).to_bytes(8, "little")) == 0
+        report = audit(rig.arena)
+        assert not report.problems
+        assert sum(report.totals.get(f"kept_{place}_blocks", 0) for place in ("rcu", "bpf")) >= 1
+        assert rig.lib.shm_map_destroy(index) == 0
+        rig.cpu.rcu_barrier()
+        assert audit(rig.arena, expect_live=False).ok
