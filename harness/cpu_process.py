@@ -200,8 +200,7 @@ class CpuProcess:
             drained += self._check(
                 "drain the shared slots", self.lib.shm_drain_shared_slots(0, self.spec["shared_slots"])
             )
-        self._check("run irq_work", self.lib.shm_run_irq_work())
-        self._check("wait for RCU callbacks", self.lib.shm_rcu_barrier())
+        self._check("wait for irq_work and RCU callbacks", self.lib.shm_quiesce())
         return drained
 
 

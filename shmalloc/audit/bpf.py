@@ -10,7 +10,7 @@ import numpy as np
 from shmalloc.audit.kept import Keep, keep_kmalloc
 from shmalloc.audit.lists import walk_chain
 from shmalloc.audit.pools import region_of
-from shmalloc.audit.report import CORRUPTION, Findings
+from shmalloc.audit.report import BROKEN_RULE, CORRUPTION, Findings
 from shmalloc.audit.view import Records, View, constant
 
 __all__ = ["BPF_LISTS", "bpf_caches", "bpf_list_name", "keep_bpf", "walk_bpf"]
@@ -60,6 +60,8 @@ def keep_bpf(view: View, findings: Findings) -> Iterator[Keep]:
         for _, fault in lists.values():
             if fault:
                 findings.add(CORRUPTION, where, fault)
+        if bpf_caches(view)[cpu, index]["active"]:
+            findings.add(BROKEN_RULE, where, "an update of the list was never finished")
         said, free = int(bpf_caches(view)[cpu, index]["free_cnt"]), len(lists["free_llist"][0])
         if said != free:
             findings.add(CORRUPTION, where, f"counts {said} free objects, there are {free}")

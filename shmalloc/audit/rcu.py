@@ -64,7 +64,10 @@ def slabs_waiting(view: View) -> list[tuple[int, int]]:
 
 
 def check_readers(view: View, findings: Findings) -> None:
-    """Report read-side sections that were never left."""
+    """Report read-side sections that were never left, and callbacks that never returned."""
     for cpu, domain in np.argwhere(view.cpus["rcu"]["nesting"] != 0).tolist():
         text = f"is {view.cpus['rcu']['nesting'][cpu, domain]} deep in {DOMAINS[domain]} read-side sections"
+        findings.add(BROKEN_RULE, f"CPU {cpu}", text)
+    for cpu, domain in np.argwhere(view.cpus["rcu"]["invoking"] != 0).tolist():
+        text = f"is in the middle of invoking its {DOMAINS[domain]} callbacks"
         findings.add(BROKEN_RULE, f"CPU {cpu}", text)

@@ -171,6 +171,7 @@ int shm_kfree_rcu(uint64_t off, uint32_t head_offset);
 int shm_kfree_rcu_nolock(uint64_t off, uint32_t head_offset); /* any context; -EOPNOTSUPP: not a 7.x arena */
 int shm_synchronize_rcu(enum shm_rcu_domain domain);   /* wait for a grace period; -EDEADLK from within a reader */
 int shm_rcu_barrier(void);             /* until no callback is left on any CPU, in any domain */
+int shm_quiesce(void);                 /* until neither irq_work nor callbacks are left on any CPU */
 int shm_rcu_tick(void);                /* as the timer does: irq_work that waits for it, grace periods, callbacks that are due here */
 int64_t shm_rcu_pending(void);         /* callbacks on all CPUs that are not yet invoked */
 

@@ -525,6 +525,10 @@ __slowtext static void destroy_index(u32 index)
 			irq_work_sync(&list_of(cpu, index)->refill_work);
 	for (u32 round = 0; under_way(index) && round < DRAIN_ROUNDS; round++)
 		rcu_barrier();
+	if (under_way(index)) { /* a CPU does not answer: its callbacks still lead here */
+		warn_once();
+		return;
+	}
 	for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++)
 		drain_list(list_of(cpu, index));
 }

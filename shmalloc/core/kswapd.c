@@ -48,11 +48,15 @@ __export int shm_kswapd_start(unsigned int node)
 /* Any process: have it end, when it has finished its pass. */
 __export int shm_kswapd_stop(unsigned int node)
 {
+	u32 state;
+
 	if (!shm.base || node >= shm.nr_nodes)
 		return -EINVAL;
-	if (shm.nodes[node].kswapd_state == KSWAPD_NONE)
-		return 0;
-	store_release(&shm.nodes[node].kswapd_state, KSWAPD_STOP);
+	state = load_acquire(&shm.nodes[node].kswapd_state);
+	do {
+		if (state == KSWAPD_NONE) /* also if it has ended by itself meanwhile */
+			return 0;
+	} while (!try_cmpxchg(&shm.nodes[node].kswapd_state, &state, KSWAPD_STOP));
 	sys_futex_wake(&shm.nodes[node].kswapd_state);
 	return 0;
 }

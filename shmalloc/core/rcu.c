@@ -233,7 +233,7 @@ __slowpath static void rcu_core(struct shm_cpu *cpu, enum shm_rcu_domain domain)
 	sort_callbacks(rcu, d);
 	local_irq_restore(flags);
 	advance(domain);
-	if (rcu->invoking) /* a callback's own interrupt: the loop below goes on */
+	if (rcu->invoking && cpu == this_cpu()) /* a callback's own interrupt: the loop below goes on */
 		return;
 	rcu->invoking = 1;
 	while (!stopped_by_verdict() && (head = take_done(rcu))) { /* what was taken is invoked, whatever happens */
@@ -389,6 +389,32 @@ static int synchronize(enum shm_rcu_domain domain)
 __export int shm_synchronize_rcu(enum shm_rcu_domain domain)
 {
 	return domain < NR_RCU_DOMAINS ? GUARDED(int, REFUSED, synchronize(domain)) : -EINVAL;
+}
+
+static bool irq_work_waiting(void)
+{
+	for (u32 i = 0; i < shm.nr_cpus; i++)
+		if (READ_ONCE(shm.cpus[i].raised_list.first))
+			return true;
+	return false;
+}
+
+/* Either may leave something to the other. */
+static int quiesce(void)
+{
+	for (u32 round = 0; round < BARRIER_ROUNDS; round++) {
+		int error = irq_work_run_all();
+
+		error = error ? error : rcu_barrier();
+		if (error || !irq_work_waiting())
+			return error;
+	}
+	return -EAGAIN;
+}
+
+__export int shm_quiesce(void)
+{
+	return GUARDED(int, REFUSED, quiesce());
 }
 
 __export int shm_rcu_barrier(void)

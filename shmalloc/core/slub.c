@@ -234,7 +234,7 @@ __slowpath static enum step from_new_objects(struct slow_alloc *a)
 	if (!slab) {
 		if (!thisnode) {
 			if (a->passed_over && this_reason() == REASON_BELOW_WATERMARK)
-				reason_contention(REASON_PFMEMALLOC); /* there were objects, for others */
+				reason_shortage(REASON_PFMEMALLOC); /* there were objects, for others */
 			return STEP_FAIL;
 		}
 		a->try_thisnode = false;

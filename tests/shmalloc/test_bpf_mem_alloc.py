@@ -253,3 +253,12 @@ def test_the_watermarks_of_large_sizes_follow_the_bytes_that_are_allowed():
         assert (record["low_watermark"], record["high_watermark"], record["batch"]) == (8, 24, 12)
         assert bpf.list(256)["high_watermark"] == 96
         bpf.teardown()
+
+
+def test_an_update_that_never_ended_is_reported(rig):
+    bpf = Bpf(rig).setup()
+    bpf.list(64)["active"] = 1
+    (problem,) = audit(rig.arena).problems
+    assert (problem.verdict, problem.where) == ("broken_rule", "bpf_mem_alloc bucket 4 of CPU 0")
+    bpf.list(64)["active"] = 0
+    bpf.teardown()

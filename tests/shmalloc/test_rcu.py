@@ -204,3 +204,26 @@ def test_the_audit_finds_the_lock_of_grace_periods_held(rig, domain):
     rig.arena.header.rcu[at].lock.word = 1
     (problem,) = audit(rig.arena).problems
     assert "never released" in problem.text and domain in problem.text
+
+
+def test_callbacks_of_a_cpu_that_died_in_one_are_invoked_by_others(rig):
+    cpu = rig.cpus[0]
+    for _ in range(5):
+        rig.cpus[1].kfree_rcu(rig.cpus[1].kmalloc(64))
+    rig.arena.region("cpus")["rcu"][1, 0]["invoking"] = 1  # as its death within a callback leaves it
+    problems = [problem.text for problem in audit(rig.arena).problems]
+    assert problems == ["is in the middle of invoking its rcu callbacks"]
+    cpu.rcu_barrier()
+    assert cpu.rcu_pending() == 0
+    assert audit(rig.arena, expect_live=False).ok
+
+
+def test_a_quiet_arena_has_neither_callbacks_nor_irq_work():
+    with Rig.create(cpus=2, rcu_gp_us=0, irq_work=2) as quiet:
+        objects = [quiet.cpus[1].kmalloc(1024) for _ in range(40)]
+        for object_ in objects:
+            quiet.cpus[1].kfree_nolock(object_)
+        quiet.cpus[0].kfree_rcu(quiet.cpus[0].kmalloc(64))
+        assert audit(quiet.arena).totals["objects_deferred"] > 0
+        quiet.cpus[0].run(quiet.arena.core.lib.shm_quiesce)
+        assert audit(quiet.arena, expect_live=False).ok
