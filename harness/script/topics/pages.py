@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.script.keys import a_design, a_node, gfp_names, key
 from harness.script.registry import Step, quantity, step
+from shmalloc.errors import ShmallocError
 
 if TYPE_CHECKING:
     from harness.script.nested import Nested
@@ -111,6 +112,29 @@ for _name, _text in {
     _register_zone(_name, lambda zone, name=_name: getattr(zone, name), _text)
 for _at, _name in enumerate(("min", "low", "high")):
     _register_zone(f"wmark_{_name}", lambda zone, at=_at: zone.wmark[at], f"The {_name} watermark in pages")
+
+
+_ZONES = ("DMA", "DMA32", "NORMAL", "MOVABLE")
+
+
+def _zone_type(scene: Scene, name: str) -> int:
+    if name not in _ZONES:
+        raise ShmallocError(f"zone = {name!r}: allowed is one of {', '.join(_ZONES)}")
+    return int(getattr(scene.lib, f"ZONE_{name}"))
+
+
+@quantity("zone.lowmem_reserve")
+def lowmem_reserve(scene: Scene, *, zone: str, against: str) -> int:
+    """Pages that node 0's zone keeps back from requests that could have used a higher one."""
+    kind, higher = _zone_type(scene, zone), _zone_type(scene, against)
+    return sum(int(row.lowmem_reserve[higher]) for row in _zones(scene, 0) if row.type == kind)
+
+
+@quantity("zone.managed")
+def managed(scene: Scene, *, zone: str) -> int:
+    """Pages of node 0's zone of one type."""
+    kind = _zone_type(scene, zone)
+    return sum(int(row.managed_pages) for row in _zones(scene, 0) if row.type == kind)
 
 
 @quantity("zone.parked_blocks")
