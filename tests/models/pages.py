@@ -365,6 +365,8 @@ class PageAllocator:
     @staticmethod
     def _free_to_pageset(zone: Zone, pageset: Pageset, pfn: int, order: int, *, nolock: bool) -> None:
         migratetype = zone.buddy.type_of(pfn)
+        if migratetype not in (UNMOVABLE, MOVABLE, RECLAIMABLE):
+            migratetype = MOVABLE  # what is set apart has no list of its own
         free_high = pageset.push(pfn, order, migratetype)
         if nolock:
             return
