@@ -75,8 +75,16 @@ def core(flavour: str = "release") -> Core:
         raise Unsupported(f"flavour = {flavour!r}: allowed are {', '.join(FLAVOURS)}")
     module = _load(f"_core_{flavour}")
     loaded = Core(module.ffi, module.lib, flavour, Path(module.__file__ or "").resolve())
-    _check_fresh(loaded, _PACKAGE_DIR / "core")
+    check_fresh(loaded)
     return loaded
+
+
+def check_fresh(loaded: Core) -> None:
+    """Compare a loaded core with the sources beside this package, if there are any.
+
+    Raises: StaleBuildError.
+    """
+    _check_fresh(loaded, _PACKAGE_DIR / "core")
 
 
 def _load(name: str) -> ModuleType:
