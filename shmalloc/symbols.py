@@ -18,7 +18,7 @@ from typing import Any
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
-__all__ = ["Symbol", "Symbols", "symbols"]
+__all__ = ["Symbol", "Symbols", "file_name", "symbols"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class _Lines:
         for entry in program.get_entries():
             state = entry.state
             if state is not None:
-                place = None if state.end_sequence else (_file_name(header, state.file), int(state.line))
+                place = None if state.end_sequence else (file_name(header, state.file), int(state.line))
                 rows.append((int(state.address), place))
         # At one address the row that begins a sequence goes after the one that ends another.
         rows.sort(key=lambda row: (row[0], row[1] is not None))
@@ -160,8 +160,8 @@ class _Lines:
         return place if place is not None else (None, None)
 
 
-def _file_name(header: Any, number: int) -> str:
-    """Return a source file's name without its folders."""
+def file_name(header: Any, number: int) -> str:
+    """Return a source file's name without its folders, by its number in a line program's header."""
     # Up to DWARF 4 the files count from 1, from 5 on from 0.
     entry = header["file_entry"][number - (header["version"] < 5)]
     name: bytes = entry.name
