@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Every operation of the atlas takes the path that it names, after every handler's preparation."""
+
+import pytest
+
+from harness.atlas import scenario
+from harness.atlas.handlers import HANDLERS
+from harness.atlas.operations import all_operations
+from harness.atlas.scenario import Built, Scenario, ScenarioError, Selection
+from shmalloc import designs
+
+CELLS = designs.names()
+CASES = [
+    pytest.param(design, name, task, id=f"{design}-{name}@{task}")
+    for design in CELLS
+    for name in scenario.operation_names(design)
+    for task in scenario.tasks(design)
+    if task in all_operations()[name].designs
+]
+
+
+def chosen(design: str, operation: str, task: str, *kinds: str) -> list[Scenario]:
+    return scenario.scenarios(
+        design, Selection(operations=(operation,), task=(task,), kinds=kinds or ("nmi", "irq"))
+    )
+
+
+def run(built: Built) -> dict[str, int]:
+    before = built.counters()
+    getattr(built.staging.lib, built.call.function)(*built.call.args)
+    return built.check_path(before, built.counters())
+
+
+@pytest.mark.parametrize(("design", "operation", "task"), CASES)
+def test_takes_its_path_after_every_preparation(design: str, operation: str, task: str) -> None:
+    cases = {each.handler.prepare: each for each in chosen(design, operation, task)}
+    assert cases
+    for each in cases.values():
+        with each.build() as built:
+            run(built)
+            assert not built.arena.violations()
+
+
+def test_a_wrong_path_names_operation_counter_and_both_numbers() -> None:
+    with scenario.find("kmalloc", "alloc_fastpath@kmalloc/alloc_same").build() as built:
+        before = built.counters()
+        with pytest.raises(ScenarioError) as caught:
+            built.check_path(before, built.counters(), functions=())
+    assert str(caught.value) == (
+        "alloc_fastpath@kmalloc/alloc_same does not take its path: alloc_fastpath grew by 0, expected == 1"
+    )
+
+
+def test_names_are_unique_and_found_again() -> None:
+    for design in CELLS:
+        names = [each.name for each in scenario.scenarios(design, Selection(kinds=("nmi", "irq")))]
+        assert len(set(names)) == len(names)
+        assert all(scenario.find(design, name).name == name for name in names)
+
+
+def test_selection_by_patterns() -> None:
+    some = Selection(operations=("alloc_f*",), handlers=("aba",), task=("kmalloc",), kinds=("irq",))
+    assert [each.name for each in scenario.scenarios("kmalloc_nolock", some)] == [
+        "alloc_fastpath@kmalloc/aba:irq"
+    ]
+
+
+def test_the_full_product_for_the_main_designs() -> None:
+    for design in ("kmalloc", "kmalloc_nolock"):
+        pairs = {(each.operation.name, each.handler.name) for each in scenario.scenarios(design)}
+        assert pairs == {
+            (operation, handler) for operation in scenario.operation_names(design) for handler in HANDLERS
+        }
+
+
+def test_the_same_start_state_every_time() -> None:
+    for name in ("alloc_refill@kmalloc/aba", "alloc_fastpath_irq@kmalloc_nolock/free_remote"):
+        calls = set()
+        for _ in range(2):
+            with scenario.find("kmalloc_nolock", name).build() as built:
+                calls.add((built.call, *(tuple(slots) for slots in built.watched)))
+        assert len(calls) == 1
