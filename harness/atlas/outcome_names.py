@@ -8,13 +8,13 @@ readers tell apart from its neighbours, and a pattern, so that none of the three
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness import vocabulary
 from harness.vocabulary import CORRUPTION, DEADLOCK, OK
 
-__all__ = ["Look", "is_verdict", "look", "rank", "said", "sort", "worst"]
+__all__ = ["Look", "is_verdict", "look", "rank", "said", "said_together", "sort", "worst"]
 
 NULL, ERROR = "null:", "error:"
 _SERVED = (OK, "none", "other_bucket", "deferred")
@@ -75,6 +75,13 @@ def said(outcome: str) -> str:
         "broken_rule": "broken rule",
         "dead_owner": "dead owner",
     }.get(outcome, outcome)
+
+
+def said_together(outcomes: Sequence[str]) -> str:
+    """Write outcomes that have one look."""
+    if all(outcome.startswith(NULL) for outcome in outcomes):
+        return f"NULL ({', '.join(outcome.removeprefix(NULL) for outcome in outcomes)})"
+    return ", ".join(map(said, outcomes))
 
 
 def is_verdict(outcome: str) -> bool:

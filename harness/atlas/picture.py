@@ -3,6 +3,7 @@
 
 Counted from what was found at every instruction, for a whole cell and for each pair of an interrupted design
 and a design that arrives.  An instruction counts once however often it was executed, an injection each time.
+An instruction that runs on two levels (of a helper that both call) counts on each of them, in a total once.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from typing import Any
 from harness.atlas import outcome_names
 from harness.vocabulary import DEADLOCK
 
-__all__ = ["ALL", "by_level", "pictures"]
+__all__ = ["ALL", "by_address", "by_level", "pictures"]
 
 ALL = "*"  # handlers
-Counts = Mapping[int, Mapping[str, int]]  # address -> outcome -> injections
+Counts = Mapping[int, Mapping[str, int]]  # key -> outcome -> injections
+_ADDRESS = (1 << 48) - 1  # of a key: what is above it may tell levels apart
 _PAIR = ("task_design", "handler_design", "kind")
 
 
 def by_level(counts: Counts, level_of: Callable[[int], str], order: Sequence[str]) -> list[dict[str, Any]]:
     """Sum up the instructions of each level.
 
-    Args: counts: of each instruction.  level_of: its level.  order: of the levels, top first; one that is
+    Args: counts: of each key: an address, and above its 48 bits whatever level_of needs.  level_of: the
+        level of a key.  order: of the levels, top first; one that is
         not in it goes to the end.
     Returns: for each level with an instruction {level, instructions, points, deadlock_points, outcomes,
         worst}: worst counts instructions by their worst outcome, outcomes counts injections.
@@ -59,11 +62,16 @@ def pictures(
             {
                 **dict(zip((*_PAIR, "handler"), names, strict=True)),
                 "scenarios": len(found),
-                **_summary(list(counts.values())),
+                **_summary(list(by_address(counts).values())),
                 "levels": by_level(counts, level_of, order),
             }
         )
     return made
+
+
+def by_address(counts: Counts) -> dict[int, Counter[str]]:
+    """Return the counts of each instruction, whatever its level."""
+    return _merged([{key & _ADDRESS: found} for key, found in counts.items()])
 
 
 def _merged(parts: Iterable[Counts]) -> dict[int, Counter[str]]:

@@ -54,6 +54,16 @@ def test_an_instruction_counts_once_over_many_scenarios_an_injection_each_time()
         assert sum(each["outcomes"].values()) == each["points"]
 
 
+def test_an_instruction_on_two_levels_counts_on_each_and_once_in_total() -> None:
+    first, second = 0x18, 0x18 | 1 << 48
+    counts = {first: {"ok": 3}, second: {"deadlock": 2}}
+    (made, _) = picture.pictures([(scenario("pages"), counts)], lambda key: ORDER[key >> 48], ORDER)
+    assert [level["instructions"] for level in made["levels"]] == [1, 1]
+    assert (made["instructions"], made["points"], made["deadlock_points"]) == (1, 5, 1)
+    assert made["worst"] == {"deadlock": 1}
+    assert picture.by_address(counts) == {0x18: {"ok": 3, "deadlock": 2}}
+
+
 def test_outcomes_are_sorted_from_best_to_worst() -> None:
     mixed = ["corruption", "null:order_limit", "deadlock", "ok", "error:ENOMEM", "deferred", "null:pcp_busy"]
     assert outcome_names.sort(mixed) == [

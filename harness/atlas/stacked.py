@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""The talk's picture as rows and columns, for terminal and page alike: levels of the stack, who arrives in whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import units
+from harness.atlas import outcome_names
+from harness.atlas.picture import ALL
+
+__all__ = ["Column", "beyond", "columns", "counts", "coverage", "levels", "question", "shares"]
+
+Run = Mapping[str, Any]
+_INTERRUPTED = "kmalloc"  # the design whose stack is on the slides
+_ASKED = "alloc_same"  # the handler that does what the talk asks about: it allocates, too
+
+
+@dataclass(frozen=True)
+class Column:
+    """One design that arrives in another. Attributes: cell: that it is of.  picture: its numbers."""
+
+    cell: Run
+    picture: Run
+
+    @property
+    def broken(self) -> str:
+        """What is broken on purpose, or nothing."""
+        name = str(self.cell["params"].get("broken", "none"))
+        return "" if name == "none" else f"broken: {name}"
+
+    @property
+    def others(self) -> str:
+        """Say what arrives, where that is no allocation of the same size."""
+        handler, kind = self.picture["handler"], self.picture["kind"]
+        said = {_ASKED: "", ALL: "all handlers"}.get(handler, handler)
+        return ", ".join(filter(None, (said, "" if kind == "nmi" else kind.upper())))
+
+    @property
+    def title(self) -> str:
+        """Name it in a few short lines."""
+        arrives = f"{self.picture['handler_design']}\nin {self.picture['task_design']}"
+        return "\n".join(filter(None, (arrives, self.broken, self.others)))
+
+    @property
+    def line(self) -> str:
+        """Name it in one line."""
+        arrives = f"{self.picture['handler_design']} in {self.picture['task_design']}"
+        return ", ".join(filter(None, (arrives, self.broken, self.others)))
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """Injections by outcome."""
+        found: Mapping[str, int] = self.picture["outcomes"]
+        return found
+
+    def level(self, name: str) -> Run | None:
+        """Return the numbers of a level, or None if nothing was executed there."""
+        return next((row for row in self.picture["levels"] if row["level"] == name), None)
+
+
+def columns(cells: Sequence[Run], handler: str = _ASKED, kind: str = "nmi") -> list[Column]:
+    """List who arrived in whom: in the spinning kmalloc first, as on the slides, what is broken on purpose last.
+
+    Args: handler: what it does there.  A pair to which it never came is shown with all handlers.
+    """
+    found = []
+    for cell in cells:
+        pairs: dict[tuple[str, str], Run] = {}
+        for picture in cell["atlas"]["pictures"]:
+            if picture["kind"] == kind and picture["handler"] in (ALL, handler):
+                pair = picture["task_design"], picture["handler_design"]
+                if pair not in pairs or picture["handler"] == handler:
+                    pairs[pair] = picture
+        found += [Column(cell, picture) for picture in pairs.values()]
+    return sorted(found, key=lambda each: (bool(each.broken), each.picture["task_design"] != _INTERRUPTED))
+
+
+def levels(columns: Sequence[Column]) -> list[str]:
+    """List the levels of some columns, top first."""
+    names: list[str] = []
+    for column in columns:
+        at = 0
+        for row in column.picture["levels"]:
+            name = row["level"]
+            if name in names:
+                at = max(at, names.index(name) + 1)
+            else:
+                names.insert(at, name)
+                at += 1
+    return names
+
+
+def question(columns: Sequence[Column]) -> str:
+    """Say what is asked of the columns."""
+    if any(column.picture["handler"] == _ASKED for column in columns):
+        return (
+            "An NMI before every instruction, and it allocates, too: what does it get, by level of the stack?"
+        )
+    return "An NMI before every instruction: what does it get, by level of the stack?"
+
+
+def shares(outcomes: Mapping[str, int], width: int) -> list[tuple[str, int]]:
+    """Divide a bar of so many parts among outcomes, best first; what happened at all gets one part at least."""
+    total = sum(outcomes.values())
+    names = outcome_names.sort(name for name, count in outcomes.items() if count)
+    if not names:
+        return []
+    exact = {name: outcomes[name] * width / total for name in names}
+    parts = {name: max(1, int(exact[name])) for name in names}
+    while sum(parts.values()) < width:
+        parts[max(names, key=lambda name: exact[name] - parts[name])] += 1
+    while sum(parts.values()) > width and max(parts.values()) > 1:
+        parts[max(names, key=lambda name: (parts[name] > 1, parts[name] - exact[name]))] -= 1
+    return list(parts.items())
+
+
+def counts(outcomes: Mapping[str, int]) -> str:
+    """Write outcomes and how often each was found, worst first."""
+    found = [name for name in reversed(outcome_names.sort(outcomes)) if outcomes[name]]
+    return ", ".join(f"{outcome_names.said(name)} {units.count(outcomes[name])}" for name in found)
+
+
+def coverage(atlas: Run) -> str:
+    """Write how much of what was to be done is done."""
+    return f"{atlas['covered']:,} of {atlas['points']:,} injections"
+
+
+def beyond(atlas: Run) -> Iterator[tuple[str, bool]]:
+    """Say what two NMIs did, and whether accesses alone would have told the same.
+
+    Yields: a sentence, and whether it is as it should be.
+    """
+    pairs = atlas.get("pairs")
+    if pairs:
+        yield _of_pairs("two NMIs, each before any access to shared memory", pairs)
+        if pairs.get("nested"):
+            yield _of_pairs("an NMI in an NMI's handler (stronger than hardware)", pairs["nested"])
+    accesses = atlas.get("accesses")
+    if accesses:
+        only = [
+            f"only {where}: {', '.join(map(outcome_names.said, found))}"
+            for where, found in (
+                ("at other instructions", accesses["only_instructions"]),
+                ("at accesses", accesses["only_accesses"]),
+            )
+            if found
+        ]
+        said = (
+            "the same outcomes"
+            if accesses["outcomes_equal"]
+            else f"not the same outcomes ({'; '.join(only)})"
+        )
+        text = f"NMIs before accesses to shared memory only ({accesses['points']:,} points) find {said}"
+        yield text, bool(accesses["outcomes_equal"])
+
+
+def _of_pairs(what: str, found: Run) -> tuple[str, bool]:
+    good = found["covered"] == found["points"] and not any(map(outcome_names.is_verdict, found["outcomes"]))
+    return f"{what}: {coverage(found)}, {found['states']:,} states: {counts(found['outcomes'])}", good

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""An atlas in the terminal: the talk's picture with numbers, what was swept, what is wrong, one function's map.
+
+Bars are made of the letters of the outcomes, so that they say the same without colour.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from harness import units
+from harness.atlas import outcome_names, stacked
+from harness.atlas.stacked import Column
+from harness.vocabulary import OK
+
+__all__ = ["function_map", "parts"]
+
+Run = Mapping[str, Any]
+
+_BAR = 20  # letters
+_MOST_BAR = 44
+_LISTED = 12  # points of a cell that are wrong; the page has all of them
+
+
+def parts(run: Run) -> Iterator[RenderableType]:
+    """Yield the pieces of an atlas's report, top down."""
+    cells = [cell for cell in run["cells"] if cell.get("atlas")]
+    yield from _argument(cells)
+    columns = stacked.columns(cells)
+    if columns:
+        yield Text(f"\n{stacked.question(columns)}", style="bold")
+        yield _Picture(columns)
+        yield _legend({name for column in columns for name in column.outcomes})
+        yield _outcomes(columns)
+    yield _swept(cells)
+    yield from _beyond(cells)
+    for cell in cells:
+        yield from _wrong(cell)
+
+
+def _argument(cells: Sequence[Run]) -> Iterator[Text]:
+    """Say how many instructions of each design are deadlock points: the number that it is all about."""
+    width = max((len(cell["id"]) for cell in cells), default=0)
+    for cell in cells:
+        atlas = cell["atlas"]
+        dead, of = atlas["deadlock_points"], atlas["instructions"]
+        line = Text(f"{cell['id']:<{width}}  ")
+        line.append(f"{dead:,} of {of:,}", style="bold red" if dead else "bold green")
+        line.append(" instructions are deadlock points")
+        if wrong := len(atlas["red"]):
+            line.append(f", {wrong:,} point{'s' * (wrong != 1)} wrong", style="bold red")
+        line.append(f"  ({stacked.coverage(atlas)})", style="dim")
+        yield line
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Levels as rows, who arrives in whom as columns; as many side by side as there is room for."""
+
+    columns: Sequence[Column]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw for a width."""
+        named = max(map(len, stacked.levels(self.columns)), default=0) + 3
+        most = max(1, (options.max_width - named) // (_BAR + 14))
+        for at in range(0, len(self.columns), most):
+            shown = self.columns[at : at + most]
+            bar = max(_BAR, min(_MOST_BAR, (options.max_width - named) // len(shown) - 14))
+            yield self._table(shown, bar)
+
+    def _table(self, columns: Sequence[Column], bar: int) -> Table:
+        table = _table("level", left=1)
+        for column in columns:
+            table.add_column(column.title, no_wrap=True)
+            table.add_column("deadlock\nat", justify="right", no_wrap=True)
+        for level in stacked.levels(columns):
+            cells: list[RenderableType] = []
+            for column in columns:
+                row = column.level(level)
+                cells += [_bar(row["outcomes"], bar), _share(row)] if row else [Text("-", style="dim"), ""]
+            table.add_row(level, *cells)
+        table.add_section()
+        total: list[RenderableType] = []
+        for column in columns:
+            total += [_bar(column.picture["outcomes"], bar), _share(column.picture)]
+        table.add_row("all levels", *total, style="bold")
+        return table
+
+
+def _share(row: Run) -> Text:
+    dead = row["deadlock_points"]
+    return Text(f"{dead} of {row['instructions']}", style="bold red" if dead else "")
+
+
+def _bar(outcomes: Run, width: int) -> Text:
+    """Draw shares of injections; what happened at all has a letter at least."""
+    bar = Text()
+    for outcome, letters in stacked.shares(outcomes, width):
+        bar.append(outcome_names.look(outcome).letter * letters, style=_style(outcome))
+    return bar
+
+
+def _style(outcome: str) -> Style:
+    look = outcome_names.look(outcome)
+    ink = "#ffffff" if outcome_names.is_verdict(outcome) or outcome == "deferred" else "#000000"
+    return Style(color=ink, bgcolor=look.colour, bold=outcome_names.is_verdict(outcome))
+
+
+def _legend(outcomes: set[str]) -> Text:
+    line = Text("injections by what the arriving call got:")
+    letters: dict[str, list[str]] = {}
+    for outcome in outcome_names.sort(outcomes):
+        letters.setdefault(outcome_names.look(outcome).letter, []).append(outcome)
+    for letter, names in letters.items():
+        line.append("  ")
+        line.append(f" {letter} ", style=_style(names[0]))
+        line.append(f" {outcome_names.said_together(names)}")
+    return line
+
+
+def _outcomes(columns: Sequence[Column]) -> Table:
+    """Tabulate the same in numbers: injections by outcome."""
+    names = outcome_names.sort({name for column in columns for name in column.outcomes})
+    table = _table("injections", *map(outcome_names.said, names), "all", left=1)
+    for column in columns:
+        found = column.outcomes
+        counts = [units.count(found[name]) if found.get(name) else "-" for name in names]
+        table.add_row(column.line, *counts, units.count(sum(found.values())))
+    return table
+
+
+def _swept(cells: Sequence[Run]) -> Table:
+    table = _table(
+        "cell", "verdict", "scenarios", "points", "covered", "states", "injections/s", "cores", "time", left=2
+    )
+    for cell in cells:
+        atlas = cell["atlas"]
+        whole = atlas["covered"] == atlas["points"]
+        table.add_row(
+            cell["id"],
+            _verdict(cell),
+            str(len(atlas["scenarios"])),
+            f"{atlas['points']:,}",
+            Text("all" if whole else f"{atlas['covered']:,}", style="" if whole else "bold red"),
+            f"{atlas['states']:,}",
+            units.count(atlas["injections_per_s"]),
+            str(atlas["cores"]),
+            units.seconds(cell["seconds"]),
+        )
+    return table
+
+
+def _verdict(cell: Run) -> Text:
+    if cell["verdict"] == cell["expected"]:
+        return Text(cell["verdict"] + ("" if cell["verdict"] == OK else " (as expected)"), style="green")
+    return Text(f"{cell['verdict']}, expected {cell['expected']}", style="bold red")
+
+
+def _beyond(cells: Sequence[Run]) -> Iterator[Text]:
+    """Say what two NMIs did, and whether accesses alone would have told the same."""
+    for cell in cells:
+        for text, good in stacked.beyond(cell["atlas"]):
+            yield Text(f"{cell['id']}: {text}", style="" if good else "bold red")
+
+
+def _wrong(cell: Run) -> Iterator[Text]:
+    """List what is wrong, each with the line that replays it; of promised deadlocks the first only."""
+    for entry in cell["atlas"]["red"][:_LISTED]:
+        yield _point(cell, entry, "bold red")
+    left = len(cell["atlas"]["red"]) - _LISTED
+    if left > 0:
+        yield Text(f"  and {left:,} more, all in atlas.html", style="dim")
+    deadlocks = cell["atlas"].get("deadlocks", ())
+    if deadlocks:
+        yield _point(cell, deadlocks[0], "yellow")
+        yield Text(f"  the first of {len(deadlocks):,} deadlock points, all in atlas.html", style="dim")
+
+
+def _point(cell: Run, entry: Run, style: str) -> Text:
+    line = Text(f"\n{cell['id']}: {outcome_names.said(entry['verdict'])}", style=style)
+    line.append(f" at {entry['symbol']} ({entry['source']})", style="not bold default")
+    if entry["occurrence"] > 1:
+        line.append(f", occurrence {entry['occurrence']}", style="not bold default")
+    line.append(f": {entry['text']}\n  {entry['replay']}", style="not bold default")
+    return line
+
+
+def function_map(cell: Run, name: str) -> Iterator[RenderableType]:
+    """Yield one function's instructions, each with what happened there.
+
+    Args: cell: of atlas.json.  name: of a function that was executed.
+    Raises: KeyError: it was not.
+    """
+    functions = {function["name"]: function for function in cell["functions"]}
+    function = functions[name]
+    instructions = function["instructions"]
+    outcomes: Counter[str] = Counter()
+    for each in instructions:
+        outcomes.update(each["outcomes"])
+    yield Text(f"{name} ({function['file']}), {cell['id']}: {len(instructions)} instructions", style="bold")
+    yield _legend(set(outcomes))
+    table = _table("", "address", "instruction", "outcomes", "source", "within", left=6)
+    source = None
+    for each in instructions:
+        worst = outcome_names.worst(each["outcomes"])
+        place = f"{each['file']}:{each['line']}"
+        table.add_row(
+            Text(f" {outcome_names.look(worst).letter} ", style=_style(worst)),
+            f"{each['address']:x}",
+            Text(each["text"]),
+            stacked.counts(each["outcomes"]),
+            "" if place == source else place,
+            " > ".join(each["inlined"]),
+        )
+        source = place
+    yield table
+
+
+def _table(*columns: str, left: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for at, name in enumerate(columns):
+        table.add_column(name, justify="left" if at < left else "right", overflow="fold", no_wrap=at == 0)
+    return table

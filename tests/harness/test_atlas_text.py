@@ -1,0 +1,172 @@
+"""An atlas in the terminal: letters, numbers, and what is wrong with the line that replays it."""
+
+import io
+import re
+from typing import Any
+
+import atlas_sample
+import pytest
+from rich.console import Console, RenderableType
+
+from harness.atlas import outcome_names, stacked, text
+
+DOCUMENT = atlas_sample.atlas()
+RUN = atlas_sample.run(DOCUMENT)
+
+
+def printed(*parts: RenderableType, width: int = 150) -> str:
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, color_system=None)
+    for part in parts:
+        console.print(part)
+    return buffer.getvalue()
+
+
+def shown(run: dict[str, Any] = RUN, width: int = 150) -> str:
+    return printed(*text.parts(run), width=width)
+
+
+def test_the_first_lines_are_the_talks_argument() -> None:
+    lines = shown().splitlines()
+    for line, cell in zip(lines, RUN["cells"], strict=False):
+        atlas = cell["atlas"]
+        assert line.startswith(cell["id"])
+        assert (
+            f"{atlas['deadlock_points']} of {atlas['instructions']} instructions are deadlock points" in line
+        )
+        assert f"{atlas['points']:,} of {atlas['points']:,} injections" in line
+    assert RUN["cells"][0]["atlas"]["deadlock_points"] > 100
+
+
+def test_levels_are_rows_and_who_arrives_in_whom_is_a_column() -> None:
+    lines = shown().splitlines()
+    at = next(number for number, line in enumerate(lines) if re.match(r" level +in kmalloc ", line))
+    assert lines[at - 1].split() == [
+        "kmalloc",
+        "deadlock",
+        "kmalloc_nolock",
+        "deadlock",
+        "try_kmalloc",
+        "deadlock",
+    ]
+    names = [re.split(r"  +", line.strip())[0] for line in lines[at + 2 :]]
+    assert tuple(names[: len(atlas_sample.LEVELS)]) == atlas_sample.LEVELS
+    column = stacked.columns(RUN["cells"])[0]
+    (row,) = [line for line in lines[at:] if line.startswith(" __rmqueue ")][:1]
+    numbers = column.level("__rmqueue")
+    assert numbers is not None
+    assert f"{numbers['deadlock_points']} of {numbers['instructions']}" in row
+    assert re.search(r"s+D{5,} ", row), "a bar is made of letters"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 250])
+def test_every_width_shows_every_column(width: int) -> None:
+    said = shown(width=width)
+    assert max(map(len, said.splitlines())) <= width
+    tables = sum(line.split()[:2] == ["all", "levels"] for line in said.splitlines())
+    assert tables == -(-len(stacked.columns(RUN["cells"])) // said.splitlines()[_header(said)].count("in "))
+
+
+def _header(said: str) -> int:
+    return next(number for number, line in enumerate(said.splitlines()) if line.startswith(" level"))
+
+
+def test_the_interrupted_design_of_the_slides_comes_first_and_broken_ones_last() -> None:
+    lines = [column.line for column in stacked.columns(RUN["cells"])]
+    assert lines == [
+        "kmalloc in kmalloc",
+        "kmalloc_nolock in kmalloc",
+        "try_kmalloc in kmalloc",
+        "kmalloc_nolock in kmalloc_nolock",
+        "try_kmalloc in try_kmalloc",
+        "objpool in objpool",
+        "kmalloc_nolock in kmalloc, broken: no_tid",
+        "kmalloc_nolock in kmalloc_nolock, broken: no_tid",
+    ]
+
+
+def test_a_cell_without_the_asked_handler_is_shown_with_all_and_says_so() -> None:
+    cell = atlas_sample.cell("objpool")
+    pictures = [each for each in cell["atlas"]["pictures"] if each["handler"] != "alloc_same"]
+    cell["atlas"]["pictures"] = pictures
+    run = atlas_sample.run(atlas_sample.atlas(cell))
+    assert [column.line for column in stacked.columns(run["cells"])] == ["objpool in objpool, all handlers"]
+    assert "it allocates" not in shown(run)
+
+
+def test_bars_show_all_that_happened_and_are_as_long_as_asked() -> None:
+    assert stacked.shares({}, 20) == []
+    assert stacked.shares({"ok": 0}, 20) == []
+    assert stacked.shares({"deadlock": 1, "ok": 999_999}, 20) == [("ok", 19), ("deadlock", 1)]
+    for width in (7, 20, 23):
+        made = stacked.shares({"ok": 1, "deferred": 1, "null:pcp_busy": 1, "deadlock": 101}, width)
+        assert sum(parts for _, parts in made) == width
+        assert [name for name, _ in made] == ["ok", "deferred", "null:pcp_busy", "deadlock"]
+
+
+def test_what_is_wrong_has_its_replay_and_the_rest_is_counted() -> None:
+    said = shown(width=300)
+    broken = next(cell for cell in RUN["cells"] if cell["atlas"]["red"])
+    (entry,) = broken["atlas"]["red"]
+    assert f"{broken['id']}: corruption at {entry['symbol']} ({entry['source']}): two owners" in said
+    assert f"  {entry['replay']}\n" in said
+    deadlocks = RUN["cells"][0]["atlas"]["deadlocks"]
+    assert f"the first of {len(deadlocks)} deadlock points" in said
+
+
+def test_what_was_not_covered_is_red() -> None:
+    run = atlas_sample.run(atlas_sample.atlas(atlas_sample.cell("objpool")))
+    run["cells"][0]["atlas"]["covered"] -= 1
+    points = run["cells"][0]["atlas"]["points"]
+    assert f"{points - 1:,} of {points:,} injections" in shown(run)
+    assert "all  " not in shown(run).split("covered")[1].splitlines()[2]
+
+
+def test_two_interrupts_and_accesses_are_told() -> None:
+    atlas = {
+        "pairs": {
+            "points": 23,
+            "covered": 23,
+            "states": 5,
+            "outcomes": {"ok": 22, "deferred": 1},
+            "nested": {"points": 7, "covered": 7, "states": 1, "outcomes": {"deadlock": 7}},
+        },
+        "accesses": {
+            "points": 101,
+            "outcomes_equal": False,
+            "only_instructions": ["null:zone_busy"],
+            "only_accesses": [],
+        },
+    }
+    pairs, nested, accesses = stacked.beyond(atlas)
+    assert pairs == (
+        "two NMIs, each before any access to shared memory: 23 of 23 injections, 5 states: deferred 1, success 22",
+        True,
+    )
+    assert "stronger than hardware" in nested[0] and not nested[1]
+    assert (
+        "not the same outcomes (only at other instructions: NULL (zone_busy))" in accesses[0]
+        and not accesses[1]
+    )
+    assert list(stacked.beyond({"pairs": None, "accesses": None})) == []
+
+
+def test_a_functions_map_has_a_row_for_each_instruction() -> None:
+    cell = DOCUMENT["cells"][0]
+    function = next(each for each in cell["functions"] if each["name"] == "rmqueue_bulk")
+    said = printed(*text.function_map(cell, "rmqueue_bulk"))
+    for row in function["instructions"]:
+        letter = outcome_names.look(outcome_names.worst(row["outcomes"])).letter
+        columns = (letter, f"{row['address']:x}", row["text"], stacked.counts(row["outcomes"]))
+        assert re.search("^ +" + " +".join(map(re.escape, columns)), said, re.M)
+    with pytest.raises(KeyError):
+        list(text.function_map(cell, "never_executed"))
+
+
+def test_hostile_names_are_text_and_no_markup() -> None:
+    cell = atlas_sample.cell("objpool")
+    cell["functions"][0] |= {"name": "[bold]f", "file": "[/]"}
+    cell["functions"][0]["instructions"][0]["text"] = "mov [red]rax[/red]"
+    said = printed(*text.function_map(cell, "[bold]f"))
+    assert "[bold]f ([/])" in said
+    assert "mov [red]rax[/red]" in said
