@@ -92,13 +92,10 @@ class Inlines:
         return self._frames[address]
 
     def functions(self) -> frozenset[tuple[str, str]]:
-        """List all functions with code, as (file, name), inlined ones included. Reads all units: seconds."""
+        """List all functions of the source, as (file, name), inlined ones included. Takes a second."""
         found = set()
         for unit in self._dwarf.iter_CUs() if self._dwarf else ():
-            for scope in self._unit(unit.cu_offset).scopes:
-                while scope is not None:
-                    found.add((scope.home, scope.function))
-                    scope = scope.outer
+            found |= _Reader(self._dwarf, unit).functions()
         return frozenset(found)
 
     def _chain(self, address: int) -> Iterator[Frame]:
@@ -146,6 +143,12 @@ class _Reader:
             if entry.tag == "DW_TAG_subprogram":
                 self._subprogram(entry)
         return self._flat()
+
+    def functions(self) -> set[tuple[str, str]]:
+        """List (file, name) of the functions that the unit defines or inlines."""
+        entries = [entry for entry in self._top.iter_children() if entry.tag == "DW_TAG_subprogram"]
+        defined = [entry for entry in entries if "DW_AT_declaration" not in entry.attributes]
+        return {(home, name) for name, home in map(self._origin, defined)}
 
     def _subprogram(self, entry: Any) -> None:
         ranges = list(self._ranges_of(entry))
