@@ -13,13 +13,14 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from harness.atlas.call import Call
 from harness.atlas.handlers import HANDLERS, Handler
 from harness.atlas.operations import Operation, all_operations
 from harness.atlas.staging import Request, ScenarioError, Staging, geometry
 from shmalloc.arena import Arena
 
 if TYPE_CHECKING:
-    from harness.atlas.call import Call
+    from shmalloc.program import Program
 
 __all__ = ["Built", "Scenario", "ScenarioError", "Selection", "find", "scenarios"]
 
@@ -89,7 +90,8 @@ class Built:
     As a context manager it is taken down at the end.
 
     Attributes: scenario.  operation.  handler.  arena.  staging.  request.  call: that is swept.
-        watched: the slots of the programs that interrupts run, 64-bit words: theirs first whose kind it is.
+        programs: kind -> program of interrupts; in irq context the irq's is the operation itself.
+        watched: their slots, 64-bit words, in the same order.
     """
 
     def __init__(self, scenario: Scenario, arena: Arena, kind: str) -> None:
@@ -104,8 +106,9 @@ class Built:
         kinds = ("nmi",) if kind == "nmi" else ("irq", "nmi")
         slots = [self._prepared() for _ in kinds]
         self.request: Request = self.operation.arrange(self.staging)
-        self.watched = [self._program(each, held) for each, held in zip(kinds, slots, strict=True)]
+        self.programs = {each: self._program(each, held) for each, held in zip(kinds, slots, strict=True)}
         self.call: Call = self._in_irq() if self.operation.context == "irq" else self.request.call
+        self.watched = [program.slots for program in self.programs.values()]
         self.staging.cpus[0].run(self.staging.lib.shm_cpu_current)
 
     def _prepared(self) -> Mapping[int, int]:
@@ -113,18 +116,16 @@ class Built:
         self.handler.prepare(self.staging)
         return self.staging.slots
 
-    def _program(self, kind: str, slots: Mapping[int, int]) -> memoryview[int]:
+    def _program(self, kind: str, slots: Mapping[int, int]) -> Program:
         lines = self.handler.ops(self.staging, self.scenario.handler_design)
         return self.staging.program(kind, lines, self.scenario.handler_design, slots)
 
     def _in_irq(self) -> Call:
         """Leave the request to the program of an irq that is pending, and ask for irqs to be enabled."""
-        from harness.atlas.call import Call
-
         stage, request = self.staging, self.request
         assert request.line is not None, f"{self.operation.name} is no op of a program"
-        slots = stage.program("irq", [request.line], stage.task_design, {0: request.frees})
-        self.watched.append(slots)
+        slots = {0: request.frees}
+        self.programs["irq"] = stage.program("irq", [request.line], stage.task_design, slots)
         stage.cpus[0].run(stage.lib.shm_irq_save)
         row = self.arena.item("struct shm_cpu", "cpus", 0)
         row.irq_pending |= int(stage.lib.IRQ_PENDING_PROGRAM)

@@ -18,7 +18,7 @@ from shmalloc.cpu import Cpu
 from shmalloc.program import ops as op_array
 
 if TYPE_CHECKING:
-    from shmalloc.program import Line
+    from shmalloc.program import Line, Program
 
 #: Few pages, pageblocks of 16, slabs of one page, no reserve to speak of: paths are short, and little is touched.
 SMALL: Mapping[str, Any] = {
@@ -32,7 +32,7 @@ SMALL: Mapping[str, Any] = {
     "pool_size": 0,
     "pool_entries": 8,
 }
-SPARE_PAGES = 64  # beyond the smallest arena
+SPARE_PAGES = 80  # beyond the smallest arena
 SIZE_BYTES = 1024  # four objects in a slab
 OTHER_SIZE_BYTES = 256
 #: Designs that stand on the slabs of the arena: what arranges a start state for them is the plain kmalloc.
@@ -92,7 +92,8 @@ class Staging:
         handler_design.  size, other_size: bytes of objects that handlers ask for.  gfp: of the operation's
         requests.  handler_gfp: of the handler's.  map: index of the map that handlers update, or None.  burst: requests
         of the handler burst, 0 = as many as there can be.  held: what the start state has allocated, oldest first.
-        slots: of the handler that is being prepared: slot -> word.
+        slots: of the handler that is being prepared: slot -> word.  at_release: undoes what the start state keeps
+        others from.
     """
 
     def __init__(self, arena: Arena, task_design: str, handler_design: str, size: int = SIZE_BYTES) -> None:
@@ -111,6 +112,7 @@ class Staging:
         self.burst = 0
         self.held: list[Held] = []
         self.slots: dict[int, int] = {}
+        self.at_release: list[Callable[[], None]] = []
         for name in dict.fromkeys((task_design, handler_design)):
             self.cpus[0].run(self.lib.shm_design_setup, designs.index(name))
 
@@ -168,6 +170,11 @@ class Staging:
         else:
             calls.pages_free(offset, held.order)
 
+    def release(self) -> None:
+        """Let go of what the start state holds that is no memory, such as a lock; again in each state."""
+        for undo in self.at_release:
+            undo()
+
     # --- what the operation asks for ----------------------------------------------------------
 
     def ask_alloc(self, size: int | None = None, node: int = -1) -> Request:
@@ -202,18 +209,17 @@ class Staging:
 
     # --- programs of interrupts ---------------------------------------------------------------
 
-    def program(self, kind: str, lines: list[Line], design: str, slots: Mapping[int, int]) -> memoryview[int]:
+    def program(self, kind: str, lines: list[Line], design: str, slots: Mapping[int, int]) -> Program:
         """Say what an interrupt kind does: all ops from the first, each time.
 
         Args: slots: what the private slots hold.
-        Returns: the slots; they are the program's.
         """
         named = [int(line[1].get("slot", 0)) for line in lines if isinstance(line, tuple)]
         most = max([*slots, *named], default=0)
         words = array("Q", [slots.get(slot, 0) for slot in range(most + 1)])
         made = self.cpus[0].set_program(kind, op_array(*lines), design=design, slots=words)
         assert made is not None
-        return made.slots
+        return made
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -242,6 +248,23 @@ class Staging:
         """Return the struct per_cpu_pages of a CPU."""
         cpus = int(self.arena.header.geometry.nr_cpus)
         return self.arena.item("struct per_cpu_pages", "pagesets", zone * cpus + cpu)
+
+    def free_blocks(self, migratetype: str, zone: int = 0) -> list[int]:
+        """Count the blocks on a zone's free lists of a type such as "MOVABLE", by order."""
+        kind = int(getattr(self.lib, f"MIGRATE_{migratetype}"))
+        ffi, areas = self.arena.core.ffi, self.zone(zone).free_area
+        heads = [ffi.addressof(area.free_list, kind) for area in areas]
+        return [self._length(int(ffi.cast("uintptr_t", head)) - self.arena.base) for head in heads]
+
+    def free_pages_of(self, migratetype: str, zone: int = 0) -> int:
+        """Count the pages on those lists."""
+        return sum(count << order for order, count in enumerate(self.free_blocks(migratetype, zone)))
+
+    def _length(self, head: int) -> int:
+        at, length = int(self.arena.pointer("struct list_head", head).next), 0
+        while at != head:
+            at, length = int(self.arena.pointer("struct list_head", at).next), length + 1
+        return length
 
     def page(self, offset: int) -> Any:
         """Return the struct page of the block that an offset lies in: its head."""
