@@ -11,11 +11,22 @@ from harness import units
 from harness.atlas import outcome_names
 from harness.atlas.picture import ALL
 
-__all__ = ["Column", "beyond", "columns", "counts", "coverage", "levels", "question", "shares"]
+__all__ = [
+    "ASKED",
+    "Column",
+    "beyond",
+    "columns",
+    "counts",
+    "coverage",
+    "groups",
+    "levels",
+    "question",
+    "shares",
+]
 
 Run = Mapping[str, Any]
 _INTERRUPTED = "kmalloc"  # the design whose stack is on the slides
-_ASKED = "alloc_same"  # the handler that does what the talk asks about: it allocates, too
+ASKED = "alloc_same"  # the handler that does what the talk asks about: it allocates, too
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Column:
     def others(self) -> str:
         """Say what arrives, where that is no allocation of the same size."""
         handler, kind = self.picture["handler"], self.picture["kind"]
-        said = {_ASKED: "", ALL: "all handlers"}.get(handler, handler)
+        said = {ASKED: "", ALL: "all handlers"}.get(handler, handler)
         return ", ".join(filter(None, (said, "" if kind == "nmi" else kind.upper())))
 
     @property
@@ -61,7 +72,7 @@ class Column:
         return next((row for row in self.picture["levels"] if row["level"] == name), None)
 
 
-def columns(cells: Sequence[Run], handler: str = _ASKED, kind: str = "nmi") -> list[Column]:
+def columns(cells: Sequence[Run], handler: str = ASKED, kind: str = "nmi") -> list[Column]:
     """List who arrived in whom: in the spinning kmalloc first, as on the slides, what is broken on purpose last.
 
     Args: handler: what it does there.  A pair to which it never came is shown with all handlers.
@@ -76,6 +87,29 @@ def columns(cells: Sequence[Run], handler: str = _ASKED, kind: str = "nmi") -> l
                     pairs[pair] = picture
         found += [Column(cell, picture) for picture in pairs.values()]
     return sorted(found, key=lambda each: (bool(each.broken), each.picture["task_design"] != _INTERRUPTED))
+
+
+def groups(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
+    """Divide columns by what is compared. Returns: what it is, and its columns."""
+    stack = {
+        each.picture["handler_design"] for each in columns if each.picture["task_design"] == _INTERRUPTED
+    }
+    made: dict[str, list[Column]] = {
+        "the stack of the slides": [],
+        "other designs": [],
+        "broken on purpose": [],
+    }
+    for column in columns:
+        of_stack = column.picture["handler_design"] in stack
+        name = (
+            "broken on purpose"
+            if column.broken
+            else "the stack of the slides"
+            if of_stack
+            else "other designs"
+        )
+        made[name].append(column)
+    return [(name, group) for name, group in made.items() if group]
 
 
 def levels(columns: Sequence[Column]) -> list[str]:
@@ -95,7 +129,7 @@ def levels(columns: Sequence[Column]) -> list[str]:
 
 def question(columns: Sequence[Column]) -> str:
     """Say what is asked of the columns."""
-    if any(column.picture["handler"] == _ASKED for column in columns):
+    if any(column.picture["handler"] == ASKED for column in columns):
         return (
             "An NMI before every instruction, and it allocates, too: what does it get, by level of the stack?"
         )

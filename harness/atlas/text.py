@@ -38,7 +38,9 @@ def parts(run: Run) -> Iterator[RenderableType]:
     columns = stacked.columns(cells)
     if columns:
         yield Text(f"\n{stacked.question(columns)}", style="bold")
-        yield _Picture(columns)
+        for name, group in stacked.groups(columns):
+            yield Text(f"\n{name}", style="italic")
+            yield _Picture(group)
         yield _legend({name for column in columns for name in column.outcomes})
         yield _outcomes(columns)
     yield _swept(cells)

@@ -64,7 +64,10 @@ def test_every_width_shows_every_column(width: int) -> None:
     said = shown(width=width)
     assert max(map(len, said.splitlines())) <= width
     tables = sum(line.split()[:2] == ["all", "levels"] for line in said.splitlines())
-    assert tables == -(-len(stacked.columns(RUN["cells"])) // said.splitlines()[_header(said)].count("in "))
+    side_by_side = said.splitlines()[_header(said)].count("in ")
+    groups = stacked.groups(stacked.columns(RUN["cells"]))
+    assert [len(group) for _, group in groups] == [5, 1, 2]
+    assert tables == sum(-(-len(group) // side_by_side) for _, group in groups)
 
 
 def _header(said: str) -> int:

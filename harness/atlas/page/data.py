@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""The data of a page: atlas.json's maps and points, each string and each instruction once.
+
+Cells of one build share their disassembly, and points their stacks; written out for every cell they would be
+ten times the size.  page.js reads the same form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from harness.atlas import outcome_names
+
+__all__ = ["pack", "unpack"]
+
+POINT_TEXTS = ("scenario", "symbol", "source", "verdict", "text", "operation", "handler", "replay")
+POINT_NUMBERS = ("index", "address", "occurrence", "count")
+POINT_LINES = ("operation", "handler", "before", "after")  # the first two are stacks
+KINDS = ("red", "deadlocks")
+
+
+class _Once:
+    """Things numbered in the order in which they first came."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Any, int] = {}
+
+    def __call__(self, thing: Any) -> int:
+        return self.numbers.setdefault(thing, len(self.numbers))
+
+
+def pack(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Pack the cells of atlas.json.
+
+    Returns: strings; looks: of each outcome [its string, CSS class, letter, how it is said], best first;
+        code: [address, text, file, line, [inlined], level]; cells: functions [name, file, start, size,
+        [[code, points, [outcome, count, ...]]]], and points.
+    """
+    strings, code = _Once(), _Once()
+    looks = {
+        outcome: [strings(outcome), css_class(outcome), outcome_names.look(outcome).letter, _said(outcome)]
+        for outcome in outcome_names.sort(outcomes_of(cells))
+    }
+    packed = [
+        {
+            "id": cell["id"],
+            "functions": [_function(function, strings, code) for function in cell["functions"]],
+            **{kind: [_point(point, strings) for point in cell["atlas"].get(kind) or ()] for kind in KINDS},
+        }
+        for cell in cells
+    ]
+    return {
+        "strings": list(strings.numbers),
+        "looks": list(looks.values()),
+        "code": [[*row[:4], list(row[4]), row[5]] for row in code.numbers],
+        "cells": packed,
+    }
+
+
+def _said(outcome: str) -> str:
+    return outcome_names.said(outcome)
+
+
+def css_class(outcome: str) -> str:
+    """Name the class that an outcome has on the page."""
+    return "o-" + "".join(letter if letter.isalnum() else "-" for letter in outcome)
+
+
+def outcomes_of(cells: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Collect the outcomes that there are anywhere in some cells of atlas.json."""
+    found: set[str] = set()
+    for cell in cells:
+        found.update(cell["atlas"]["outcomes"])
+        for function in cell["functions"]:
+            for row in function["instructions"]:
+                found.update(row["outcomes"])
+        for kind in KINDS:
+            found.update(point["verdict"] for point in cell["atlas"].get(kind) or ())
+    return found
+
+
+def _function(function: Mapping[str, Any], strings: _Once, code: _Once) -> list[Any]:
+    rows = []
+    for row in function["instructions"]:
+        chain = tuple(strings(name) for name in row["inlined"])
+        place = (
+            row["address"],
+            strings(row["text"]),
+            strings(row["file"]),
+            row["line"],
+            chain,
+            strings(row["level"]),
+        )
+        counts = [part for name, count in row["outcomes"].items() for part in (strings(name), count)]
+        rows.append([code(place), row["points"], counts])
+    return [strings(function["name"]), strings(function["file"]), function["start"], function["size"], rows]
+
+
+def _point(point: Mapping[str, Any], strings: _Once) -> list[Any]:
+    stacks = point.get("stacks") or {}
+    lines = {**stacks, "before": point.get("before"), "after": point.get("after")}
+    return [
+        *(strings(point.get(name, "")) for name in POINT_TEXTS),
+        *(point.get(name, 0) for name in POINT_NUMBERS),
+        *([strings(line) for line in lines.get(name) or ()] for name in POINT_LINES),
+    ]
+
+
+def unpack(packed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what was packed: id, functions, red and deadlocks of each cell, as in atlas.json."""
+    strings = packed["strings"]
+    return [
+        {
+            "id": cell["id"],
+            "functions": [
+                {
+                    "name": strings[name],
+                    "file": strings[file],
+                    "start": start,
+                    "size": size,
+                    "instructions": [_instruction(packed, *row) for row in rows],
+                }
+                for name, file, start, size, rows in cell["functions"]
+            ],
+            **{kind: [_unpacked_point(point, strings) for point in cell[kind]] for kind in KINDS},
+        }
+        for cell in packed["cells"]
+    ]
+
+
+def _instruction(packed: Mapping[str, Any], number: int, points: int, counts: list[int]) -> dict[str, Any]:
+    strings = packed["strings"]
+    address, text, file, line, chain, level = packed["code"][number]
+    return {
+        "address": address,
+        "text": strings[text],
+        "file": strings[file],
+        "line": line,
+        "inlined": [strings[name] for name in chain],
+        "level": strings[level],
+        "points": points,
+        "outcomes": {strings[name]: count for name, count in zip(counts[::2], counts[1::2], strict=True)},
+    }
+
+
+def _unpacked_point(point: list[Any], strings: Sequence[str]) -> dict[str, Any]:
+    texts, rest = point[: len(POINT_TEXTS)], point[len(POINT_TEXTS) :]
+    numbers, lines = rest[: len(POINT_NUMBERS)], rest[len(POINT_NUMBERS) :]
+    operation, handler, before, after = ([strings[line] for line in each] for each in lines)
+    return {
+        **{name: strings[text] for name, text in zip(POINT_TEXTS, texts, strict=True)},
+        **dict(zip(POINT_NUMBERS, numbers, strict=True)),
+        "stacks": {"operation": operation, "handler": handler},
+        "before": before,
+        "after": after,
+    }

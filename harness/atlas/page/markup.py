@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""HTML made of calls: what is no markup is escaped, always."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+__all__ = ["Markup", "element", "join", "script_json", "table"]
+
+_VOID = {"meta", "link", "br", "input"}
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Child = str | int | Iterable[str] | None
+
+
+def element(tag: str, *children: Child, **attributes: str | int | bool | None) -> Markup:
+    """Make an element.
+
+    Args: children: Markup as it is, anything else escaped; None is nothing.  attributes: `class_` for class,
+        `_` within a name for `-`; None and False leave it out, True gives it no value.
+    """
+    words = [tag]
+    for name, value in attributes.items():
+        key = name.rstrip("_").replace("_", "-")
+        if value is True:
+            words.append(key)
+        elif value is not None and value is not False:
+            words.append(f'{key}="{html.escape(str(value))}"')
+    start = f"<{' '.join(words)}>"
+    return Markup(start if tag in _VOID else f"{start}{join(*children)}</{tag}>")
+
+
+def join(*children: Child) -> Markup:
+    """Put children one behind the other."""
+    parts: list[str] = []
+    for child in children:
+        if child is None:
+            continue
+        if isinstance(child, Markup):
+            parts.append(child)
+        elif isinstance(child, str | int):
+            parts.append(html.escape(str(child)))
+        else:
+            parts.append(join(*child))
+    return Markup("".join(parts))
+
+
+def table(
+    head: Iterable[Child], rows: Iterable[Iterable[Child]], *, left: int = 1, class_: str | None = None
+) -> Markup:
+    """Make a table. Args: left: how many columns are text; the others are numbers, set to the right."""
+
+    def look(at: int) -> str | None:
+        return None if at < left else "n"
+
+    titles = [element("th", each, class_=look(at), scope="col") for at, each in enumerate(head)]
+    lines = [
+        element("tr", [element("td", each, class_=look(at)) for at, each in enumerate(row)]) for row in rows
+    ]
+    inner = join(element("thead", element("tr", titles)), element("tbody", lines))
+    return element("div", element("table", inner, class_=class_), class_="wide")
+
+
+def script_json(text: str, name: str) -> Markup:
+    """Put JSON into a page, so that nothing in it can end the element."""
+    safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    safe = safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return Markup(f'<script type="application/json" id="{html.escape(name)}">{safe}</script>')

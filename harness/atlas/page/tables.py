@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""The tables of a page: what was swept, scenario by scenario, beyond single interrupts, expectations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness import report, units
+from harness.atlas import outcome_names, stacked
+from harness.atlas.page.figure import bar
+from harness.atlas.page.markup import Markup, element, join, table
+
+__all__ = ["beyond", "cells", "expectations", "scenarios"]
+
+Run = Mapping[str, Any]
+
+
+def cells(found: Sequence[Run]) -> Markup:
+    """Tabulate the cells: all points covered or not, how fast, what came of it."""
+    head = (
+        "cell",
+        "verdict",
+        "deadlock points",
+        "instructions",
+        "injections",
+        "covered",
+        "wrong",
+        "scenarios",
+        "distinct states",
+        "injections/s",
+        "cores",
+        "time",
+    )
+    rows = []
+    for cell in found:
+        atlas = cell["atlas"]
+        whole = atlas["covered"] == atlas["points"]
+        rows.append(
+            [
+                cell["id"],
+                verdict(cell),
+                f"{atlas['deadlock_points']:,}",
+                f"{atlas['instructions']:,}",
+                f"{atlas['points']:,}",
+                element(
+                    "span", "all" if whole else f"{atlas['covered']:,}", class_="good" if whole else "bad"
+                ),
+                f"{len(atlas['red']):,}",
+                f"{len(atlas['scenarios']):,}",
+                f"{atlas['states']:,}",
+                units.count(atlas["injections_per_s"]),
+                str(atlas["cores"]),
+                units.seconds(cell["seconds"]),
+            ]
+        )
+    return table(head, rows, left=2)
+
+
+def verdict(cell: Run) -> Markup:
+    """Write a cell's verdict, and the expected one if it is another."""
+    good = cell["verdict"] == cell["expected"]
+    rest = "" if not good else " (as expected)" if cell["verdict"] != "ok" else ""
+    text = f"{cell['verdict']}{rest}" if good else f"{cell['verdict']}, expected {cell['expected']}"
+    return element("span", text, class_="good" if good else "bad")
+
+
+def scenarios(cell: Run) -> Markup:
+    """Tabulate a cell's scenarios."""
+    head = ("scenario", "", "outcomes", "path", "instructions", "injections", "covered", "states", "seconds")
+    rows = [
+        [
+            element("code", each["name"]),
+            bar(each["outcomes"]),
+            stacked.counts(each["outcomes"]),
+            ", ".join(f"{name} {grown}" for name, grown in each["path"].items()),
+            f"{each['instructions']:,}",
+            f"{each['points']:,}",
+            "all" if each["covered"] == each["points"] else f"{each['covered']:,}",
+            f"{each['states']:,}",
+            f"{each['seconds']:.2f}",
+        ]
+        for each in cell["atlas"]["scenarios"]
+    ]
+    title = f"{cell['id']}: {len(rows):,} scenarios"
+    return element("details", element("summary", title), table(head, rows, left=4))
+
+
+def beyond(found: Sequence[Run]) -> Markup | None:
+    """Say what two interrupts did, and whether accesses alone would have told the same."""
+    lines = [
+        element("li", element("b", cell["id"]), ": ", element("span", text, class_="" if good else "bad"))
+        for cell in found
+        for text, good in stacked.beyond(cell["atlas"])
+    ]
+    if not lines:
+        return None
+    return join(element("ul", lines), [_pairs(cell) for cell in found if cell["atlas"].get("pairs")])
+
+
+def _pairs(cell: Run) -> Markup:
+    pairs = cell["atlas"]["pairs"]
+    kinds = [("two NMIs", pairs), ("nested, stronger than hardware", pairs.get("nested") or {})]
+    rows = [
+        [
+            element("code", each["name"]),
+            kind,
+            stacked.counts(each["outcomes"]),
+            f"{each['points']:,}",
+            "all" if each["covered"] == each["points"] else f"{each['covered']:,}",
+            f"{each['seconds']:.2f}",
+        ]
+        for kind, found in kinds
+        for each in found.get("scenarios", ())
+    ]
+    head = ("scenario", "interrupts", "outcomes", "injections", "covered", "seconds")
+    return element("details", element("summary", f"{cell['id']}: pairs"), table(head, rows, left=3))
+
+
+def expectations(found: Sequence[Run]) -> Markup | None:
+    """Tabulate what was expected of the run."""
+    if not found:
+        return None
+    said = {True: "holds", False: "does not hold", None: "about no cell of this run"}
+    look = {True: "good", False: "bad", None: None}
+    rows = [
+        [
+            entry["text"],
+            entry["kind"],
+            element("span", said[entry["holds"]], class_=look[entry["holds"]]),
+            report.said(entry),
+        ]
+        for entry in found
+    ]
+    return table(("expectation", "kind", "", "measured"), rows, left=4)
+
+
+def outcomes(found: Sequence[Run]) -> Markup:
+    """Tabulate injections by outcome, everything that was swept."""
+    names = outcome_names.sort({name for cell in found for name in cell["atlas"]["outcomes"]})
+    rows = [
+        [cell["id"], *(f"{cell['atlas']['outcomes'].get(name, 0):,}" for name in names)] for cell in found
+    ]
+    return table(("cell", *map(outcome_names.said, names)), rows)

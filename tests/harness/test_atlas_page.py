@@ -1,0 +1,318 @@
+"""The atlas's page: well-formed, alone, and its data are the atlas's, whatever names there are in it."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import atlas_sample
+import pytest
+
+from harness.atlas import outcome_names, page, stacked
+from harness.atlas.page import data
+from harness.atlas.page.markup import Markup, element, script_json, table
+from harness.atlas.picture import ALL
+
+DOCUMENT = atlas_sample.atlas()
+RUN = atlas_sample.run(DOCUMENT)
+HTML = page.html(RUN, DOCUMENT)
+_VOID = {"meta", "link", "br", "input"}
+
+
+class Page(HTMLParser):
+    """Elements, checked to be nested well, with attributes and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[int, list[str]] = {}
+        self._open: list[int] = []
+        self.feed(html)
+        self.close()
+        assert not self._open, [self.elements[at] for at in self._open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs), "an attribute twice"
+        if tag not in _VOID:
+            self._open.append(len(self.elements) - 1)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open and self.elements[self._open[-1]][0] == tag, (tag, self.getpos())
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for at in self._open:
+            self.texts.setdefault(at, []).append(data)
+
+    def text(self, at: int) -> str:
+        return "".join(self.texts.get(at, ()))
+
+    def all(self, tag: str, **attributes: str) -> list[int]:
+        return [
+            at
+            for at, (name, found) in enumerate(self.elements)
+            if name == tag and all(found.get(key) == value for key, value in attributes.items())
+        ]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        (at,) = self.all("script", id="data")
+        found: dict[str, Any] = json.loads(self.text(at))
+        return found
+
+
+PAGE = Page(HTML)
+
+
+def plain(html: str) -> str:
+    """A page without its data."""
+    return re.sub(r'(<script type="application/json".*?>).*?(</script>)', r"\1\2", html, flags=re.S)
+
+
+def test_elements_are_nested_and_ids_are_unique() -> None:
+    ids = Counter(found["id"] for _, found in PAGE.elements if "id" in found)
+    assert set(ids.values()) == {1}
+    for needed in (
+        "figure-1",
+        "map",
+        "wrong",
+        "functions",
+        "points",
+        "data",
+        "cell",
+        "outcome",
+        "level",
+        "name",
+    ):
+        assert needed in ids
+    targets = {found["href"] for _, found in PAGE.elements if "href" in found}
+    assert {target for target in targets if target and target.startswith("#")} <= {f"#{name}" for name in ids}
+
+
+def test_nothing_is_loaded_from_anywhere() -> None:
+    found = plain(HTML)
+    for outside in (
+        "http:",
+        "https:",
+        "//www",
+        "src=",
+        "url(",
+        "@import",
+        "<link",
+        "import(",
+        "fetch(",
+        "XMLHttp",
+    ):
+        assert outside not in found, outside
+    assert {found.get("href") for tag, found in PAGE.elements if tag == "a"} >= {"certificate.json"}
+    (policy,) = [found["content"] for tag, found in PAGE.elements if "http-equiv" in found]
+    assert policy is not None and policy.startswith("default-src 'none'")
+
+
+def test_every_id_that_the_script_asks_for_is_there() -> None:
+    script = PAGE.text(PAGE.all("script")[-1])
+    asked = set(re.findall(r'byId\("([^"]+)"\)', script)) | {"cell", "outcome", "level", "name"}
+    assert asked <= {found.get("id") for _, found in PAGE.elements}
+    assert "innerHTML" not in script and "document.write" not in script and "eval(" not in script
+
+
+def test_the_data_are_those_of_the_atlas() -> None:
+    unpacked = data.unpack(PAGE.data)
+    for cell, found in zip(DOCUMENT["cells"], unpacked, strict=True):
+        assert found["functions"] == cell["functions"]
+        for kind in ("red", "deadlocks"):
+            assert found[kind] == cell["atlas"][kind]
+
+
+def test_cells_of_one_build_share_their_disassembly() -> None:
+    executed = {
+        row["address"]
+        for cell in DOCUMENT["cells"]
+        for each in cell["functions"]
+        for row in each["instructions"]
+    }
+    assert len(PAGE.data["code"]) == len(executed)
+    assert len(set(PAGE.data["strings"])) == len(PAGE.data["strings"])
+
+
+def test_every_outcome_has_a_look_and_a_style() -> None:
+    packed = PAGE.data
+    names = [packed["strings"][look[0]] for look in packed["looks"]]
+    assert names == outcome_names.sort(data.outcomes_of(DOCUMENT["cells"]))
+    (style,) = PAGE.all("style")
+    for _, css, letter, said in packed["looks"]:
+        assert PAGE.text(style).count(f"{css}{{--c:") == 2, "light and dark"
+        assert letter and said
+
+
+def test_every_figure_has_its_table_and_the_counts_add_up() -> None:
+    columns = [
+        column
+        for handler in ("alloc_same", ALL)
+        for _, group in stacked.groups(stacked.columns(RUN["cells"], handler))
+        for column in group
+    ]
+    figures = PAGE.all("figure")
+    assert len(figures) == 6, "three groups, once for the same size and once for all handlers"
+    tables = [_tables(at) for at in figures]
+    assert [len(found) for found in tables] == [2] * len(figures), "the picture, and its numbers"
+    rows = [row for found in tables for row in found[1][1:]]
+    totals = [row for row in rows if row[1] == "all levels"]
+    assert [row[0] for row in totals] == [column.line for column in columns]
+    for row, column in zip(totals, columns, strict=True):
+        counts = [int(text.replace(",", "")) for text in row[2:]]
+        assert counts[:3] == [column.picture[key] for key in ("instructions", "deadlock_points", "points")]
+        assert sum(counts[3:]) == counts[2]
+    (legend, *_) = PAGE.all("ul", **{"class": "legend"})
+    assert "NULL (zone_busy)" in PAGE.text(legend) and "deadlock" in PAGE.text(legend)
+
+
+def _tables(figure: int) -> list[list[list[str]]]:
+    """Read the tables of a figure: rows of texts."""
+    parser = _Tables()
+    identity = PAGE.elements[figure][1]["id"]
+    found = re.search(rf'<figure id="{identity}">.*?</figure>', HTML, re.S)
+    assert found
+    parser.feed(found[0])
+    return parser.tables
+
+
+class _Tables(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self._is_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._is_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_cell = self._is_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._is_cell:
+            self.tables[-1][-1][-1] += data
+
+
+def test_the_top_says_verdict_number_and_how_to_run_it_again() -> None:
+    (top,) = PAGE.all("header")
+    said = PAGE.text(top)
+    assert said.startswith("sample: passed verdict ok, 5 cells")
+    points = sum(cell["atlas"]["points"] for cell in RUN["cells"])
+    assert f"{points:,} of {points:,} injections" in said
+    kmalloc = RUN["cells"][0]["atlas"]
+    assert (
+        f"{kmalloc['deadlock_points']}of {kmalloc['instructions']} instructions are deadlock points" in said
+    )
+    assert "again: shmalloc run atlas.toml" in said and "--set" not in said
+    assert "shmalloc verify" in said
+
+
+def test_one_cell_is_run_again_as_it_was() -> None:
+    assert page.again(RUN["cells"][:1]) == "shmalloc run atlas.toml --set design=kmalloc"
+    cells = [
+        {
+            "params": {"design": "a b"},
+            "replay": "shmalloc run 'my file.toml' --set seed=7 --set 'design=\"a b\"'",
+        }
+    ]
+    assert page.again(cells * 2) == "shmalloc run 'my file.toml' --set seed=7"
+
+
+def test_every_scenario_is_in_a_table() -> None:
+    names = [each["name"] for cell in RUN["cells"] for each in cell["atlas"]["scenarios"]]
+    codes = Counter(PAGE.text(at) for at in PAGE.all("code"))
+    for name, times in Counter(names).items():
+        assert codes[name] >= times
+
+
+def test_hostile_names_stay_text() -> None:
+    cell = atlas_sample.cell("kmalloc_nolock", "no_tid")
+    cell["id"] = atlas_sample.HOSTILE
+    function = cell["functions"][0]
+    function["name"] = function["file"] = atlas_sample.HOSTILE
+    function["instructions"][0] |= {
+        "text": atlas_sample.HOSTILE,
+        "inlined": [atlas_sample.HOSTILE],
+        "outcomes": {"<b>": 1},
+    }
+    cell["atlas"]["red"][0]["text"] = atlas_sample.HOSTILE
+    cell["atlas"]["scenarios"][0]["name"] = atlas_sample.HOSTILE
+    cell["atlas"]["pictures"][0]["levels"][0]["level"] = atlas_sample.HOSTILE
+    document = atlas_sample.atlas(cell)
+    run = atlas_sample.run(document)
+    run["name"] = atlas_sample.HOSTILE
+    found = Page(page.html(run, document))
+    assert not found.all("img") and len(found.all("script")) == 2
+    assert data.unpack(found.data)[0]["functions"] == cell["functions"]
+    assert data.unpack(found.data)[0]["red"] == cell["atlas"]["red"]
+    assert atlas_sample.HOSTILE in found.text(found.all("header")[0])
+
+
+def test_a_run_in_which_something_is_wrong_says_so() -> None:
+    run = atlas_sample.run(DOCUMENT)
+    run["cells"][0] |= {"expected": "ok"}
+    run["cells"][0]["atlas"] = {**run["cells"][0]["atlas"], "covered": 7}
+    run["expectations"] = [{"text": "is <green>", "kind": "test", "measured": {"a": 1.5}, "holds": False}]
+    found = Page(page.html(run, DOCUMENT))
+    assert "FAILED" in found.text(found.all("h1")[0])
+    tables = [found.text(at) for at in found.all("section")]
+    assert any("deadlock, expected ok" in said for said in tables)
+    assert any("is <green>" in said and "does not hold" in said for said in tables)
+
+
+def test_a_run_without_interrupts_to_show_has_a_page_all_the_same() -> None:
+    document = {**DOCUMENT, "cells": []}
+    run = {**RUN, "cells": []}
+    found = Page(page.html(run, document))
+    assert not found.all("figure") and found.data["cells"] == []
+
+
+def test_points_of_a_run_may_lack_stacks() -> None:
+    cell = atlas_sample.cell("kmalloc")
+    for entry in cell["atlas"]["deadlocks"]:
+        del entry["stacks"], entry["before"], entry["after"]
+    (found,) = data.unpack(data.pack([cell]))
+    assert found["deadlocks"][0]["stacks"] == {"operation": [], "handler": []}
+
+
+def test_the_file_is_written_whole(tmp_path: Path) -> None:
+    path = page.write(tmp_path, RUN, DOCUMENT)
+    assert path == tmp_path / "atlas.html"
+    assert path.read_text(encoding="utf-8") == HTML
+    assert [each.name for each in tmp_path.iterdir()] == ["atlas.html"]
+
+
+def test_style_and_script_are_installed(tmp_path: Path) -> None:
+    code = "from importlib import resources as r; f = r.files('harness.atlas.page');"
+    code += "print(*(len(f.joinpath(n).read_text()) for n in ('page.css', 'page.js')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert min(map(int, done.stdout.split())) > 1000
+
+
+def test_markup_escapes_what_is_no_markup() -> None:
+    assert element(
+        "p", "<&>\"'", Markup("<b></b>"), None, ["x", 7], class_='a"b', data_cell="1", hidden=True
+    ) == ('<p class="a&quot;b" data-cell="1" hidden>&lt;&amp;&gt;&quot;&#x27;<b></b>x7</p>')
+    assert element("meta", charset="utf-8", name=None) == '<meta charset="utf-8">'
+    assert "</script" not in script_json('"</script><!--"', "x").removesuffix("</script>")
+    assert '<td>a</td><td class="n">1</td>' in table(("x", "y"), [("a", "1")])
+
+
+@pytest.mark.parametrize("name", ["page.css", "page.js"])
+def test_style_and_script_cannot_end_their_element(name: str) -> None:
+    text = Path(page.__file__).with_name(name).read_text(encoding="utf-8")
+    assert "</" not in text
