@@ -106,8 +106,7 @@ def find_free_objects(
     flushing = np.flatnonzero(holders.holder == DEFERRED)
     _follow(marks, holders.flush[flushing], flushing, ON_FLUSH)
     deferred_by = _find_deferred(marks)
-    for keep in kept:
-        _place_kept(marks, keep)
+    _place_all_kept(marks, [keep for keep in kept if len(keep.objects)])
 
     owner = np.repeat(np.arange(len(slabs)), slabs.objects)
     counts = np.bincount(owner * 6 + marks.state, minlength=len(slabs) * 6).reshape(len(slabs), 6)
@@ -196,6 +195,19 @@ def _is_object(slabs: Slabs, offset: Words, slab: Ints) -> NDArray[np.bool_]:
         size = slabs.size[slab].astype(np.uint64)
         good &= (distance < size * slabs.objects[slab].astype(np.uint64)) & (distance % size == 0)
     return good
+
+
+def _place_all_kept(marks: _Marks, kept: list[Keep]) -> None:
+    """Put what all layers keep into its place: at once if nothing is wrong with any of it."""
+    if not kept:
+        return
+    slabs, offset = marks.slabs, np.concatenate([keep.objects for keep in kept])
+    slab = slabs.around((offset.astype(np.int64) - marks.view.memory_offset) >> constant("SHM_PAGE_SHIFT"))
+    if _is_object(slabs, offset, slab).all() and len(np.unique(offset)) == len(offset):
+        marks.mark(offset, slab, KEPT)
+        return
+    for keep in kept:
+        _place_kept(marks, keep)
 
 
 def _place_kept(marks: _Marks, keep: Keep) -> None:

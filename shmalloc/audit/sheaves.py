@@ -71,13 +71,14 @@ def _keep(
 ) -> Iterator[Keep]:
     """Yield some sheaves and what lies in them; report what is none, or another cache's."""
     good, contents = [], []
+    capacities = view.caches["sheaf_capacity"]
     for offset in offsets:
         sheaf = read_sheaf(view, offset)
         if sheaf is None or (cache is not None and sheaf.cache != cache):
             found = "is no sheaf" if sheaf is None else f"is a sheaf of {view.cache_name(sheaf.cache)}"
             findings.add(CORRUPTION, where, f"{offset:#x} {found}")
             continue
-        capacity = int(view.caches["sheaf_capacity"][sheaf.cache])
+        capacity = int(capacities[sheaf.cache])
         if sheaf.capacity != capacity:
             text = (
                 f"the sheaf at {offset:#x} has room for {sheaf.capacity} objects, the cache wants {capacity}"
@@ -92,7 +93,10 @@ def _keep(
 
 def _unique(contents: list[Words], where: str, findings: Findings) -> Words:
     """Join what lies in some sheaves; report what is there more than once."""
-    offsets, times = np.unique(np.concatenate(contents), return_counts=True)
+    joined = np.concatenate(contents)
+    if len(set(joined.tolist())) == len(joined):
+        return joined
+    offsets, times = np.unique(joined, return_counts=True)
     for offset in offsets[times > 1].tolist():
         findings.add(CORRUPTION, where, f"object {offset:#x} is in these sheaves twice")
     return offsets
@@ -100,15 +104,17 @@ def _unique(contents: list[Words], where: str, findings: Findings) -> Words:
 
 def _on_cpus(view: View, findings: Findings) -> Iterator[Keep]:
     records = view.cache_sheaves
-    unused = view.caches["state"] == constant("CACHE_UNUSED")
+    unused = (view.caches["state"] == constant("CACHE_UNUSED")).tolist()
     bootstrap = field_offset("shm_header", "bootstrap_sheaf")
+    places = np.stack([records[place] for place in _PLACES], axis=-1).tolist()
     for cpu, cache in np.argwhere((records["main"] != 0) | (records["spare"] != 0)).tolist():
-        record, where = records[cpu, cache], f"{view.cache_name(cache)} on CPU {cpu}"
-        held = [int(record[place]) for place in _PLACES if record[place] not in (0, bootstrap)]
+        held = [sheaf for sheaf in places[cpu][cache] if sheaf not in (0, bootstrap)]
+        if not held:
+            continue
+        where = f"{view.cache_name(cache)} on CPU {cpu}"
         if unused[cache]:
-            if held:
-                text = f"{len(held)} sheaves are left of a cache that was destroyed"
-                findings.add(LOST_MEMORY, where, text)
+            text = f"{len(held)} sheaves are left of a cache that was destroyed"
+            findings.add(LOST_MEMORY, where, text)
             continue
         if len(set(held)) < len(held):
             findings.add(CORRUPTION, where, "has one sheaf in two places")
@@ -137,19 +143,28 @@ def _in_barns(view: View, findings: Findings) -> Iterator[Keep]:
     barns = view.barns
     live = view.caches["state"] != constant("CACHE_UNUSED")
     used = live[:, None] & (barns["present"] != 0)
+    lists = {
+        kind: (
+            view.offsets(barns[f"sheaves_{kind}"]["next"]).tolist(),
+            barns[f"sheaves_{kind}"]["next"].tolist(),
+            barns[f"nr_{kind}"].tolist(),
+        )
+        for kind in ("full", "empty")
+    }
+    locked = (barns["lock"]["word"] != 0).tolist()
     for cache, node in np.argwhere(used).tolist():
-        barn, where = barns[cache, node], f"the barn of {view.cache_name(cache)} on node {node}"
-        if barn["lock"]["word"]:
+        where = f"the barn of {view.cache_name(cache)} on node {node}"
+        if locked[cache][node]:
             findings.add(BROKEN_RULE, where, "lock never released: barn")
-        for kind in ("full", "empty"):
-            head = int(view.offsets(barns[f"sheaves_{kind}"][cache : cache + 1, node])[0])
-            sheaves = _walk_list(view, head, int(barn[f"sheaves_{kind}"]["next"]), where, findings)
-            if len(sheaves) != int(barn[f"nr_{kind}"]):
-                text = f"nr_{kind} is {barn[f'nr_{kind}']}, counted are {len(sheaves)}"
+        for kind, (heads, firsts, numbers) in lists.items():
+            sheaves = _walk_list(view, heads[cache][node], firsts[cache][node], where, findings)
+            if len(sheaves) != numbers[cache][node]:
+                text = f"nr_{kind} is {numbers[cache][node]}, counted are {len(sheaves)}"
                 findings.add(CORRUPTION, where, text)
             if kind == "empty":
                 _check_empty(view, sheaves, where, findings)
-            yield from _keep(view, sheaves, cache, where, findings)
+            if sheaves:
+                yield from _keep(view, sheaves, cache, where, findings)
 
 
 def _check_empty(view: View, sheaves: list[int], where: str, findings: Findings) -> None:
