@@ -80,10 +80,11 @@ def read_violations(arena: Arena) -> list[Violation]:
     header = arena.header
     stored = min(int(header.nr_violations), arena.core.lib.SHM_MAX_VIOLATIONS)
     table = [header.violations[i] for i in range(stored)]
-    return [_read(arena.core, entry) for entry in table if entry.ready]
+    return [read_violation(arena.core, entry) for entry in table if entry.ready]
 
 
-def _read(core: Core, entry: Any) -> Violation:
+def read_violation(core: Core, entry: Any) -> Violation:
+    """Read one violation, a struct shm_violation that is complete."""
     owner = int(entry.owner) & 0xFFFF  # a lock word: CPU + 1 in its low half
     depth = min(int(entry.nr_stack), core.lib.SHM_STACK_DEPTH)
     return Violation(
