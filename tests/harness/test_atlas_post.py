@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The check of post-states: silent where nothing is wrong, and it sees what is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from atlas_runs import Runs
+
+from harness.atlas import post, scenario
+from harness.atlas.post import Verdict
+
+
+@contextmanager
+def runs(name: str, design: str = "kmalloc_nolock") -> Iterator[Runs]:
+    with scenario.find(design, name).build() as built:
+        yield Runs(built)
+
+
+@pytest.mark.parametrize("handler", ["alloc_same", "aba", "free_remote", "pages", "burst", "map_update"])
+@pytest.mark.parametrize(
+    "operation", ["alloc_fastpath@kmalloc", "alloc_refill@kmalloc_nolock", "alloc_fastpath_irq@kmalloc"]
+)
+def test_sound_states(operation: str, handler: str) -> None:
+    with runs(f"{operation}/{handler}") as of:
+        for row in (
+            of.run(of.built.call),
+            of.interrupted(),
+            of.interrupted(lambda: [of.built.staging.cpu_slab().lock]),
+        ):
+            assert post.check_state(of.built, of, row["state"]) == Verdict("ok")
+            assert np.array_equal(of.now(), of.start)
+
+
+def test_what_is_pending_is_served() -> None:
+    with runs("alloc_fastpath@kmalloc/free_remote") as of:
+        cpu = of.built.staging.cpus[0]
+
+        def defer_and_leave() -> None:
+            of.lib.shm_irq_save()
+            cpu.interrupt("nmi")
+            of.built.arena.item("struct shm_cpu", "cpus", 0).irqs_disabled = 0
+
+        state = of.add(defer_and_leave)
+        of.load_state(state)
+        assert of.built.arena.item("struct shm_cpu", "cpus", 0).defer_objects.first
+        of.restore()
+        assert post.check_state(of.built, of, state) == Verdict("ok")
+
+
+# --- negative controls -----------------------------------------------------------------------------
+
+
+def flip_a_freelist(of: Runs) -> None:
+    of.built.staging.cpu_slab().freelist ^= 64
+
+
+def cut_a_freelist(of: Runs) -> None:
+    of.built.staging.cpu_slab().freelist = 0
+
+
+def lose_a_page(of: Runs) -> None:
+    offset = of.built.staging.pages(0)
+    of.built.staging.page(offset).flags = 0
+    of.built.staging.held.clear()
+
+
+def forget_an_owner(of: Runs) -> None:
+    """The object stays allocated, and its bits go: nobody has it."""
+    offset = of.built.staging.alloc()
+    granule = (offset - int(of.built.arena.header.regions[of.lib.REGION_MEMORY].offset)) >> 3
+    granules = 1024 >> 3
+    for region, first, count in (
+        ("oracle_owned", granule, granules),
+        ("oracle_start", granule, 1),
+        ("oracle_end", granule + granules - 1, 1),
+    ):
+        bits = np.unpackbits(of.built.arena.region(region).view(np.uint8), bitorder="little")
+        bits[first : first + count] = 0
+        of.built.arena.region(region).view(np.uint8)[:] = np.packbits(bits, bitorder="little")
+
+
+def hold_a_lock(of: Runs) -> None:
+    of.built.staging.cache_node().list_lock.word = 1
+
+
+def hold_a_zone(of: Runs) -> None:
+    of.built.staging.zone().lock.word = 2
+
+
+def leave_irqs_off(of: Runs) -> None:
+    of.built.arena.item("struct shm_cpu", "cpus", 0).irqs_disabled = 1
+
+
+def miscount(of: Runs) -> None:
+    of.built.staging.pageset().count += 1
+
+
+def drop_deferred_objects(of: Runs) -> None:
+    cpu = of.built.arena.item("struct shm_cpu", "cpus", 0)
+    of.lib.shm_irq_save()
+    of.built.staging.cpus[0].interrupt("nmi")
+    assert cpu.defer_objects.first
+    cpu.defer_objects.first = 0
+    cpu.irqs_disabled = 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "verdict", "text"),
+    [
+        (flip_a_freelist, "corruption", "no object of it"),
+        (cut_a_freelist, "lost_memory", "neither free nor owned"),
+        (lose_a_page, "corruption", "page"),
+        (forget_an_owner, "lost_memory", "neither free nor owned"),
+        (hold_a_lock, "broken_rule", "lock never released: list_lock, CPU 0"),
+        (hold_a_zone, "broken_rule", "lock never released: zone, CPU 1"),
+        (leave_irqs_off, "broken_rule", "local_irq_save without its restore"),
+        (miscount, "corruption", "count is"),
+        (drop_deferred_objects, "lost_memory", "neither free nor owned"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_damage_is_seen(damage: Callable[[Runs], None], verdict: str, text: str) -> None:
+    with runs("alloc_fastpath@kmalloc/free_remote") as of:
+        found = post.check_state(of.built, of, of.add(lambda: damage(of)))
+        assert found.verdict == verdict, found
+        assert text in found.text
+        assert np.array_equal(of.now(), of.start)
+        assert post.check_state(of.built, of, of.interrupted()["state"]) == Verdict("ok")
+
+
+def test_memory_that_does_not_come_back() -> None:
+    """An allocator that keeps what it is given back: no audit of one state says so, the comparison does."""
+    with runs("alloc_fastpath@kmalloc/alloc_same") as of:
+        row = of.interrupted()
+        assert post.check_state(of.built, of, row["state"]).verdict == "ok"
+        after = post._of_built[of.built]
+        after._expected["free"] += 1
+        found = post.check_state(of.built, of, row["state"])
+        assert found.verdict == "lost_memory"
+        assert "with everything freed: free: " in found.text
+
+
+def test_a_start_state_that_is_wrong_is_the_scenarios_fault() -> None:
+    with scenario.find("kmalloc_nolock", "alloc_fastpath@kmalloc/alloc_same").build() as built:
+        built.staging.cpu_slab().freelist ^= 64
+        of = Runs(built)
+        with pytest.raises(ValueError, match="the start state: corruption"):
+            post.check_state(built, of, of.add(lambda: None))
