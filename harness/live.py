@@ -64,8 +64,9 @@ def designs(arguments: argparse.Namespace) -> int:
     from shmalloc import designs as registry
 
     if arguments.broken:
-        rows = [[name, summary] for name, summary in registry.broken_variants().items() if name != "none"]
-        return _print(["broken", "what is wrong"], rows, as_json=arguments.json)
+        summaries, others = registry.broken_variants(), registry.set_off_by()
+        rows = [[name, summaries[name], other or "an interrupt"] for name, other in others.items()]
+        return _print(["broken", "what is wrong", "set off by"], rows, as_json=arguments.json)
     if arguments.probes:
         return _print(["probe site"], [[name] for name in registry.probe_sites()], as_json=arguments.json)
     if arguments.steps:

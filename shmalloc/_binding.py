@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The way to the compiled core: one extension module per flavour, loaded on first use.
 
+Beside the release flavour lie objects of it with one broken variant each, for what needs the code that is
+measured. A process loads one of them or the correct one.
+
 Normally the module lies beside this file (an install) or is found by the editable install's
 loader. When this file is imported from a source tree that shadows an install (`python -m harness`
 in the project's root), the installed module is looked up on `sys.path`. In both cases that have
@@ -14,7 +17,6 @@ import importlib.machinery
 import importlib.util
 import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,8 @@ from shmalloc import _buildid
 from shmalloc.errors import BuildMissing, StaleBuildError, Unsupported
 
 FLAVOURS = ("release", "checked")
+
+_OBJECTS = "broken"  # the folder of the release flavour's broken variants
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
 _REBUILD = "rebuild it in the root of the project: pip install ."
@@ -33,13 +37,15 @@ class Core:
     """One flavour of the compiled core.
 
     Attributes: ffi, lib: as cffi makes them; the functions of api.h are lib's attributes, and release
-        the GIL.  flavour: "release" or "checked".  path: the shared object.
+        the GIL.  flavour: "release" or "checked".  path: the shared object.  broken: the variant that is
+        compiled in, "none" for the two flavours as they are.
     """
 
     ffi: Any
     lib: Any
     flavour: str
     path: Path
+    broken: str = "none"
 
     @property
     def build_id(self) -> str:
@@ -64,19 +70,77 @@ class Core:
         return tuple(found)
 
 
-@cache
-def core(flavour: str = "release") -> Core:
+_loaded: dict[str, Core] = {}
+
+
+def core(flavour: str = "release", broken: str | None = None) -> Core:
     """Load the compiled core, once per process and flavour.
 
-    Args: flavour: "release" (what is measured) or "checked" (probes, invariants, broken variants).
-    Raises: Unsupported, for an unknown flavour.  BuildMissing.  StaleBuildError.
+    Args: flavour: "release" (what is measured) or "checked" (probes, invariants, broken variants).  broken: a
+        broken variant that is to be in force; the release flavour has an object of its own for each of
+        `release_variants`, the checked one has them all.  None = what is loaded already, else the correct core.
+    Raises: Unsupported, for an unknown flavour, a variant without an object, or another object of the release
+        flavour than the one that this process has loaded.  BuildMissing.  StaleBuildError.
     """
     if flavour not in FLAVOURS:
         raise Unsupported(f"flavour = {flavour!r}: allowed are {', '.join(FLAVOURS)}")
-    module = _load(f"_core_{flavour}")
-    loaded = Core(module.ffi, module.lib, flavour, Path(module.__file__ or "").resolve())
-    check_fresh(loaded)
+    compiled_in = broken if flavour == "release" else "none"
+    path = _object(compiled_in) if compiled_in not in (None, "none") else None
+    loaded = _loaded.get(flavour)
+    if loaded is None:
+        module = _load(f"_core_{flavour}") if path is None else _load_file(f"_core_{flavour}", path)
+        file = Path(module.__file__ or "").resolve()
+        loaded = Core(module.ffi, module.lib, flavour, file, compiled_in or "none")
+        check_fresh(loaded)
+        _loaded[flavour] = loaded
+    elif compiled_in not in (None, loaded.broken):
+        raise Unsupported(
+            f"broken = {broken!r} in the release flavour: this process has loaded the object of "
+            f"{loaded.broken!r}, and it can have one only; take another process"
+        )
     return loaded
+
+
+def release_variants() -> tuple[str, ...]:
+    """List the broken variants of which the release flavour has an object, in alphabetical order.
+
+    They are those that an interrupt of one CPU can set off, unless the build was told to make none.
+    """
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    return tuple(sorted(path.name.removesuffix(suffix) for path in _objects().glob(f"*{suffix}")))
+
+
+def _objects() -> Path:
+    """Return the folder of the broken variants' objects: below the one of the release flavour's module."""
+    name = "_core_release"
+    spec = importlib.util.find_spec(f"{__package__}.{name}")
+    found = Path(spec.origin) if spec is not None and spec.origin else _installed(name)
+    if found is None:
+        raise BuildMissing(_missing(name))
+    # The module that is loaded may itself be one of these objects.
+    return found.parent if found.parent.name == _OBJECTS else found.parent / _OBJECTS
+
+
+def _object(broken: str | None) -> Path:
+    path = _objects() / f"{broken}{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    if not path.is_file():
+        raise Unsupported(f"broken = {broken!r} in the release flavour: {_why_none(broken)}")
+    return path
+
+
+def _why_none(broken: str | None) -> str:
+    """Say why a variant has no object, by the table that the checked flavour has, too."""
+    table = core("checked")
+    names = table.names("broken")
+    if broken not in names:
+        return f"allowed is one of none, {', '.join(release_variants())}"
+    other = table.text(table.lib.shm_broken_set_off_by(names.index(broken)))
+    if other is None:
+        return f"it was built without the objects of broken variants; {_REBUILD}"
+    return (
+        f"no interrupt sets it off, so there is no object of it; it takes: {other}. "
+        f"There are {', '.join(release_variants()) or 'none'}"
+    )
 
 
 def check_fresh(loaded: Core) -> None:
@@ -96,10 +160,19 @@ def _load(name: str) -> ModuleType:
             raise
     path = _installed(name)
     if path is None:
-        raise BuildMissing(
-            f"the compiled core {name} is neither in {_PACKAGE_DIR} nor in an installed shmalloc on "
-            f"sys.path of {sys.executable}; {_REBUILD}"
-        )
+        raise BuildMissing(_missing(name))
+    return _load_file(name, path)
+
+
+def _missing(name: str) -> str:
+    return (
+        f"the compiled core {name} is neither in {_PACKAGE_DIR} nor in an installed shmalloc on "
+        f"sys.path of {sys.executable}; {_REBUILD}"
+    )
+
+
+def _load_file(name: str, path: Path) -> ModuleType:
+    full_name = f"{__package__}.{name}"
     spec = importlib.util.spec_from_file_location(full_name, path)
     if spec is None or spec.loader is None:
         raise BuildMissing(f"{path} is no extension module of {sys.executable}; {_REBUILD}")

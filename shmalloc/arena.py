@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import posix_ipc
 
 from shmalloc._binding import core as load_core
+from shmalloc._binding import release_variants
 from shmalloc.calls import Bindings
 from shmalloc.checks import checked_geometry, header_error, no_room, refuse_without_room
 from shmalloc.errors import GeometryError, ShmallocError, Unsupported
@@ -82,7 +83,8 @@ class Arena:
             name: of the segment; None = a fresh one.
             reserve: ``"full"`` takes all memory now; ``"sparse"`` takes pages when they are first touched.
             flavour: of the core.
-            broken: a broken variant by name (checked flavour only).
+            broken: a broken variant by name; in the release flavour those that have an object of their own,
+                see `shmalloc.designs.release_variants`.
             **keys: see `Geometry.of`.
 
         Returns:
@@ -91,10 +93,13 @@ class Arena:
         Raises:
             GeometryError: with everything that is wrong, at once.
             NoRoom: it does not fit this machine now; with the sizes.
-            Unsupported: a broken variant in the release flavour.
+            Unsupported: a broken variant without an object of the release flavour, or not the one that this
+                process has loaded.
         """
-        core = load_core(flavour)
+        loadable = broken == "none" or broken in release_variants()
+        core = load_core(flavour, broken if loadable else None)
         geometry = checked_geometry(core, geometry, keys, reserve, broken)
+        core = load_core(flavour, broken)  # refuses a variant without an object
         if reserve == "full":
             refuse_without_room(geometry.size_bytes)
         full = fresh_name() if name is None else full_name(name)

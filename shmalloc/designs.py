@@ -6,7 +6,17 @@ from functools import cache
 
 from shmalloc import _binding
 
-__all__ = ["Design", "broken_index", "broken_variants", "index", "info", "names", "probe_sites"]
+__all__ = [
+    "Design",
+    "broken_index",
+    "broken_variants",
+    "index",
+    "info",
+    "names",
+    "probe_sites",
+    "release_variants",
+    "set_off_by",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,20 @@ def broken_variants() -> dict[str, str]:
     core = _binding.core("checked")
     summaries = (core.text(core.lib.shm_broken_summary(i)) or "" for i in range(len(core.names("broken"))))
     return dict(zip(core.names("broken"), summaries, strict=True))
+
+
+@cache
+def set_off_by() -> dict[str, str | None]:
+    """Map each broken variant to what it takes to set it off; None = an NMI or an irq of one CPU will do."""
+    core, names = _binding.core("checked"), broken_variants()
+    found = [core.text(core.lib.shm_broken_set_off_by(i)) for i in range(len(names))]
+    return {name: other for name, other in zip(names, found, strict=True) if name != "none"}
+
+
+def release_variants() -> tuple[str, ...]:
+    """List the broken variants that the release flavour has an object of, in order of their numbers."""
+    built = _binding.release_variants()
+    return tuple(name for name in broken_variants() if name in built)
 
 
 def broken_index(name: str) -> int:

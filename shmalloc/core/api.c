@@ -32,25 +32,6 @@ __export const char *shm_compiler(void)
 	return __VERSION__;
 }
 
-#define BROKEN(name, summary) { #name, summary },
-static const struct {
-	const char *name, *summary;
-} variants[NR_BROKEN] = {
-	{ "none", "the correct allocator" },
-#include "broken.def"
-};
-#undef BROKEN
-
-__export const char *shm_broken_name(unsigned int variant)
-{
-	return variant < NR_BROKEN ? variants[variant].name : NULL;
-}
-
-__export const char *shm_broken_summary(unsigned int variant)
-{
-	return variant < NR_BROKEN ? variants[variant].summary : NULL;
-}
-
 /*
  * The start of a live object: says the oracle, and then the page is its owner's and stands still.
  * Without it: at least a slot of a slab or a large block's first byte, as far as one snapshot tells.

@@ -24,6 +24,8 @@ const char *shm_design_summary(unsigned int design);
 const char *shm_design_contexts(unsigned int design); /* contexts it may be called from, comma separated */
 const char *shm_broken_name(unsigned int variant);    /* 0 = NULL-variant "none" */
 const char *shm_broken_summary(unsigned int variant);
+const char *shm_broken_set_off_by(unsigned int variant); /* NULL: an interrupt of one CPU; else what it takes */
+unsigned int shm_broken_variant(void); /* compiled into this object of the release flavour; else 0 */
 const char *shm_slab_bug_name(unsigned int kind);     /* what a debug check reports, enum shm_slab_bug */
 const char *shm_probe_name(unsigned int site);
 uint64_t shm_tsc(void);                /* now, in the ticks that everything in the arena is timed in */
@@ -37,7 +39,7 @@ int shm_arena_format(void *base, const struct shm_geometry *geometry); /* -EBUSY
 int shm_arena_check(const void *base, uint64_t bytes);
 int shm_attach(void *base, uint64_t bytes);  /* make it this process's arena; -EBUSY if there is one */
 int shm_detach(void);                        /* unbinds every CPU of this process first */
-int shm_set_broken(unsigned int variant);    /* -EOPNOTSUPP in the release flavour */
+int shm_set_broken(unsigned int variant);    /* release: -EOPNOTSUPP but for its own */
 
 /* --- CPUs --------------------------------------------------------------------------------------- */
 #define SHM_BIND_HANDLERS 0x1u   /* install the signal handlers and the alternate stack */

@@ -378,10 +378,8 @@ __export int shm_set_broken(unsigned int variant)
 		return -ENOTCONN;
 	if (variant >= NR_BROKEN)
 		return -EINVAL;
-#if SHM_CHECKED
+	if (!SHM_CHECKED && variant != shm_broken_variant())
+		return -EOPNOTSUPP;
 	shm.hdr->broken = shm.broken = variant;
 	return 0;
-#else
-	return variant ? -EOPNOTSUPP : 0;
-#endif
 }

@@ -217,7 +217,7 @@ __helper u64 random_next(u64 *state)
 }
 
 /* broken variants: a switch in `checked`, a constant in a release-grade broken object, absent in `release` */
-#define BROKEN(name, summary) BROKEN_##name,
+#define BROKEN(name, summary, set_off_by) BROKEN_##name,
 enum shm_broken {
 	BROKEN_none,
 #include "broken.def"

@@ -77,18 +77,6 @@ __helper bool has_cpu_partial(const struct kmem_cache *s)
 	return !cache_debug(s) && s->cpu_partial_slabs;
 }
 
-/* Transaction ids: id mod step = CPU, and each event adds a step, so no two CPUs ever share one. */
-__helper u64 next_tid(u64 tid)
-{
-	return tid + shm.tid_step;
-}
-
-__helper void tid_bump(struct kmem_cache_cpu *c)
-{
-	if (!broken(k43))
-		WRITE_ONCE(c->tid, next_tid(c->tid));
-}
-
 /* Hardening: the stored link is mangled with a key of the cache and its own address. */
 __helper u64 freeptr_mangle(const struct kmem_cache *s, u64 value, u64 at)
 {

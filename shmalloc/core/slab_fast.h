@@ -15,6 +15,18 @@
 #include "memcontrol.h"
 #include "slab.h"
 
+/* Transaction ids: id mod step = CPU, and each event adds a step, so no two CPUs ever share one. */
+__helper u64 next_tid(u64 tid)
+{
+	return tid + shm.tid_step;
+}
+
+__helper void tid_bump(struct kmem_cache_cpu *c)
+{
+	if (!broken(k43))
+		WRITE_ONCE(c->tid, next_tid(c->tid));
+}
+
 __helper u32 kmalloc_type(gfp_t gfp)
 {
 	if (likely(!(gfp & (__GFP_DMA | __GFP_RECLAIMABLE | __GFP_ACCOUNT))))

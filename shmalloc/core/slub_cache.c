@@ -10,7 +10,7 @@
  */
 #include "list.h"
 #include "rcu.h"
-#include "slab.h"
+#include "slab_fast.h"
 #include "smp.h"
 
 #define CACHE_LINE 64
