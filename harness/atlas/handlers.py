@@ -23,7 +23,7 @@ _BURST_BYTES = 8192
 _BURST_PAGES = 2
 _LARGE_ORDER = 4  # no page list takes it
 _MAP_ENTRIES = 8
-_MAP_KEY = 3
+MAP_KEY = 3  # that the handler map_update updates
 
 
 @dataclass(frozen=True)
@@ -148,4 +148,4 @@ def _with_map(stage: Staging) -> None:
 
 @_handler("map_update", "updates an element of a hash map", _with_map, geometry={"max_maps": 1})
 def _map_update(stage: Staging, design: str) -> list[Line]:
-    return [("map_update", {"cache": stage.map or 0, "slot": _MAP_KEY})]
+    return [("map_update", {"cache": stage.map or 0, "slot": MAP_KEY})]

@@ -186,7 +186,10 @@ def holds(condition: str, value: int) -> bool:
 
 @cache
 def _subsets() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
-    """Map designs to operations to handlers, where not everything is crossed with everything."""
+    """Map designs to operations to handlers, where not everything is crossed with everything.
+
+    A handler's name may have a kind behind it, as in ``free_own:irq``: then it comes as that alone.
+    """
     try:
         module = importlib.import_module("harness.atlas.subsets")
     except ModuleNotFoundError:
@@ -207,10 +210,10 @@ def _crossed(design: str) -> Iterable[Scenario]:
         for task in tasks(design):
             if task not in operation.designs:
                 continue
-            for name in names:
-                for kind in KINDS:
-                    # in an irq no other one comes
-                    if kind in HANDLERS[name].kinds and (kind == "nmi" or operation.context == "task"):
+            for entry in names:
+                name, _, only = entry.partition(":")
+                for kind in [only] if only else HANDLERS[name].kinds:
+                    if kind == "nmi" or operation.context == "task":  # in an irq no other one comes
                         yield Scenario(operation, task, HANDLERS[name], design, kind)
 
 

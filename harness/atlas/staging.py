@@ -113,6 +113,7 @@ class Staging:
         self.held: list[Held] = []
         self.slots: dict[int, int] = {}
         self.at_release: list[Callable[[], None]] = []
+        self._buffers: list[Any] = []
         for name in dict.fromkeys((task_design, handler_design)):
             self.cpus[0].run(self.lib.shm_design_setup, designs.index(name))
 
@@ -206,6 +207,12 @@ class Staging:
 
     def _op_node(self, node: int) -> int:
         return node if node >= 0 else int(self.lib.SHM_NO_NODE)
+
+    def address_of(self, data: bytes) -> int:
+        """Keep bytes for a call to be given the address of, as long as this object lives. Returns: the address."""
+        ffi = self.arena.core.ffi
+        self._buffers.append(ffi.new("unsigned char[]", data))
+        return int(ffi.cast("uintptr_t", self._buffers[-1]))
 
     # --- programs of interrupts ---------------------------------------------------------------
 

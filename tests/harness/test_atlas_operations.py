@@ -27,7 +27,7 @@ def chosen(design: str, operation: str, task: str, *kinds: str) -> list[Scenario
 
 def run(built: Built) -> dict[str, int]:
     before = built.counters()
-    getattr(built.staging.lib, built.call.function)(*built.call.args)
+    built.call.run(built.arena.core)
     return built.check_path(before, built.counters())
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from harness.atlas.staging import SIZE_BYTES, Request, Staging
 
 Arrange: TypeAlias = Callable[[Staging], Request]
+Register: TypeAlias = Callable[[Arrange], Arrange]
 
 
 def nothing(_stage: Staging) -> None:
@@ -60,7 +61,7 @@ def operation(
     path: Mapping[str, str],
     in_irq: bool = False,
     **more: Any,
-) -> Callable[[Arrange], Arrange]:
+) -> Register:
     """Register a function as an operation.
 
     Args:
