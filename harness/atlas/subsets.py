@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Which handlers are crossed with which operations, where not everything is crossed with everything.
+
+The two main designs have the full product. The others have what this table lists, each row with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from harness.atlas.operations import all_operations
+
+#: What a design that has objects and nothing else can be asked for, in every order that matters to a freelist.
+_OBJECTS = ("alloc_same", "aba", "free_own", "free_remote", "alloc_free", "burst")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One row. Attributes: design: of the cell.  operations: pattern of their names.  handlers: names, a kind behind
+    those that come as that alone.  why: these and no others.
+    """
+
+    design: str
+    operations: str
+    handlers: tuple[str, ...]
+    why: str
+
+
+CHOICES = (
+    Choice("bpf_mem_alloc", "bpf_*", (*_OBJECTS, "alloc_other"), "it has other sizes, but no pages"),
+    Choice(
+        "bpf_mem_alloc", "map_*", ("map_update",), "a map's lists are its own: only its updates meet in them"
+    ),
+    Choice("prealloc", "pool_*", _OBJECTS, "one pool of one size: neither another size nor pages"),
+    Choice("prealloc", "map_*", ("map_update",), "a map's pool is its own: only its updates meet in it"),
+    Choice("objpool", "objpool_*", _OBJECTS, "one pool of one size: neither another size nor pages"),
+    Choice(
+        "sheaves",
+        "sheaf_*",
+        (*_OBJECTS, "alloc_other", "pages"),
+        "all but map_update, whose allocation and free are those of alloc_free",
+    ),
+    Choice(
+        "no_prealloc",
+        "*",
+        ("alloc_same", "aba:irq", "free_own:irq", "free_remote:irq", "alloc_free:irq"),
+        "kmalloc(GFP_ATOMIC) in NMI shows the deadlock for which it was not allowed there; call_rcu must not run there",
+    ),
+    Choice(
+        "no_prealloc",
+        "map_*",
+        ("map_update:irq",),
+        "as before 6.1: not from NMI, since the element comes of kmalloc and goes by call_rcu",
+    ),
+)
+
+
+def _handlers(choices: Iterable[Choice], operation: str) -> tuple[str, ...]:
+    found = (
+        name for choice in choices if fnmatchcase(operation, choice.operations) for name in choice.handlers
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _subset(design: str) -> Mapping[str, tuple[str, ...]]:
+    choices = [choice for choice in CHOICES if choice.design == design]
+    names = [name for name, made in all_operations().items() if design in made.designs]
+    return {name: found for name in names if (found := _handlers(choices, name))}
+
+
+#: design -> operation -> handlers
+SUBSETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    design: _subset(design) for design in dict.fromkeys(choice.design for choice in CHOICES)
+}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Operations above the slabs: paths, what is chosen for which design, start states."""
+
+import pytest
+
+from harness.atlas import scenario
+from harness.atlas.handlers import HANDLERS, MAP_KEY
+from harness.atlas.operations import all_operations
+from harness.atlas.operations.bpf import HIGH, LOW, UNIT, have, list_of
+from harness.atlas.operations.maps import ENTRIES, bucket, map_of, neighbours
+from harness.atlas.operations.pools import free_objects, own_objects
+from harness.atlas.operations.sheaves import SHEAF, barn_of
+from harness.atlas.scenario import Selection
+from harness.atlas.subsets import CHOICES, SUBSETS
+from shmalloc import designs
+
+FULL = ("kmalloc", "kmalloc_nolock")
+EVERY_KIND = Selection(kinds=("nmi", "irq"))
+ABOVE = ("memcg", "bpf", "pool", "objpool", "sheaf", "map", "rcu")
+CASES = [
+    pytest.param(design, operation, id=f"{design}-{operation}")
+    for design in designs.names()
+    for operation in scenario.operation_names(design)
+    if all_operations()[operation].group in ABOVE
+]
+
+
+@pytest.mark.parametrize(("design", "operation"), CASES)
+def test_takes_its_path_with_every_handler_that_is_listed(design: str, operation: str) -> None:
+    for each in scenario.scenarios(design, Selection(operations=(operation,))):
+        with each.build() as built:
+            before = built.counters()
+            built.call.run(built.arena.core)
+            built.check_path(before, built.counters())
+            assert not built.arena.violations()
+
+
+# --- what is crossed with what ----------------------------------------------------------------------
+
+
+def test_every_design_has_scenarios_and_every_operation_is_in_one() -> None:
+    used = {
+        each.operation.name for design in designs.names() for each in scenario.scenarios(design, EVERY_KIND)
+    }
+    assert used == set(all_operations())
+    assert all(scenario.scenarios(design) for design in designs.names())
+
+
+def test_every_choice_says_why_names_what_there_is_and_chooses_something() -> None:
+    for choice in CHOICES:
+        assert choice.why and choice.design not in FULL
+        assert {name.partition(":")[0] for name in choice.handlers} <= set(HANDLERS)
+        assert {name.partition(":")[2] for name in choice.handlers} <= {"", "nmi", "irq"}
+        assert any(set(choice.handlers) <= set(names) for names in SUBSETS[choice.design].values())
+
+
+def test_a_handler_listed_for_one_kind_comes_as_that_alone() -> None:
+    kinds = {
+        (each.handler.name, each.kind)
+        for each in scenario.scenarios("no_prealloc", EVERY_KIND)
+        if each.operation.name == "free_call_rcu"
+    }
+    assert ("free_own", "irq") in kinds and ("free_own", "nmi") not in kinds
+    assert {("alloc_same", "nmi"), ("alloc_same", "irq")} <= kinds
+
+
+# --- start states -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("handler", ["alloc_same", "free_own", "free_remote"])
+def test_a_list_of_bpf_mem_alloc_has_as_many_objects_as_wanted(handler: str) -> None:
+    with scenario.find("bpf_mem_alloc", f"bpf_refill@bpf_mem_alloc/{handler}").build() as built:
+        stage, row = built.staging, list_of(built.staging, UNIT)
+        assert (row.low_watermark, row.high_watermark, row.free_cnt) == (LOW, HIGH, LOW - 1)
+        for count in (LOW, HIGH, LOW + 1):
+            have(stage, count)
+            assert row.free_cnt == count
+            assert not row.refill_work.flags
+
+
+def test_the_own_part_of_a_pool_is_empty_then_all_of_it() -> None:
+    for design, prefix in (("prealloc", "pool"), ("objpool", "objpool")):
+        with scenario.find(design, f"{prefix}_steal@{design}/free_remote").build() as built:
+            assert own_objects(built.staging) == 0 < free_objects(built.staging)
+        with scenario.find(design, f"{prefix}_empty@{design}/free_own").build() as built:
+            assert free_objects(built.staging) == 0
+
+
+def test_keys_of_one_bucket() -> None:
+    with scenario.find("prealloc", "map_update_full@prealloc/map_update").build() as built:
+        stage = built.staging
+        found = neighbours(stage, 3)
+        assert len({bucket(stage, key) for key in (*found, MAP_KEY)}) == 1 and MAP_KEY not in found
+        assert len(map_of(stage)) == ENTRIES
+        assert map_of(stage).lookup(MAP_KEY) is not None
+
+
+def test_full_sheaves_fill_the_barn() -> None:
+    with scenario.find("sheaves", "sheaf_free_flush@sheaves/free_own").build() as built:
+        assert barn_of(built.staging).nr_full == 10
+        row = built.arena.item("struct kmem_cache", "caches", int(built.staging.cache().index))
+        assert row.sheaf_capacity == SHEAF
+
+
+@pytest.mark.parametrize(
+    ("name", "counter"),
+    [
+        ("pool_push_busy@prealloc/alloc_same", "freelist_strays"),
+        ("map_update_busy@prealloc/map_update", "map_etimedout"),
+    ],
+)
+def test_a_lock_that_is_held_is_let_go_of(name: str, counter: str) -> None:
+    with scenario.find("prealloc", name).build() as built:
+        built.staging.release()
+        before = built.counters()
+        built.call.run(built.arena.core)
+        assert built.counters()[counter] == before[counter]
