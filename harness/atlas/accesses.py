@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.atlas.disassembly import REGISTERS, RIP, Disassembly, Instruction, Memory, disassembly
+from harness.atlas.disassembly import REGISTERS, RIP, Instruction, Memory, disassembly
 from harness.atlas.inlining import inlines
 from harness.atlas.traces import Image, Steps, Traced, TraceError
 
@@ -21,6 +21,7 @@ ACCESS = np.dtype(
 )
 
 _RAX = REGISTERS.index("rax")
+_MAX_OBJECT_BYTES = 8192
 _NOTHING = RIP + 1  # column of zeros: an operand without base or index
 _Array = np.ndarray[Any, Any]
 
@@ -112,16 +113,17 @@ def aba_window(image: Image, trace: Traced, start: int) -> _Array:
     changed between its load and the exchange while the object came back. An interrupt "before step k" falls
     into that window from the step behind the load on, up to and including the exchange itself.
 
-    The exchange is told by the source (cpu_slab_cmpxchg inlined in cpu_slab_pop); the load by following the
-    exchanged register back through the steps to the instruction of get_freepointer that filled it from
-    memory, which must have been the object that the exchange expects.
+    The exchange is told by the source (cpu_slab_cmpxchg inlined in cpu_slab_pop). From its new first object
+    the registers are followed back through the steps to the instruction of get_freepointer that filled one
+    of them from within the object that the exchange expects.
 
     Args: start: address of the arena.
     Returns: indices of steps, ascending; those of all exchanges in the trace.
     """
     steps = Steps.of(image, trace)
-    code, table = disassembly(image.path), inlines(image.path)
+    table = inlines(image.path)
     registers = _registers(steps, trace, image)
+    addresses = _addresses(steps, registers, trace.fs_base, 0)[0].astype(np.int64)
     exchanges = [
         number
         for number, one in enumerate(steps.instructions)
@@ -130,38 +132,35 @@ def aba_window(image: Image, trace: Traced, start: int) -> _Array:
     ]
     windows = [np.zeros(0, dtype=np.intp)]
     for exchange in np.flatnonzero(np.isin(steps.which, exchanges)).tolist():
-        load = _load_of_link(code, steps, exchange)
-        _check_load(image, steps, load, exchange, registers, start)
+        first_object = start + int(registers[exchange, _RAX])
+        load = _load_of_link(image, steps, exchange, addresses - first_object)
         windows.append(np.arange(load + 1, exchange + 1, dtype=np.intp))
     return np.unique(np.concatenate(windows))
 
 
-def _load_of_link(code: Disassembly, steps: Steps, exchange: int) -> int:
-    """Follow the new first object from the exchange back to the step that loaded it."""
+def _load_of_link(image: Image, steps: Steps, exchange: int, distance: _Array) -> int:
+    """Follow the new first object from the exchange back to the step that loaded it.
+
+    Args: distance: of each step's operand from the present first object, in bytes.
+    """
+    code, table = disassembly(image.path), inlines(image.path)
     one = steps[exchange]
-    register = REGISTERS.index("rbx") if one.memory[0].size == 16 else code.source_register(one.address)
+    new = REGISTERS.index("rbx") if one.memory[0].size == 16 else code.source_register(one.address)
+    followed = {new}
     for step in range(exchange - 1, -1, -1):
         if steps.frame[step] != steps.frame[exchange]:
             continue
         one = steps[step]
-        if register not in code.written(one.address):
+        written = code.written(one.address) & followed
+        if not written:
             continue
-        if one.mnemonic != "mov":
-            continue  # unmangles what is in the register
-        if one.memory:
+        loads_link = "get_freepointer" in {frame.function for frame in table.at(one.address)}
+        if loads_link and one.memory and 0 <= distance[step] < _MAX_OBJECT_BYTES:
             return step
-        register = code.source_register(one.address)
-    raise TraceError(f"step {exchange}: what {one.text!r} stores was not loaded in this function")
-
-
-def _check_load(image: Image, steps: Steps, load: int, exchange: int, registers: _Array, start: int) -> None:
-    one = steps[load]
-    functions = {frame.function for frame in inlines(image.path).at(one.address)}
-    address, _ = _addresses(steps, registers, 0, 0)
-    expected = start + int(registers[exchange, _RAX])
-    inside = expected <= int(address[load]) < expected + _MAX_OBJECT_BYTES
-    if "get_freepointer" not in functions or not inside:
-        raise TraceError(f"step {load}: {one.text!r} is not the load of the first object's link")
-
-
-_MAX_OBJECT_BYTES = 8192
+        if one.mnemonic == "mov":
+            followed -= written
+        if not one.memory:
+            followed.add(code.source_register(one.address))  # a copy, or what unmangles
+    raise TraceError(
+        f"step {exchange}: what {steps[exchange].text!r} stores is no link that was loaded before"
+    )
