@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import compare, numa_report, units
+from harness.atlas import text as atlas
 from harness.results import passed
 from harness.script import report as script
 from harness.topology import ALONE
@@ -52,8 +53,11 @@ def stdout_console() -> Console:
 def parts(run: Run) -> Iterator[RenderableType]:
     """Yield the pieces of a report, top down."""
     yield _headline(run)
-    if run.get("config", {}).get("engine") == "script":
+    engine = run.get("config", {}).get("engine")
+    if engine == "script":
         yield from script.parts(run["cells"])
+    elif engine == "atlas":
+        yield from atlas.parts(run)
     else:
         compared = compare.table(run["cells"])
         if compared is not None:

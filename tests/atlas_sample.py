@@ -118,7 +118,7 @@ def cell(design: str, broken: str = "none", *, tasks: tuple[str, ...] = ()) -> d
     level_of = {row["address"]: row["level"] for rows in code().values() for row in rows}
     rows, scenarios, total = [], [], defaultdict(Counter)
     for task in tasks or (design,):
-        for operation, share in (("alloc_fast", 0.2), ("alloc_refill", 0.5), ("alloc_new_slab", 1.0)):
+        for operation, share in (("alloc_fast", 0.2), ("alloc_refill", 0.5), ("alloc_new_slab", 0.9)):
             for handler in ("alloc_same", "free_own", "burst"):
                 found = {
                     row["address"]: _counts(dice, row["level"], task, design, handler)
@@ -242,10 +242,12 @@ def _wrong(rows: Any, address: int, counts: Counter[str]) -> dict[str, Any]:
 def _functions(total: Mapping[int, Counter[str]]) -> list[dict[str, Any]]:
     made = []
     for name, rows in code().items():
-        executed = [
+        executed = [row for row in rows if row["address"] in total]
+        whole = [
             {**row, "points": total[row["address"]].total(), "outcomes": dict(total[row["address"]])}
-            for row in rows
             if row["address"] in total
+            else {**row, "points": 0, "outcomes": {}}
+            for row in rows
         ]
         if executed:
             start = rows[0]["address"]
@@ -255,7 +257,7 @@ def _functions(total: Mapping[int, Counter[str]]) -> list[dict[str, Any]]:
                     "file": rows[0]["file"],
                     "start": start,
                     "size": rows[-1]["address"] + 4 - start,
-                    "instructions": executed,
+                    "instructions": whole,
                 }
             )
     return made

@@ -6,7 +6,6 @@ Bars are made of the letters of the outcomes, so that they say the same without 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from harness import units
 from harness.atlas import outcome_names, stacked
+from harness.atlas.levels import SLIDES
 from harness.atlas.stacked import Column
 from harness.vocabulary import OK
 
@@ -41,7 +41,7 @@ def parts(run: Run) -> Iterator[RenderableType]:
         for name, group in stacked.groups(columns):
             yield Text(f"\n{name}", style="italic")
             yield _Picture(group)
-        yield _legend({name for column in columns for name in column.outcomes})
+        yield _legend({name for column in columns for name in column.picture["worst"]})
         yield _outcomes(columns)
     yield _swept(cells)
     yield from _beyond(cells)
@@ -88,12 +88,12 @@ class _Picture:
             cells: list[RenderableType] = []
             for column in columns:
                 row = column.level(level)
-                cells += [_bar(row["outcomes"], bar), _share(row)] if row else [Text("-", style="dim"), ""]
-            table.add_row(level, *cells)
+                cells += [_bar(row["worst"], bar), _share(row)] if row else [Text("-", style="dim"), ""]
+            table.add_row(Text(level, style="bold" if level in SLIDES else ""), *cells)
         table.add_section()
         total: list[RenderableType] = []
         for column in columns:
-            total += [_bar(column.picture["outcomes"], bar), _share(column.picture)]
+            total += [_bar(column.picture["worst"], bar), _share(column.picture)]
         table.add_row("all levels", *total, style="bold")
         return table
 
@@ -103,10 +103,10 @@ def _share(row: Run) -> Text:
     return Text(f"{dead} of {row['instructions']}", style="bold red" if dead else "")
 
 
-def _bar(outcomes: Run, width: int) -> Text:
-    """Draw shares of injections; what happened at all has a letter at least."""
+def _bar(worst: Run, width: int) -> Text:
+    """Draw shares of instructions by their worst outcome; what happened at all has a letter at least."""
     bar = Text()
-    for outcome, letters in stacked.shares(outcomes, width):
+    for outcome, letters in stacked.shares(worst, width):
         bar.append(outcome_names.look(outcome).letter * letters, style=_style(outcome))
     return bar
 
@@ -118,13 +118,13 @@ def _style(outcome: str) -> Style:
 
 
 def _legend(outcomes: set[str]) -> Text:
-    line = Text("injections by what the arriving call got:")
+    line = Text("instructions by the worst that the arriving call got there:")
     letters: dict[str, list[str]] = {}
     for outcome in outcome_names.sort(outcomes):
         letters.setdefault(outcome_names.look(outcome).letter, []).append(outcome)
-    for letter, names in letters.items():
+    for names in letters.values():
         line.append("  ")
-        line.append(f" {letter} ", style=_style(names[0]))
+        line.append(_letter(names[0]))
         line.append(f" {outcome_names.said_together(names)}")
     return line
 
@@ -197,34 +197,43 @@ def _point(cell: Run, entry: Run, style: str) -> Text:
 
 
 def function_map(cell: Run, name: str) -> Iterator[RenderableType]:
-    """Yield one function's instructions, each with what happened there.
+    """Yield a function's instructions, each with what happened there; what was never executed has no letter.
 
-    Args: cell: of atlas.json.  name: of a function that was executed.
+    Args: cell: of atlas.json.  name: of a function that was executed; of several copies all are shown.
     Raises: KeyError: it was not.
     """
-    functions = {function["name"]: function for function in cell["functions"]}
-    function = functions[name]
+    functions = [function for function in cell["functions"] if function["name"] == name]
+    if not functions:
+        raise KeyError(name)
+    for function in functions:
+        yield from _map(cell, function)
+
+
+def _map(cell: Run, function: Run) -> Iterator[RenderableType]:
     instructions = function["instructions"]
-    outcomes: Counter[str] = Counter()
-    for each in instructions:
-        outcomes.update(each["outcomes"])
-    yield Text(f"{name} ({function['file']}), {cell['id']}: {len(instructions)} instructions", style="bold")
-    yield _legend(set(outcomes))
-    table = _table("", "address", "instruction", "outcomes", "source", "within", left=6)
+    executed = [each for each in instructions if each["points"]]
+    said = f"{len(executed)} of {len(instructions)} instructions executed"
+    yield Text(f"{function['name']} ({function['file']}), {cell['id']}: {said}", style="bold")
+    yield _legend({outcome_names.worst(each["outcomes"]) for each in executed})
+    table = _table("", "address", "instruction", "outcomes", "source", "inlined", left=6)
     source = None
     for each in instructions:
-        worst = outcome_names.worst(each["outcomes"])
         place = f"{each['file']}:{each['line']}"
         table.add_row(
-            Text(f" {outcome_names.look(worst).letter} ", style=_style(worst)),
+            _letter(outcome_names.worst(each["outcomes"])) if each["points"] else "",
             f"{each['address']:x}",
             Text(each["text"]),
             stacked.counts(each["outcomes"]),
             "" if place == source else place,
             " > ".join(each["inlined"]),
+            style="" if each["points"] else "dim",
         )
         source = place
     yield table
+
+
+def _letter(outcome: str) -> Text:
+    return Text(f" {outcome_names.look(outcome).letter} ", style=_style(outcome))
 
 
 def _table(*columns: str, left: int) -> Table:

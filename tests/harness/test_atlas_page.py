@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,8 +13,9 @@ from typing import Any
 import atlas_sample
 import pytest
 
+import shmalloc
 from harness.atlas import outcome_names, page, stacked
-from harness.atlas.page import data
+from harness.atlas.page import data, sources
 from harness.atlas.page.markup import Markup, element, script_json, table
 from harness.atlas.picture import ALL
 
@@ -140,6 +142,30 @@ def test_cells_of_one_build_share_their_disassembly() -> None:
     assert len(set(PAGE.data["strings"])) == len(PAGE.data["strings"])
 
 
+def test_source_lines_go_along_where_there_are_any() -> None:
+    rows = [row for each in DOCUMENT["cells"][0]["functions"] for row in each["instructions"]]
+    file = next(row["file"] for row in rows if row["file"] != "made_up.c")
+    wanted = {row["line"] for row in rows if row["file"] == file}
+    lines = {file: [f"\tline_{number}();" for number in range(1, max(wanted))], "other.c": ["nothing"]}
+    found = data.pack(DOCUMENT["cells"], lines)["source"]
+    assert found == {file: {line: f"line_{line}();" for line in sorted(wanted - {max(wanted)})}}
+    assert PAGE.data["source"] == {}
+
+
+def test_sources_are_those_of_the_binary_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path(__file__).parents[2]
+    monkeypatch.setattr(shmalloc, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    assert sources.find() == {}
+    monkeypatch.chdir(here)
+    found = sources.find()
+    assert found["slub.c"] == (here / "shmalloc/core/slub.c").read_text().splitlines()
+    shutil.copytree(here / "shmalloc/core", tmp_path / "core")
+    (tmp_path / "core/slub.c").write_text("other")
+    monkeypatch.chdir(tmp_path)
+    assert sources.find() == {}
+
+
 def test_every_outcome_has_a_look_and_a_style() -> None:
     packed = PAGE.data
     names = [packed["strings"][look[0]] for look in packed["looks"]]
@@ -160,14 +186,15 @@ def test_every_figure_has_its_table_and_the_counts_add_up() -> None:
     figures = PAGE.all("figure")
     assert len(figures) == 6, "three groups, once for the same size and once for all handlers"
     tables = [_tables(at) for at in figures]
-    assert [len(found) for found in tables] == [2] * len(figures), "the picture, and its numbers"
-    rows = [row for found in tables for row in found[1][1:]]
-    totals = [row for row in rows if row[1] == "all levels"]
-    assert [row[0] for row in totals] == [column.line for column in columns]
-    for row, column in zip(totals, columns, strict=True):
-        counts = [int(text.replace(",", "")) for text in row[2:]]
-        assert counts[:3] == [column.picture[key] for key in ("instructions", "deadlock_points", "points")]
-        assert sum(counts[3:]) == counts[2]
+    assert [len(found) for found in tables] == [3] * len(figures), "the picture, instructions, injections"
+    for number, key in ((1, "instructions"), (2, "points")):
+        rows = [row for found in tables for row in found[number][1:]]
+        totals = [row for row in rows if row[1] == "all levels"]
+        assert [row[0] for row in totals] == [column.line for column in columns]
+        for row, column in zip(totals, columns, strict=True):
+            counts = [int(text.replace(",", "")) for text in row[2:]]
+            assert counts[:2] == [column.picture[key], column.picture["deadlock_points"]]
+            assert sum(counts[2:]) == counts[0]
     (legend, *_) = PAGE.all("ul", **{"class": "legend"})
     assert "NULL (zone_busy)" in PAGE.text(legend) and "deadlock" in PAGE.text(legend)
 
@@ -290,7 +317,7 @@ def test_points_of_a_run_may_lack_stacks() -> None:
 def test_the_file_is_written_whole(tmp_path: Path) -> None:
     path = page.write(tmp_path, RUN, DOCUMENT)
     assert path == tmp_path / "atlas.html"
-    assert path.read_text(encoding="utf-8") == HTML
+    assert path.read_text(encoding="utf-8") == page.html(RUN, DOCUMENT, sources.find())
     assert [each.name for each in tmp_path.iterdir()] == ["atlas.html"]
 
 

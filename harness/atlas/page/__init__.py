@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.atlas import outcome_names, stacked
-from harness.atlas.page import tables
+from harness.atlas.page import sources, tables
 from harness.atlas.page.data import css_class, outcomes_of, pack
 from harness.atlas.page.figure import figure, legend
 from harness.atlas.page.markup import Markup, element, join, script_json
+from harness.atlas.page.sources import Sources
 from harness.atlas.picture import ALL
 from harness.atlas.stacked import ASKED
 from harness.results import passed
@@ -48,13 +49,13 @@ def write(folder: Path, run: Run, atlas: Run) -> Path:
     """
     path = folder / FILE
     part = path.with_name(path.name + ".part")
-    part.write_text(html(run, atlas), encoding="utf-8")
+    part.write_text(html(run, atlas, sources.find()), encoding="utf-8")
     part.replace(path)
     return path
 
 
-def html(run: Run, atlas: Run) -> str:
-    """Make the page. Args: run: result.json.  atlas: atlas.json."""
+def html(run: Run, atlas: Run, lines: Sources | None = None) -> str:
+    """Make the page. Args: run: result.json.  atlas: atlas.json.  lines: of source files, to show with the maps."""
     found = [cell for cell in run["cells"] if cell.get("atlas")]
     known = {cell["id"] for cell in found}
     maps = [cell for cell in atlas["cells"] if cell["id"] in known]
@@ -71,7 +72,7 @@ def html(run: Run, atlas: Run) -> str:
         "body",
         _top(run, found),
         element("main", _figures(found), _swept(run, found), _looked_at(maps, names)),
-        script_json(json.dumps(pack(maps), separators=(",", ":"), ensure_ascii=False), "data"),
+        script_json(json.dumps(pack(maps, lines), separators=(",", ":"), ensure_ascii=False), "data"),
         element("script", Markup(_text("page.js"))),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"

@@ -7,10 +7,12 @@ ten times the size.  page.js reads the same form.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.atlas import outcome_names
+from harness.atlas.page.sources import Sources
 
 __all__ = ["pack", "unpack"]
 
@@ -30,12 +32,12 @@ class _Once:
         return self.numbers.setdefault(thing, len(self.numbers))
 
 
-def pack(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Pack the cells of atlas.json.
+def pack(cells: Sequence[Mapping[str, Any]], sources: Sources | None = None) -> dict[str, Any]:
+    """Pack the cells of atlas.json. Args: sources: lines of files; those that are needed go along.
 
     Returns: strings; looks: of each outcome [its string, CSS class, letter, how it is said], best first;
         code: [address, text, file, line, [inlined], level]; cells: functions [name, file, start, size,
-        [[code, points, [outcome, count, ...]]]], and points.
+        [[code, points, [outcome, count, ...]]]], and points; source: {file: {line: text}}.
     """
     strings, code = _Once(), _Once()
     looks = {
@@ -55,6 +57,22 @@ def pack(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "looks": list(looks.values()),
         "code": [[*row[:4], list(row[4]), row[5]] for row in code.numbers],
         "cells": packed,
+        "source": _source(cells, sources or {}),
+    }
+
+
+def _source(cells: Sequence[Mapping[str, Any]], sources: Sources) -> dict[str, dict[int, str]]:
+    needed: dict[str, set[int]] = defaultdict(set)
+    for cell in cells:
+        for function in cell["functions"]:
+            for row in function["instructions"]:
+                needed[row["file"]].add(row["line"])
+    return {
+        file: {
+            line: sources[file][line - 1].strip() for line in sorted(lines) if 0 < line <= len(sources[file])
+        }
+        for file, lines in needed.items()
+        if file in sources
     }
 
 

@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness import compare
 from harness.atlas import outcome_names, stacked
+from harness.atlas.levels import SLIDES
 from harness.atlas.page.data import css_class
 from harness.atlas.page.markup import Markup, element, join, table
 from harness.atlas.stacked import Column
 from harness.vocabulary import OK
 
 __all__ = ["bar", "chip", "figure", "legend"]
+
+_PARTS = 200  # of a bar
+_TOTAL = "all levels"
 
 
 def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
@@ -23,7 +26,9 @@ def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
     rows = [
         element(
             "tr",
-            element("th", element("code", level), scope="row"),
+            element(
+                "th", element("code", level, class_="on-slide" if level in SLIDES else None), scope="row"
+            ),
             [element("td", _level(column, column.level(level), level)) for column in columns],
         )
         for level in levels
@@ -38,15 +43,16 @@ def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
     caption = join(
         element("b", f"Figure {number}. "),
         title,
-        " Bars: shares of the injections at a level by what the arriving call got. ",
-        "Below them: the level's instructions that were executed, each of them interrupted, and what was no plain "
-        "success. A level without a bar was not reached.",
+        " Bars: the instructions of a level that were executed, by the worst that the arriving call got there. "
+        "Below them how many there are, and at how many it was not plain success. A level without a bar was not "
+        "reached. Levels in bold are on the slides.",
     )
     found = {name for column in columns for name in column.outcomes}
+    looks = {name for column in columns for name in column.picture["worst"]}
     return element(
         "figure",
         element("figcaption", caption),
-        legend(found),
+        legend(looks),
         element("div", grid, class_="wide"),
         _numbers(columns, levels, sorted(found, key=outcome_names.rank)),
         id=f"figure-{number}",
@@ -69,34 +75,32 @@ def _level(column: Column, row: Mapping[str, Any] | None, level: str) -> Child:
     if row is None:
         return None
     dead, of = row["deadlock_points"], f"{row['instructions']:,} instr."
-    said = element("b", f"deadlock at {dead:,} of {of}") if dead else f"{of}: {_rest(row['outcomes'])}"
-    inner = join(bar(row["outcomes"]), said)
+    said = element("b", f"deadlock at {dead:,} of {of}") if dead else f"{of}: {_rest(row['worst'])}"
+    inner = join(bar(row["worst"], "instructions"), said)
     return element("a", inner, href="#map", data_cell=column.cell["id"], data_level=level)
 
 
-def _rest(outcomes: Mapping[str, int]) -> str:
-    """Say what was not plain success."""
-    total = sum(outcomes.values())
-    names = [name for name in outcome_names.sort(outcomes) if name != OK and outcomes[name]]
-    rest = [f"{_short(name)} {compare.percent(outcomes[name] / total)}" for name in reversed(names)]
-    return ", ".join(rest) or "success"
+def _rest(worst: Mapping[str, int]) -> str:
+    """Say what was not plain success, and at how many instructions."""
+    names = [name for name in outcome_names.sort(worst) if name != OK and worst[name]]
+    return ", ".join(f"{_short(name)} {worst[name]:,}" for name in reversed(names)) or "success"
 
 
 def _short(outcome: str) -> str:
     return {"other_bucket": "other bucket"}.get(outcome, outcome_names.said(outcome))
 
 
-def bar(outcomes: Mapping[str, int], width: int = 100) -> Markup:
-    """Draw shares; what happened at all can be seen."""
+def bar(outcomes: Mapping[str, int], what: str = "injections") -> Markup:
+    """Draw shares; what happened at all can be seen. Args: what: is counted."""
     total = sum(outcomes.values())
     parts = [
         element(
             "i",
             class_=css_class(name),
             style=f"flex-grow:{share}",
-            title=f"{outcome_names.said(name)}: {outcomes[name]:,} of {total:,}",
+            title=f"{outcome_names.said(name)}: {outcomes[name]:,} of {total:,} {what}",
         )
-        for name, share in stacked.shares(outcomes, width)
+        for name, share in stacked.shares(outcomes, _PARTS)
     ]
     return element("span", parts, class_="bar")
 
@@ -109,25 +113,35 @@ def chip(outcome: str) -> Markup:
 def legend(outcomes: set[str]) -> Markup:
     """Name colours, patterns and letters."""
     items = [
-        element("li", chip(name), " ", outcome_names.said(name)) for name in outcome_names.sort(outcomes)
+        element("li", chip(name), " ", _swatch(name), " ", outcome_names.said(name))
+        for name in outcome_names.sort(outcomes)
     ]
     return element("ul", items, class_="legend")
 
 
+def _swatch(outcome: str) -> Markup:
+    return element("span", element("i", class_=css_class(outcome), style="flex-grow:1"), class_="bar swatch")
+
+
 def _numbers(columns: Sequence[Column], levels: Sequence[str], names: Sequence[str]) -> Markup:
-    rows: list[list[Child]] = []
-    for column in columns:
-        for level in [*levels, "all levels"]:
-            row = column.picture if level == "all levels" else column.level(level)
-            if row is not None:
-                numbers = [f"{row[key]:,}" for key in ("instructions", "deadlock_points", "points")]
-                counts = [f"{row['outcomes'].get(name, 0):,}" for name in names]
-                rows.append([column.line, level, *numbers, *counts])
-    said = [outcome_names.said(name) for name in names]
-    head = ("who in whom", "level", "instructions", "deadlock points", "injections", *said)
-    return element(
-        "details", element("summary", "the same in numbers"), table(head, rows, left=2), class_="behind"
-    )
+    """Tabulate the same: instructions by their worst outcome, and every injection."""
+    made: list[Markup] = []
+    for key, total, title in (
+        ("worst", "instructions", "instructions by the worst outcome there"),
+        ("outcomes", "points", "injections by outcome"),
+    ):
+        rows: list[list[Child]] = []
+        for column in columns:
+            for level in [*levels, _TOTAL]:
+                row = column.picture if level == _TOTAL else column.level(level)
+                if row is not None:
+                    numbers = [row[total], row["deadlock_points"], *(row[key].get(name, 0) for name in names)]
+                    rows.append([column.line, level, *(f"{number:,}" for number in numbers)])
+        said = [outcome_names.said(name) for name in names]
+        head = ("who in whom", "level", "all", "deadlock points", *said)
+        made.append(element("h4", title))
+        made.append(table(head, rows, left=2))
+    return element("details", element("summary", "the same in numbers"), made, class_="behind")
 
 
 Child = Markup | str | None

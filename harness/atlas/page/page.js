@@ -74,7 +74,7 @@
 		return make("div", { class: "wide" }, make("table", {}, make("thead", {}, make("tr", {}, ...titles)), body), more);
 	}
 
-	const cell = (...children) => make("td", {}, ...children);
+	const cell = (child) => make("td", {}, child);
 	const number = (count) => make("td", { class: "n" }, count.toLocaleString("en"));
 	const code = (what) => make("code", {}, what);
 
@@ -92,11 +92,11 @@
 
 	function listing(filter) {
 		return filter.cell.functions.map(([name, file, start, size, rows]) => {
-			const all = instructions(rows);
-			const shown = all.filter((each) => wanted(each, filter));
+			const all = instructions(rows), executed = all.filter((each) => each.points);
+			const shown = executed.filter((each) => wanted(each, filter));
 			const worst = new Map();
-			for (const each of all) worst.set(each.found[0][0], (worst.get(each.found[0][0]) || 0) + 1);
-			return { name: text(name), file: text(file), start, size, all, shown, points: all.reduce((sum, each) => sum + each.points, 0),
+			for (const each of executed) worst.set(each.found[0][0], (worst.get(each.found[0][0]) || 0) + 1);
+			return { name: text(name), file: text(file), start, size, all, executed, shown, points: all.reduce((sum, each) => sum + each.points, 0),
 				worst: pairs([...worst].flat()) };
 		}).filter((each) => each.shown.length && each.name.toLowerCase().includes(filter.name))
 			.sort((a, b) => looks.get(b.worst[0][0]).rank - looks.get(a.worst[0][0]).rank || b.worst[0][1] - a.worst[0][1]);
@@ -108,14 +108,16 @@
 		for (const each of one.all) {
 			const here = text(each.file) + ":" + each.line, within = each.inlined.map(text).join(" \u203a ");
 			if (here !== place || within !== chain) {
-				rows.push(make("tr", { class: "source" }, make("td", { colspan: 4 }, code(here + "  " + within))));
+				const line = (data.source[text(each.file)] || {})[each.line] || "";
+				rows.push(make("tr", { class: "source" }, make("td", { colspan: 4 }, code(here + "  "), make("code", { class: "line" }, line),
+					make("span", { class: "within" }, within && " in " + within))));
 				place = here; chain = within;
 			}
-			const dim = wanted(each, filter) ? "" : "opacity:.45";
+			const dim = !each.points || !wanted(each, filter);
 			const points = filter.cell.points.get(each.address) || [];
-			const head = [cell(chip(each.found[0][0])), cell(code(each.address.toString(16))), cell(code(text(each.what))), cell(said(each.found))];
+			const head = [cell(each.points ? chip(each.found[0][0]) : null), cell(code(each.address.toString(16))), cell(code(text(each.what))), cell(said(each.found))];
 			const row = points.length ? opening(head, 4, () => make("div", {}, ...points.map(point))) : make("tr", {}, ...head);
-			if (dim) row.setAttribute("style", dim);
+			row.classList.toggle("dim", dim);
 			rows.push(row);
 		}
 		return make("table", {}, make("tbody", {}, ...rows));
@@ -125,7 +127,7 @@
 		const found = listing(filter);
 		const head = ["function", "source", "instructions by worst outcome", "", "#instructions", "#injections"];
 		const made = table(head, found, (one) => opening(
-			[cell(code(one.name)), cell(one.file), cell(bar(one.worst)), cell(said(one.worst)), number(one.all.length), number(one.points)],
+			[cell(code(one.name)), cell(one.file), cell(bar(one.worst)), cell(said(one.worst)), number(one.executed.length), number(one.points)],
 			6, () => disassembly(one, filter)));
 		byId("functions").replaceChildren(make("p", {}, found.length.toLocaleString("en") + " functions"), made);
 	}
