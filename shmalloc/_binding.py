@@ -88,7 +88,8 @@ def core(flavour: str = "release", broken: str | None = None) -> Core:
     path = _object(compiled_in) if compiled_in not in (None, "none") else None
     loaded = _loaded.get(flavour)
     if loaded is None:
-        module = _load(f"_core_{flavour}") if path is None else _load_file(f"_core_{flavour}", path)
+        name = f"_core_{flavour}"
+        module = load_module(name) if path is None else _load_file(f"{__package__}.{name}", path)
         file = Path(module.__file__ or "").resolve()
         loaded = Core(module.ffi, module.lib, flavour, file, compiled_in or "none")
         check_fresh(loaded)
@@ -112,11 +113,11 @@ def release_variants() -> tuple[str, ...]:
 
 def _objects() -> Path:
     """Return the folder of the broken variants' objects: below the one of the release flavour's module."""
-    name = "_core_release"
-    spec = importlib.util.find_spec(f"{__package__}.{name}")
-    found = Path(spec.origin) if spec is not None and spec.origin else _installed(name)
+    name, package = "_core_release", "shmalloc"
+    spec = importlib.util.find_spec(f"{package}.{name}")
+    found = Path(spec.origin) if spec is not None and spec.origin else _installed(name, package)
     if found is None:
-        raise BuildMissing(_missing(name))
+        raise BuildMissing(_missing(f"{package}.{name}"))
     # The module that is loaded may itself be one of these objects.
     return found.parent if found.parent.name == _OBJECTS else found.parent / _OBJECTS
 
@@ -151,28 +152,31 @@ def check_fresh(loaded: Core) -> None:
     _check_fresh(loaded, _PACKAGE_DIR / "core")
 
 
-def _load(name: str) -> ModuleType:
-    full_name = f"{__package__}.{name}"
+def load_module(name: str, package: str = "shmalloc") -> ModuleType:
+    """Import a compiled module of a package, also where a source tree shadows the install that has it.
+
+    Raises: BuildMissing.
+    """
+    full_name = f"{package}.{name}"
     try:
         return importlib.import_module(full_name)
     except ModuleNotFoundError as error:
         if error.name != full_name:
             raise
-    path = _installed(name)
+    path = _installed(name, package)
     if path is None:
-        raise BuildMissing(_missing(name))
-    return _load_file(name, path)
+        raise BuildMissing(_missing(full_name))
+    return _load_file(full_name, path)
 
 
-def _missing(name: str) -> str:
+def _missing(full_name: str) -> str:
     return (
-        f"the compiled core {name} is neither in {_PACKAGE_DIR} nor in an installed shmalloc on "
+        f"the compiled module {full_name} is neither in this tree nor in an installed shmalloc on "
         f"sys.path of {sys.executable}; {_REBUILD}"
     )
 
 
-def _load_file(name: str, path: Path) -> ModuleType:
-    full_name = f"{__package__}.{name}"
+def _load_file(full_name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(full_name, path)
     if spec is None or spec.loader is None:
         raise BuildMissing(f"{path} is no extension module of {sys.executable}; {_REBUILD}")
@@ -182,11 +186,11 @@ def _load_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _installed(name: str) -> Path | None:
+def _installed(name: str, package: str) -> Path | None:
     """Find the module in the installed package that this one shadows."""
     for entry in sys.path:
         for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            path = Path(entry, "shmalloc", name + suffix)
+            path = Path(entry, *package.split("."), name + suffix)
             if path.is_file():
                 return path.resolve()
     return None

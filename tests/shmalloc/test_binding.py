@@ -102,7 +102,7 @@ def test_files_that_do_not_matter_do_not_count(core: _binding.Core, source_tree:
 
 def test_missing_core_is_named() -> None:
     with pytest.raises(BuildMissing, match=r"_core_absent.*pip install"):
-        _binding._load("_core_absent")
+        _binding.load_module("_core_absent")
 
 
 def test_source_tree_in_front_uses_the_installed_core(source_tree: Path) -> None:
