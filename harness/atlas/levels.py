@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The levels of the slides' stack, what else an operation may run, and which level an instruction is on.
 
-A function that is not in the table is a helper: its instructions belong to whoever called it. By the
-address alone a helper that was not inlined cannot be placed; by a trace it can.
+A function that is not in the table, or is listed as one, is a helper: its instructions belong to whoever
+called it. By the address alone a helper that was not inlined cannot be placed; by a trace it can.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Level:
     """One level.
 
     Attributes: name: a kernel function's, where one names it.  functions: by source file, blanks between
-        them; "*" is all of the file that is not listed elsewhere.  on_slide: it is in the talk's stack.
+        them; "*" is all of the file that is listed nowhere.  on_slide: it is in the talk's stack.
     """
 
     name: str
@@ -180,7 +180,7 @@ TABLE = (
     Level("alloc_from_pcs", {"slub_sheaves.c": "slab_alloc_sheaves alloc_from_pcs"}),
     Level(
         "__pcs_replace_empty_main",
-        {"slub_sheaves.c": "__pcs_replace_empty_main refill_sheaf install_full_sheaf swap_sheaves"},
+        {"slub_sheaves.c": "__pcs_replace_empty_main refill_sheaf install_full_sheaf"},
     ),
     Level("refill_objects", {"slub_sheaf_slow.c": _ALL}),
     Level("free_to_pcs", {"slub_sheaves.c": "slab_free_sheaves free_to_pcs"}),
@@ -208,7 +208,7 @@ TABLE = (
         "map update", {"hashtab.c": "htab_map_update update alloc_htab_elem fill_elem take_spare put_spare"}
     ),
     Level("map delete", {"hashtab.c": "htab_map_delete delete"}),
-    Level("map lookup", {"hashtab.c": "htab_map_lookup lookup lookup_locked"}),
+    Level("map lookup", {"hashtab.c": "htab_map_lookup lookup"}),
     Level("call_rcu", {"rcu.c": "call_rcu_domain kfree_rcu rcu_list_add"}),
     Level("rcu_core", {"rcu.c": _ALL}),
     Level("kmem_cache", {"slub_cache.c": _ALL, "slub_sheaf_cache.c": _ALL}),
@@ -241,7 +241,7 @@ TABLE = (
             "slots.c": _ALL,
         },
     ),
-    Level(HELPERS, {}),
+    Level(HELPERS, {"rcu.c": "head_ptr"}),
 )
 
 #: Names of the levels, top to bottom.
@@ -290,6 +290,8 @@ def _own(path: Path, address: int) -> int | None:
     for frame in inlines(path).at(address):
         for name in (frame.function, _ALL):
             found = _PLACED.get((frame.home, name))
+            if found == _HELPERS:
+                break
             if found is not None:
                 return found
     return None
