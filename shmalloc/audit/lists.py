@@ -16,7 +16,7 @@ import numpy as np
 
 from shmalloc.audit.pages import flag_names
 from shmalloc.audit.report import CORRUPTION, Findings
-from shmalloc.audit.view import MIGRATETYPE_NAMES, Ints, Records, View, Words
+from shmalloc.audit.view import MIGRATETYPE_NAMES, Ints, View, Words
 
 __all__ = [
     "BUDDY",
@@ -70,25 +70,9 @@ class Anchors:
 
 def find_anchors(view: View) -> Anchors:
     """Collect every list head of zones, pagesets and cache nodes."""
-    parts = [
-        _anchors(view, BUDDY, view.zones["free_area"]["free_list"]),
-        _anchors(view, PCP, view.pagesets["lists"]),
-        _anchors(view, PARTIAL, view.cache_nodes["partial"]),
-        _anchors(view, FULL, view.cache_nodes["full"]),
-        _anchors(view, LRU, view.nodes["lru"]),
-    ]
-    offset, following, previous, kind, place = (np.concatenate(column) for column in zip(*parts, strict=True))
-    by_offset = np.argsort(offset)
-    return Anchors(
-        offset[by_offset], following[by_offset], previous[by_offset], kind[by_offset], place[by_offset]
-    )
-
-
-def _anchors(view: View, kind: int, heads: Records) -> tuple[Words, Words, Words, Ints, Ints]:
-    place = np.indices(heads.shape).reshape(heads.ndim, -1).T.astype(np.int64)
-    place = np.hstack((place, np.zeros((len(place), 3 - heads.ndim), np.int64)))
-    offset = view.offsets(heads["next"]).ravel()
-    return offset, heads["next"].ravel(), heads["prev"].ravel(), np.full(offset.shape, kind), place
+    heads, offset, kind, place, order = view.list_heads
+    following, previous = (np.concatenate([each[way].ravel() for each in heads]) for way in ("next", "prev"))
+    return Anchors(offset, following[order], previous[order], kind, place)
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,26 @@ class View:
         name = bytes(self.caches["name"][cache]).decode(errors="replace")
         return f"cache {name or cache}"
 
+    @cached_property
+    def list_heads(self) -> tuple[tuple[Records, ...], Words, Ints, Ints, Ints]:
+        """The heads of all doubly linked lists, and where they lie.
+
+        Returns: the heads, an array for each kind of list; then of all of them, sorted by offset: offset, kind,
+            place, and the index in the order of the kinds.
+        """
+        heads = (
+            self.zones["free_area"]["free_list"],
+            self.pagesets["lists"],
+            self.cache_nodes["partial"],
+            self.cache_nodes["full"],
+            self.nodes["lru"],
+        )
+        offset = np.concatenate([self.offsets(each["next"]).ravel() for each in heads])
+        kind = np.repeat(np.arange(len(heads)), [each.size for each in heads])
+        place = np.concatenate([_indices(each.shape) for each in heads])
+        order = np.argsort(offset)
+        return heads, offset[order], kind[order], place[order], order
+
     def offsets(self, field: Records) -> Words:
         """Return the offset of each element of a view into the arena, in the view's shape."""
         grid = np.full(field.shape, _address(field) - self.address, np.int64)
@@ -200,6 +220,13 @@ class View:
     def page_memory(self, pfns: Ints) -> Ints:
         """Return the offset of each page frame's memory."""
         return self.memory_offset + pfns * constant("SHM_PAGE_SIZE")
+
+
+def _indices(shape: tuple[int, ...]) -> Ints:
+    """Return the indices of every item of an array, with zeros up to three of them."""
+    place = np.indices(shape).reshape(len(shape), -1).T.astype(np.int64)
+    found: Ints = np.hstack((place, np.zeros((len(place), 3 - len(shape)), np.int64)))
+    return found
 
 
 def _check_bounds(header: Any, size_bytes: int) -> None:
