@@ -150,13 +150,12 @@ class Decoder:
         self._call, self._request = built.call, built.request
         self._task_design = built.scenario.task_design
         self._in_irq = built.operation.context == "irq"
-        programs = built.arena.bindings.programs
-        core = built.arena.core
-        self._program: Program | None = programs.get(kind_index(core, built.scenario.kind))
-        self._kind = built.scenario.kind
-        self._irq_program: Program | None = programs.get(kind_index(core, "irq")) if self._in_irq else None
-        self._watched = list(built.watched)
-        self._reasons = core.names("reason")
+        self._programs: dict[str, Program] = dict(built.programs)
+        self._irq_program = self._programs.get("irq") if self._in_irq else None
+        kinds = sorted(self._programs, key=lambda kind: kind != built.scenario.kind)
+        self._handlers = [kind for kind in kinds if self._programs[kind] is not self._irq_program]
+        self._slots_at = self._places_of_slots()
+        self._reasons = built.arena.core.names("reason")
 
     # --- the whole ----------------------------------------------------------------------------
 
@@ -181,9 +180,13 @@ class Decoder:
         found = self._violation(after)
         if found is not None:
             return Outcome(NONE, NONE, found.verdict, str(found))
-        handler = self._of_program(after, self._program, CONTEXTS.index(self._kind))
+        handler, texts = _Ops(), []
+        for kind in self._handlers:
+            ran = self._of_program(after, self._programs[kind], kind)
+            handler.names += ran.names
+            texts += [f"{kind}: {ran}"] if ran.names else []
         operation = self._operation(after, int(row["value"]), handler)
-        text = f"operation: {operation}; {self._kind}: {handler}"
+        text = "; ".join([f"operation: {operation}", *texts])
         for verdict, wrong in self._broken_bounds(after):
             return Outcome(operation.worst, handler.worst, verdict, f"{wrong} ({text})")
         for verdict, wrong in self._owners(after, int(row["value"])):
@@ -215,7 +218,7 @@ class Decoder:
 
     def _operation(self, after: After, value: int, handler: _Ops) -> _Ops:
         if self._irq_program is not None:
-            return self._of_program(after, self._irq_program, CONTEXTS.index("irq"))
+            return self._of_program(after, self._irq_program, "irq")
         found = _Ops()
         gives, verb = self._request.gives, self._verb
         if gives:
@@ -260,19 +263,18 @@ class Decoder:
         reason = after.u32(at + offsets("shm_level")["reason"])
         return self._reasons[reason] if reason < len(self._reasons) else str(reason)
 
-    def _of_program(self, after: After, program: Program | None, context: int) -> _Ops:
+    def _of_program(self, after: After, program: Program, kind: str) -> _Ops:
         """Tell what each op of a program got, from its slots and from what was counted in its context."""
         found = _Ops()
-        if program is None or not self._ran(after, context):
-            return found
-        ran = _Run(self, after, program, context)
-        for op in program.ops:
-            ran.op(op, found)
+        number = kind_index(self.arena.core, kind)
+        done = self.growth(after, "interrupts", number, "handled") * (
+            program.c.per_interrupt or program.nr_ops
+        )
+        if done:
+            ran = _Run(self, after, program, list(program.ops)[:done], CONTEXTS.index(kind))
+            for op in ran.ops:
+                ran.look_at(op, found)
         return found
-
-    def _ran(self, after: After, context: int) -> bool:
-        kind = kind_index(self.arena.core, CONTEXTS[context])
-        return self.growth(after, "interrupts", kind, "handled") > 0
 
     # --- counts -------------------------------------------------------------------------------
 
@@ -333,8 +335,8 @@ class Decoder:
 
     def _broken_bounds(self, after: After) -> Iterator[tuple[str, str]]:
         """Nobody but the interrupted context holds locks here, so a wait is for something that never comes."""
-        handler = self._program.design if self._program is not None else ""
-        looks_only = handler in _LOOK_ONLY or self._task_design in _LOOK_ONLY or self._has_maps
+        used = {self._task_design, *(program.design for program in self._programs.values())}
+        looks_only = self._has_maps or not used.isdisjoint(_LOOK_ONLY)
         waits = self.growth(after, "lock_yields" if looks_only else "lock_waits")
         if waits:
             yield BROKEN_RULE, f"{waits} waits for a lock, where none can end well"
@@ -355,18 +357,18 @@ class Decoder:
 
     # --- ownership ----------------------------------------------------------------------------
 
-    def slot_offset(self, program: Program) -> int:
-        """Return where the words of a program's slots lie, behind the arena."""
-        at = int(self.arena.size_bytes)
-        for buffer in self._watched:
-            if buffer is program.slots:
-                return at
-            at += memoryview(buffer).nbytes
-        raise ValueError("the program's slots are not watched")
+    def _places_of_slots(self) -> dict[str, int]:
+        """Map kinds to where the words of their program's slots lie, behind the arena, one after the other."""
+        places, at = {}, int(self.arena.size_bytes)
+        for kind, program in self._programs.items():
+            places[kind] = at
+            at += program.slots.nbytes
+        return places
 
     def slots(self, after: After, program: Program) -> list[int]:
         """Return what a program's slots hold afterwards."""
-        at = self.slot_offset(program)
+        kind = next(kind for kind, each in self._programs.items() if each is program)
+        at = self._slots_at[kind]
         words = list(program.slots)
         for cell in after.cells(at, at + 8 * len(words)):
             slot = (cell - at) >> 3
@@ -393,7 +395,7 @@ class Decoder:
         """Return the objects that the oracle sees begin and end, and those that were given and taken."""
         begun, ended = self._oracle(after)
         before, now = Counter[int](), Counter[int]()
-        for program in filter(None, (self._program, self._irq_program)):
+        for program in self._programs.values():
             before.update(word & _OFFSET_MASK for word in program.slots if word)
             now.update(word & _OFFSET_MASK for word in self.slots(after, program) if word)
         if self._request.frees and self._irq_program is None:
@@ -427,8 +429,10 @@ class Decoder:
 class _Run:
     """One run of a program, whose ops are looked at in order."""
 
-    def __init__(self, decoder: Decoder, after: After, program: Program, context: int) -> None:
-        self.decoder, self.after, self.program = decoder, after, program
+    def __init__(
+        self, decoder: Decoder, after: After, program: Program, ops: list[Any], context: int
+    ) -> None:
+        self.decoder, self.after, self.program, self.ops = decoder, after, program, ops
         self.lib = decoder.lib
         self.names = {code: name.replace("_", " ") for name, code in op_codes(decoder.arena.core).items()}
         self.before, self.now = list(program.slots), decoder.slots(after, program)
@@ -436,11 +440,9 @@ class _Run:
         self.failures = list(decoder.failures(after, program.design, context).elements())
         allocs = decoder.growth(after, "counts", index, context, "allocs")
         codes = (self.lib.OP_FREE, self.lib.OP_BULK_FREE)
-        self.freed_later = {op.slot for op in program.ops if op.code in codes}
+        self.freed_later = {op.slot for op in ops if op.code in codes}
         self.unseen = allocs - sum(
-            bool(self.now[op.slot])
-            for op in program.ops
-            if self._allocates(op) and op.slot not in self.freed_later
+            bool(self.now[op.slot]) for op in ops if self._allocates(op) and op.slot not in self.freed_later
         )
         self.filled = [bool(word) for word in self.before]
         frees = decoder.growth(after, "counts", index, context, "frees")
@@ -453,7 +455,7 @@ class _Run:
     def _allocates(self, op: Any) -> bool:
         return op.code in (self.lib.OP_ALLOC, self.lib.OP_CACHE_ALLOC, self.lib.OP_PAGES_ALLOC)
 
-    def op(self, op: Any, found: _Ops) -> None:
+    def look_at(self, op: Any, found: _Ops) -> None:
         """Look at one op."""
         lib = self.lib
         if self._allocates(op):
@@ -486,8 +488,8 @@ class _Run:
         return decoder._where(self.after, offset, decoder._wanted_cache((int(op.size), int(op.gfp))))
 
     def _free(self, op: Any) -> str:
-        if not self.filled[op.slot]:
-            return NONE  # there was nothing to be freed
+        if not self.filled[op.slot] or self.now[op.slot] == self.before[op.slot] != 0:
+            return NONE  # there was nothing to be freed, or nothing that this design can free here
         self.filled[op.slot] = False
         if self.deferred > 0:
             self.deferred -= 1

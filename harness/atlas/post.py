@@ -12,17 +12,20 @@ Imports numpy: not for CPU processes.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
+from harness.atlas.classes import IGNORE, STATE, WORD_BYTES, word_classes
 from harness.vocabulary import LOST_MEMORY, OK
 from shmalloc import designs
-from shmalloc.audit import audit
+from shmalloc.audit import View, audit
 from shmalloc.gfp import parse
 from shmalloc.program import OpArray, ops
 from shmalloc.violations import read_violations
@@ -51,34 +54,28 @@ class Verdict:
     text: str = ""
 
 
+_of_built: WeakKeyDictionary[Any, Aftermath] = WeakKeyDictionary()
+
+
 def check_state(built: Any, sweeper: Any, state: int) -> Verdict:
     """Check one distinct state of a sweep; the arena is at the snapshot again afterwards.
 
     Args: built: the scenario.  sweeper: at rest.  state: its number in the sweeper.
     """
-    after = _aftermath(built, sweeper)
+    after = _of_built.get(built)
+    if after is None:
+        after = _of_built[built] = Aftermath(built)
     sweeper.load_state(state)
     try:
-        return after.check()
+        found = after.take_down(built.staging.release)
     finally:
         sweeper.restore()
-
-
-_of_built: WeakKeyDictionary[Any, Aftermath] = WeakKeyDictionary()
-
-
-def _aftermath(built: Any, sweeper: Any) -> Aftermath:
-    """Return what checks the states of a scenario, once it has seen how the start state itself ends."""
-    found = _of_built.get(built)
-    if found is None:
-        scenario = built.scenario
-        found = Aftermath(built.arena, (scenario.task_design, scenario.handler_design))
+    if not found.ideal:
         try:
-            found.learn()
+            after.learn(built.staging.release)
         finally:
             sweeper.restore()
-        _of_built[built] = found
-    return found
+    return after.judge(found)
 
 
 class Wrong(Exception):
@@ -89,49 +86,74 @@ class Wrong(Exception):
         self.verdict = Verdict(verdict, text)
 
 
+@dataclass(frozen=True)
+class Taken:
+    """An arena that was taken down. Attributes: verdict: of what was met on the way.  left: what is not free."""
+
+    verdict: Verdict
+    left: Mapping[str, int]
+
+    @property
+    def ideal(self) -> bool:
+        """Whether nothing is wrong, and all memory is free."""
+        return self.verdict.verdict == OK and not any(self.left.values())
+
+
 class Aftermath:
-    """Takes arenas down, all of whose CPUs are this thread.
+    """Takes the arena of a scenario down, all of whose CPUs are this thread."""
 
-    Attributes: arena.  design_names: that the scenario allocates with.
-    """
-
-    def __init__(self, arena: Arena, design_names: Sequence[str]) -> None:
-        self.arena = arena
-        self.lib = arena.core.lib
-        self.design_names = tuple(dict.fromkeys(design_names))
-        self._header = arena.header
+    def __init__(self, built: Any) -> None:
+        self.arena: Arena = built.arena
+        self.lib = built.arena.core.lib
+        names = (built.scenario.task_design, built.scenario.handler_design)
+        self._design_names = tuple(dict.fromkeys(names))
+        self._header = built.arena.header
+        self._view = View.of(built.arena)
         self._windows = [_windows(cpu) for cpu in self._cpus]
-        self._expected: dict[str, int] = {}
+        self._expected: Mapping[str, int] | None = None
         self._plans: dict[tuple[Any, ...], list[tuple[OpArray, Any]]] = {}
+        self._sound: dict[bytes, Mapping[str, int]] = {}
 
-    # --- the two ways in ----------------------------------------------------------------------
+    # --- the ways in --------------------------------------------------------------------------
 
-    def learn(self) -> None:
-        """Take the start state down, which must be sound, and remember what is free then.
+    def take_down(self, release: Callable[[], None]) -> Taken:
+        """Check the arena as it is now, and have all memory come back.
 
-        Raises: ValueError, if it is not: the scenario is wrong.
+        Args: release: undoes what the start state keeps, besides memory.
         """
         try:
-            self._expected = self._down()
+            release()
+            self._close_windows()
+            self._serve()
+            self._audit("after the operation", expect_live=None)
+            self._all_allocate()
+            self._free_all()
+            return Taken(Verdict(OK), self._left())
         except Wrong as wrong:
-            raise ValueError(f"the start state: {wrong.verdict.verdict}: {wrong}") from None
+            return Taken(wrong.verdict, {})
 
-    def check(self) -> Verdict:
-        """Check the arena as it is now, and take it down."""
-        try:
-            found = self._down()
-            self._compare(found)
-        except Wrong as wrong:
-            return wrong.verdict
-        return Verdict(OK)
+    def learn(self, release: Callable[[], None]) -> None:
+        """Take the start state down, where the arena is now, and remember what is left then.
 
-    def _down(self) -> dict[str, int]:
-        self._close_windows()
-        self._serve()
-        self._audit("after the operation", expect_live=None)
-        self._all_allocate()
-        self._free_all()
-        return self._totals(self._audit("with everything freed", expect_live=False))
+        Raises: ValueError, if it is not sound: the scenario is wrong.
+        """
+        if self._expected is None:
+            found = self.take_down(release)
+            if found.verdict.verdict != OK:
+                raise ValueError(f"the start state: {found.verdict.verdict}: {found.verdict.text}")
+            self._expected = found.left
+
+    def judge(self, found: Taken) -> Verdict:
+        """Compare what is left with what the start state leaves."""
+        expected = self._expected or {}
+        wrong = [
+            f"{name.replace('_', ' ')}: {found.left.get(name, 0)} instead of {expected.get(name, 0)}"
+            for name in dict.fromkeys([*expected, *found.left])
+            if found.left.get(name, 0) != expected.get(name, 0)
+        ]
+        if found.verdict.verdict != OK or not wrong:
+            return found.verdict
+        return Verdict(LOST_MEMORY, f"with everything freed: {', '.join(wrong)}")
 
     # --- as the CPU would go on ---------------------------------------------------------------
 
@@ -182,7 +204,7 @@ class Aftermath:
         self._become(0)
 
     def _audit(self, when: str, *, expect_live: bool | None) -> AuditReport:
-        report = audit(self.arena, expect_live=expect_live)
+        report = audit(self._view, expect_live=expect_live)
         if not report.ok:
             shown = [str(problem) for problem in report.problems[:_SHOWN]]
             more = len(report.problems) - len(shown)
@@ -218,7 +240,7 @@ class Aftermath:
             plans = [self._plan("kmalloc", lines)]
             plans += [
                 self._plan(name, [("alloc", {"size": self._size_of(name)})] * _MOST_OBJECTS)
-                for name in self.design_names
+                for name in self._design_names
                 if name not in _KMALLOC_LIKE
             ]
             self._plans[key] = plans[::-1]
@@ -244,8 +266,8 @@ class Aftermath:
 
     def _caches_in_use(self) -> list[tuple[int, int]]:
         """List (cache, objects to take): what its slabs have and one slab more, within bounds."""
-        slabs = self.arena.region("cache_nodes")["nr_slabs"].sum(axis=1)
-        rows = self.arena.region("caches")
+        slabs = self._view.cache_nodes["nr_slabs"].sum(axis=1)
+        rows = self._view.caches
         live = rows["state"] == self.lib.CACHE_LIVE
         found = []
         for cache in np.flatnonzero(live & (slabs > 0)).tolist():
@@ -265,7 +287,7 @@ class Aftermath:
         self._tear_down()
         if self._header.geometry.max_memcgs:
             self._call("shm_memcg_drain")
-        if self.arena.region("nodes")["nr_lru"].any():
+        if self._view.nodes["nr_lru"].any():
             self._call("shm_page_cache_drop")
         self._flush()
         self._unpark()
@@ -278,8 +300,8 @@ class Aftermath:
 
     def _frees(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the call that frees each live object; what it is of is seen from where it lies."""
-        lib, pages = self.lib, self.arena.region("pages")
-        caches = self.arena.region("caches")
+        lib, pages = self.lib, self._view.pages
+        caches = self._view.caches
         memory = int(self._header.regions[lib.REGION_MEMORY].offset)
         for offset in self._live_objects(memory):
             pfn = (offset - memory) >> lib.SHM_PAGE_SHIFT
@@ -302,7 +324,7 @@ class Aftermath:
 
     def _live_objects(self, memory: int) -> list[int]:
         """Return the offsets where owned objects begin."""
-        words = self.arena.region("oracle_start")
+        words = self._view.start
         at = np.flatnonzero(words)
         if not len(at):
             return []
@@ -316,9 +338,8 @@ class Aftermath:
         """Map each element of prealloc's pool and each object of objpool to the design."""
         from shmalloc.audit.objpool import _objects
         from shmalloc.audit.pools import _area_elements, region_of
-        from shmalloc.audit.view import View
 
-        view = View.of(self.arena)
+        view = self._view
         found = dict.fromkeys(_objects(view), "objpool") if self._header.objpool.capacity else {}
         area = region_of(view, "POOLS", "shm_pool")["area"][0]
         return found | dict.fromkeys(_area_elements(view, area).tolist(), "prealloc")
@@ -338,13 +359,13 @@ class Aftermath:
             self._call("shm_flush_all", _ALL_CACHES)
             if sheaves:
                 self._call("shm_rcu_barrier")
-            slabs = self.arena.region("cache_nodes")["nr_slabs"].sum(axis=1)
+            slabs = self._view.cache_nodes["nr_slabs"].sum(axis=1)
             for cache in np.flatnonzero(slabs).tolist():
                 self._call("shm_kmem_cache_shrink", cache)
 
     def _unpark(self) -> None:
         """Have parked pages found: by a spinning free of a block that the page lists do not take."""
-        zones = self.arena.region("zones")
+        zones = self._view.zones
         for zone in np.flatnonzero(zones["trylock_free_pages"]["first"]).tolist():
             gfp = parse(f"{_TASK}|__GFP_THISNODE|__GFP_NORETRY")
             block = self._call(
@@ -354,29 +375,35 @@ class Aftermath:
                 raise Wrong(LOST_MEMORY, f"no block can be had of zone {zone} with everything freed")
             self._call("shm_free_pages", block, self.lib.PCP_COSTLY_ORDER + 1)
 
-    # --- the comparison -----------------------------------------------------------------------
+    # --- what is left -------------------------------------------------------------------------
 
-    def _totals(self, report: AuditReport) -> dict[str, int]:
-        """Return what must be as in the start state taken down."""
-        totals = report.totals
-        names = [name for name in totals if name.startswith(("kept_", "memcg_"))]
-        if not self._header.geometry.flags & self.lib.SHM_GEO_SHEAVES:  # else sheaves may lie in more slabs
-            names += ["pages_buddy", "pages_pcp", "pages_slab"]
-        found = {name: totals.get(name, 0) for name in names}
-        found["free"] = sum(found.pop(name, 0) for name in ("pages_buddy", "pages_pcp"))
-        if self._header.geometry.max_memcgs:
-            memcgs = self.arena.region("memcgs")
-            found["pages charged to memcgs"] = int(memcgs["memory"]["usage"].sum())
-        return found
+    def _left(self) -> Mapping[str, int]:
+        """Audit the arena with everything freed; an equal one need not be audited again. Returns: what is not free."""
+        digest = self._digest()
+        if digest not in self._sound:
+            totals = self._audit("with everything freed", expect_live=False).totals
+            left = {name: count for name, count in totals.items() if name.startswith(("kept_", "memcg_"))}
+            if (
+                not self._header.geometry.flags & self.lib.SHM_GEO_SHEAVES
+            ):  # else sheaves may lie in more slabs
+                left["pages_not_free"] = totals["pages_total"] - totals["pages_free"] - totals["pages_pcp"]
+            self._sound[digest] = left
+        return self._sound[digest]
 
-    def _compare(self, found: dict[str, int]) -> None:
-        wrong = [
-            f"{name.replace('_', ' ')}: {found.get(name, 0)} instead of {number}"
-            for name, number in self._expected.items()
-            if found.get(name, 0) != number
-        ]
-        if wrong:
-            raise Wrong(LOST_MEMORY, "with everything freed: " + ", ".join(wrong))
+    def _digest(self) -> bytes:
+        """Return what tells arenas apart in which no object is left: all state but the memory itself."""
+        sum_ = blake2b(np.frombuffer(self.arena.buffer, np.uint32)[self._told_by].tobytes(), digest_size=16)
+        return sum_.digest()
+
+    @cached_property
+    def _told_by(self) -> NDArray[np.intp]:
+        """The words of the state outside of page memory, but those that count up: tids and random numbers."""
+        classes = word_classes(self.arena)
+        classes[int(self._header.regions[self.lib.REGION_MEMORY].offset) // WORD_BYTES :] = IGNORE
+        for field in (self._view.cache_cpus["tid"], self._view.cpus["random"]):
+            at = self._view.offsets(field).ravel().astype(np.int64) // WORD_BYTES
+            classes[at] = classes[at + 1] = IGNORE
+        return np.flatnonzero(classes == STATE)
 
 
 def _windows(cpu: Any) -> tuple[int, int, int, int]:
