@@ -392,17 +392,21 @@ class Aftermath:
 
     def _digest(self) -> bytes:
         """Return what tells arenas apart in which no object is left: all state but the memory itself."""
-        sum_ = blake2b(np.frombuffer(self.arena.buffer, np.uint32)[self._told_by].tobytes(), digest_size=16)
-        return sum_.digest()
+        pages = self._view.pages
+        orders = np.where(pages["flags"], pages["order"], 0)  # that of a page within a block is left over
+        told = np.frombuffer(self.arena.buffer, np.uint32)[self._told_by]
+        return blake2b(told.tobytes() + orders.tobytes(), digest_size=16).digest()
 
     @cached_property
     def _told_by(self) -> NDArray[np.intp]:
         """The words of the state outside of page memory, but those that count up: tids and random numbers."""
         classes = word_classes(self.arena)
         classes[int(self._header.regions[self.lib.REGION_MEMORY].offset) // WORD_BYTES :] = IGNORE
-        for field in (self._view.cache_cpus["tid"], self._view.cpus["random"]):
-            at = self._view.offsets(field).ravel().astype(np.int64) // WORD_BYTES
-            classes[at] = classes[at + 1] = IGNORE
+        view = self._view
+        for field in (view.cache_cpus["tid"], view.cpus["random"], view.pages["order"]):
+            at = view.offsets(field).ravel().astype(np.int64) // WORD_BYTES
+            for half in range(field.dtype.itemsize // WORD_BYTES):
+                classes[at + half] = IGNORE
         return np.flatnonzero(classes == STATE)
 
 
