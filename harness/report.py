@@ -68,7 +68,8 @@ def parts(run: Run) -> Iterator[RenderableType]:
         yield from numa_report.parts(run["cells"])
         yield from _notes(run)
     for cell in run["cells"]:
-        yield from _violations(cell)
+        if engine != "atlas":  # which has told them already
+            yield from _violations(cell)
         yield from _unmet(cell)
     yield from _expectations(run["expectations"])
     yield from _replays(run)

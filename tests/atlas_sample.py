@@ -154,25 +154,18 @@ def cell(design: str, broken: str = "none", *, tasks: tuple[str, ...] = ()) -> d
         "injections_per_s": 23_456.7,
         "states": 101,
         "scenarios": scenarios,
-        "pairs": {
-            "points": 2003,
-            "covered": 2003,
-            "states": 23,
-            "outcomes": {OK: 2000, "null:pcp_busy": 3},
-            "seconds": 1.25,
-            "scenarios": [
-                {
-                    "name": scenarios[0]["name"],
-                    "points": 2003,
-                    "covered": 2003,
-                    "outcomes": {OK: 2000, "null:pcp_busy": 3},
-                    "seconds": 1.25,
-                }
-            ],
-            "nested": None,
+        "failed": [],
+        "pairs": _pairs(scenarios[0]["name"], design),
+        "accesses": {
+            "scenarios": 3,
+            "points": 307,
+            "outcomes_equal": True,
+            "states_equal": True,
+            "only_instructions": [],
+            "only_accesses": [],
         },
-        "accesses": {"points": 307, "outcomes_equal": True, "only_instructions": [], "only_accesses": []},
         "cores": 2,
+        "seconds": 2.5,
     }
     identity = f"design={design}" + (f",broken={broken}" if broken != "none" else "")
     return {
@@ -181,6 +174,41 @@ def cell(design: str, broken: str = "none", *, tasks: tuple[str, ...] = ()) -> d
         "broken": broken,
         "atlas": atlas,
         "functions": _functions(total),
+    }
+
+
+def _pairs(name: str, design: str) -> dict[str, Any]:
+    """Invent what two interrupts did."""
+    address = code()["__slab_alloc_node"][3]["address"]
+    row = {"name": name, "firsts": 23, "kinds": "nmi, then nmi", "label": "", "points": 2003, "covered": 2003}
+    inside = {"kinds": "nmi in nmi", "label": "stronger than hardware", "points": 101, "covered": 101}
+    red = {
+        "points": "3^4",
+        "address": address,
+        "verdict": "lost_memory",
+        "text": "lost_memory: a page is nowhere",
+        "operation": OK,
+        "handler": OK,
+        "scenario": name,
+        "replay": f"shmalloc replay {design} {name}@3^4",
+    }
+    after = {OK: 2000, "null:pcp_busy": 3}
+    nested = {OK: 100, "lost_memory": 1}
+    return {
+        "points": 2003,
+        "covered": 2003,
+        "outcomes": after,
+        "labels": [],
+        "scenarios": [{**row, "outcomes": after}],
+        "red": [],
+        "nested": {
+            "points": 101,
+            "covered": 101,
+            "outcomes": nested,
+            "labels": ["stronger than hardware"],
+            "scenarios": [{**row, **inside, "outcomes": nested}],
+            "red": [red],
+        },
     }
 
 
@@ -202,7 +230,8 @@ def _scenario(
         "instructions": len(found),
         "states": 7,
         "outcomes": dict(outcomes),
-        "path": {"alloc_refill": 1},
+        "operation_outcomes": {OK: len(found)},
+        "path": {"alloc_refill": {"condition": "== 1", "measured": 1, "holds": True}},
         "seconds": 0.25,
     }
 
@@ -224,9 +253,9 @@ def _wrong(rows: Any, address: int, counts: Counter[str]) -> dict[str, Any]:
         "occurrence": 1,
         "count": counts[verdict],
         "verdict": verdict,
-        "text": f"the handler waits for a lock that {name} holds"
+        "text": f"{verdict}: the handler waits for a lock that {name} holds"
         if verdict == "deadlock"
-        else "two owners of one object",
+        else f"{verdict}: two owners of one object",
         "operation": "none",
         "handler": verdict,
         "replay": f"shmalloc replay {scenario['handler_design']} {scenario['name']}@{offset}",
@@ -236,6 +265,7 @@ def _wrong(rows: Any, address: int, counts: Counter[str]) -> dict[str, Any]:
         },
         "before": ["cpu 0 kmalloc-64 freelist: 3 objects", "zone 0 lock: free"],
         "after": ["cpu 0 kmalloc-64 freelist: 2 objects", "zone 0 lock: CPU 0, level 0"],
+        "changed": ["cpu 0 kmalloc-64 freelist: 3 objects -> 2 objects"],
     }
 
 
@@ -290,7 +320,7 @@ def run(document: Mapping[str, Any]) -> dict[str, Any]:
                     {
                         name: value
                         for name, value in entry.items()
-                        if name not in ("stacks", "before", "after")
+                        if name not in ("stacks", "before", "after", "changed")
                     }
                     for entry in each["atlas"][key]
                 ]
@@ -303,6 +333,7 @@ def run(document: Mapping[str, Any]) -> dict[str, Any]:
                 "id": each["id"],
                 "params": params,
                 "design": each["design"],
+                "broken": each["broken"],
                 "verdict": verdict,
                 "expected": verdict,
                 "seconds": 2.5,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "coverage",
     "groups",
     "levels",
+    "path",
     "question",
     "shares",
 ]
@@ -39,7 +41,7 @@ class Column:
     @property
     def broken(self) -> str:
         """What is broken on purpose, or nothing."""
-        name = str(self.cell["params"].get("broken", "none"))
+        name = str(self.cell["broken"])
         return "" if name == "none" else f"broken: {name}"
 
     @property
@@ -163,15 +165,17 @@ def coverage(atlas: Run) -> str:
 
 
 def beyond(atlas: Run) -> Iterator[tuple[str, bool]]:
-    """Say what two NMIs did, and whether accesses alone would have told the same.
+    """Say what two interrupts did, and whether accesses alone would have told the same.
 
     Yields: a sentence, and whether it is as it should be.
     """
-    pairs = atlas.get("pairs")
-    if pairs:
-        yield _of_pairs("two NMIs, each before any access to shared memory", pairs)
-        if pairs.get("nested"):
-            yield _of_pairs("an NMI in an NMI's handler (stronger than hardware)", pairs["nested"])
+    pairs = atlas.get("pairs") or {}
+    for part in filter(None, (pairs, pairs.get("nested"))):
+        groups: dict[tuple[str, str], list[Run]] = {}
+        for row in part["scenarios"]:
+            groups.setdefault((row["kinds"], row["label"]), []).append(row)
+        for (kinds, label), rows in groups.items():
+            yield _of_pairs(f"{kinds}{f' ({label})' if label else ''}", rows)
     accesses = atlas.get("accesses")
     if accesses:
         only = [
@@ -182,15 +186,31 @@ def beyond(atlas: Run) -> Iterator[tuple[str, bool]]:
             )
             if found
         ]
-        said = (
-            "the same outcomes"
-            if accesses["outcomes_equal"]
-            else f"not the same outcomes ({'; '.join(only)})"
-        )
-        text = f"NMIs before accesses to shared memory only ({accesses['points']:,} points) find {said}"
-        yield text, bool(accesses["outcomes_equal"])
+        equal = bool(accesses["outcomes_equal"])
+        said = "the same outcomes" if equal else f"not the same outcomes ({'; '.join(only)})"
+        states = "" if accesses["states_equal"] else ", not all of the states"
+        where = f"{accesses['points']:,} points in {accesses['scenarios']:,} scenarios"
+        yield f"NMIs before accesses to shared memory only ({where}) find {said}{states}", equal
 
 
-def _of_pairs(what: str, found: Run) -> tuple[str, bool]:
-    good = found["covered"] == found["points"] and not any(map(outcome_names.is_verdict, found["outcomes"]))
-    return f"{what}: {coverage(found)}, {found['states']:,} states: {counts(found['outcomes'])}", good
+def _of_pairs(what: str, rows: Sequence[Run]) -> tuple[str, bool]:
+    outcomes: Counter[str] = Counter()
+    for row in rows:
+        outcomes.update(row["outcomes"])
+    total = {key: sum(row[key] for row in rows) for key in ("points", "covered")}
+    where = f"{len(rows):,} scenario{'s' * (len(rows) != 1)}, each before any access to shared memory"
+    good = total["covered"] == total["points"] and not any(map(outcome_names.is_verdict, outcomes))
+    return f"{what}: {coverage(total)} in {where}: {counts(outcomes)}", good
+
+
+def why(entry: Run) -> str:
+    """Say what is wrong at a point, without its verdict."""
+    return str(entry["text"]).removeprefix(f"{entry['verdict']}: ")
+
+
+def path(scenario: Run) -> str:
+    """Say how a scenario shows that it took the path it names."""
+    return ", ".join(
+        f"{name} {found['measured']}" + ("" if found["holds"] else f" (should be {found['condition']})")
+        for name, found in scenario["path"].items()
+    )

@@ -28,7 +28,7 @@ Run = Mapping[str, Any]
 
 _BAR = 20  # letters
 _MOST_BAR = 44
-_LISTED = 12  # points of a cell that are wrong; the page has all of them
+_LISTED = 6  # points of a cell that are wrong; the page has all of them
 
 
 def parts(run: Run) -> Iterator[RenderableType]:
@@ -175,25 +175,20 @@ def _beyond(cells: Sequence[Run]) -> Iterator[Text]:
 
 
 def _wrong(cell: Run) -> Iterator[Text]:
-    """List what is wrong, each with the line that replays it; of promised deadlocks the first only."""
-    for entry in cell["atlas"]["red"][:_LISTED]:
-        yield _point(cell, entry, "bold red")
-    left = len(cell["atlas"]["red"]) - _LISTED
-    if left > 0:
-        yield Text(f"  and {left:,} more, all in atlas.html", style="dim")
-    deadlocks = cell["atlas"].get("deadlocks", ())
-    if deadlocks:
-        yield _point(cell, deadlocks[0], "yellow")
-        yield Text(f"  the first of {len(deadlocks):,} deadlock points, all in atlas.html", style="dim")
-
-
-def _point(cell: Run, entry: Run, style: str) -> Text:
-    line = Text(f"\n{cell['id']}: {outcome_names.said(entry['verdict'])}", style=style)
-    line.append(f" at {entry['symbol']} ({entry['source']})", style="not bold default")
-    if entry["occurrence"] > 1:
-        line.append(f", occurrence {entry['occurrence']}", style="not bold default")
-    line.append(f": {entry['text']}\n  {entry['replay']}", style="not bold default")
-    return line
+    """Tell what was found, kind by kind, and list points that nobody promised, each with what replays it."""
+    style = "yellow" if cell["verdict"] == cell["expected"] else "bold red"
+    for found in cell["violations"]:
+        line = Text(f"\n{cell['id']}: ", style=style)
+        yield line.append(found["text"], style="not bold default")
+    red = cell["atlas"]["red"]
+    for entry in red[:_LISTED]:
+        line = Text(f"\n{cell['id']}: {outcome_names.said(entry['verdict'])}", style=style)
+        line.append(f" at {entry['symbol']} ({entry['source']})", style="not bold default")
+        if entry["occurrence"] > 1:
+            line.append(f", occurrence {entry['occurrence']}", style="not bold default")
+        yield line.append(f": {stacked.why(entry)}\n  {entry['replay']}", style="not bold default")
+    if len(red) > _LISTED:
+        yield Text(f"  and {len(red) - _LISTED:,} more, all in atlas.html", style="dim")
 
 
 def function_map(cell: Run, name: str) -> Iterator[RenderableType]:

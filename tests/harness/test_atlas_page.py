@@ -128,7 +128,14 @@ def test_the_data_are_those_of_the_atlas() -> None:
     for cell, found in zip(DOCUMENT["cells"], unpacked, strict=True):
         assert found["functions"] == cell["functions"]
         for kind in ("red", "deadlocks"):
-            assert found[kind] == cell["atlas"][kind]
+            said = [{**point, "text": stacked.why(point)} for point in cell["atlas"][kind]]
+            assert found[kind] == said
+        (nested,) = found["pairs"]
+        (entry,) = cell["atlas"]["pairs"]["nested"]["red"]
+        assert nested["replay"] == entry["replay"] and nested["text"] == "a page is nowhere"
+        row = atlas_sample.code()["__slab_alloc_node"][3]
+        assert nested["source"] == f"{row['file']}:{row['line']}"
+        assert nested["symbol"].startswith("__slab_alloc_node+0x")
 
 
 def test_cells_of_one_build_share_their_disassembly() -> None:
@@ -257,6 +264,13 @@ def test_one_cell_is_run_again_as_it_was() -> None:
     assert page.again(cells * 2) == "shmalloc run 'my file.toml' --set seed=7"
 
 
+def test_a_scenario_that_proved_nothing_is_told_at_the_top() -> None:
+    run = atlas_sample.run(DOCUMENT)
+    run["cells"][0]["atlas"]["failed"] = [{"scenario": "alloc_x", "why": "did not take its <path>"}]
+    found = Page(page.html(run, DOCUMENT))
+    assert "alloc_x: did not take its <path>" in found.text(found.all("header")[0])
+
+
 def test_every_scenario_is_in_a_table() -> None:
     names = [each["name"] for cell in RUN["cells"] for each in cell["atlas"]["scenarios"]]
     codes = Counter(PAGE.text(at) for at in PAGE.all("code"))
@@ -309,7 +323,7 @@ def test_a_run_without_interrupts_to_show_has_a_page_all_the_same() -> None:
 def test_points_of_a_run_may_lack_stacks() -> None:
     cell = atlas_sample.cell("kmalloc")
     for entry in cell["atlas"]["deadlocks"]:
-        del entry["stacks"], entry["before"], entry["after"]
+        del entry["stacks"], entry["before"], entry["after"], entry["changed"]
     (found,) = data.unpack(data.pack([cell]))
     assert found["deadlocks"][0]["stacks"] == {"operation": [], "handler": []}
 

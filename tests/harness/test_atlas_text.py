@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from harness import report
 from harness.atlas import outcome_names, stacked, text
+from harness.verdicts import entry as entry_of
 
 DOCUMENT = atlas_sample.atlas()
 RUN = atlas_sample.run(DOCUMENT)
@@ -114,8 +115,13 @@ def test_what_is_wrong_has_its_replay_and_the_rest_is_counted() -> None:
     (entry,) = broken["atlas"]["red"]
     assert f"{broken['id']}: corruption at {entry['symbol']} ({entry['source']}): two owners" in said
     assert f"  {entry['replay']}\n" in said
-    deadlocks = RUN["cells"][0]["atlas"]["deadlocks"]
-    assert f"the first of {len(deadlocks)} deadlock points" in said
+    cell = {
+        **RUN["cells"][0],
+        "violations": [entry_of("deadlock", "atlas", "a lock (23 injections, the first: X)")],
+    }
+    run = {**RUN, "cells": [cell]}
+    assert f"{cell['id']}: a lock (23 injections, the first: X)\n" in shown(run)
+    assert report.text(run).count("the first: X") == 1, "not once more as other engines do"
 
 
 def test_what_was_not_covered_is_red() -> None:
@@ -127,32 +133,36 @@ def test_what_was_not_covered_is_red() -> None:
 
 
 def test_two_interrupts_and_accesses_are_told() -> None:
-    atlas = {
-        "pairs": {
-            "points": 23,
-            "covered": 23,
-            "states": 5,
-            "outcomes": {"ok": 22, "deferred": 1},
-            "nested": {"points": 7, "covered": 7, "states": 1, "outcomes": {"deadlock": 7}},
-        },
-        "accesses": {
-            "points": 101,
-            "outcomes_equal": False,
-            "only_instructions": ["null:zone_busy"],
-            "only_accesses": [],
-        },
-    }
+    atlas = atlas_sample.cell("objpool")["atlas"]
     pairs, nested, accesses = stacked.beyond(atlas)
     assert pairs == (
-        "two NMIs, each before any access to shared memory: 23 of 23 injections, 5 states: deferred 1, success 22",
+        "nmi, then nmi: 2,003 of 2,003 injections in 1 scenario, each before any access to shared memory: "
+        "NULL (pcp_busy) 3, success 2000",
         True,
     )
-    assert "stronger than hardware" in nested[0] and not nested[1]
     assert (
-        "not the same outcomes (only at other instructions: NULL (zone_busy))" in accesses[0]
-        and not accesses[1]
+        nested[0].startswith("nmi in nmi (stronger than hardware): 101 of 101 injections") and not nested[1]
     )
+    assert accesses[0].endswith("(307 points in 3 scenarios) find the same outcomes") and accesses[1]
+    atlas["accesses"] |= {
+        "outcomes_equal": False,
+        "states_equal": False,
+        "only_instructions": ["null:zone_busy"],
+    }
+    *_, (said, good) = stacked.beyond(atlas)
+    assert (
+        "not the same outcomes (only at other instructions: NULL (zone_busy)), not all of the states" in said
+    )
+    assert not good
     assert list(stacked.beyond({"pairs": None, "accesses": None})) == []
+
+
+def test_a_path_that_was_not_taken_says_what_should_have_been() -> None:
+    path = {
+        "alloc_refill": {"condition": "== 1", "measured": 1, "holds": True},
+        "new_slab": {"condition": ">= 2", "measured": 0, "holds": False},
+    }
+    assert stacked.path({"path": path}) == "alloc_refill 1, new_slab 0 (should be >= 2)"
 
 
 def test_a_functions_map_has_a_row_for_each_instruction() -> None:

@@ -70,7 +70,7 @@ def html(run: Run, atlas: Run, lines: Sources | None = None) -> str:
     )
     body = element(
         "body",
-        _top(run, found),
+        _top(run, atlas, found),
         element("main", _figures(found), _swept(run, found), _looked_at(maps, names)),
         script_json(json.dumps(pack(maps, lines), separators=(",", ":"), ensure_ascii=False), "data"),
         element("script", Markup(_text("page.js"))),
@@ -99,13 +99,13 @@ def _ink(ground: str) -> str:
     return "#000" if 299 * red + 587 * green + 114 * blue > 128_000 else "#fff"
 
 
-def _top(run: Run, found: Sequence[Run]) -> Markup:
+def _top(run: Run, atlas: Run, found: Sequence[Run]) -> Markup:
     """Say the verdict, what was run, and how to run it again."""
     good = passed(run)
     points = sum(cell["atlas"]["points"] for cell in found)
     covered = sum(cell["atlas"]["covered"] for cell in found)
     machine, build = run["machine"], run["build"]
-    right = [cell for cell in found if cell["params"].get("broken", "none") == "none"]
+    right = [cell for cell in found if cell["broken"] == "none"]
     tiles = [_tile(cell) for cell in right or found]  # what is broken on purpose is in the tables
     said = (
         f"An NMI was delivered before every instruction of every scenario, each time from the same state: {covered:,} "
@@ -120,12 +120,15 @@ def _top(run: Run, found: Sequence[Run]) -> Markup:
             element("small", f" verdict {run['verdict']}, {len(found)} cell{'s' * (len(found) != 1)}"),
         ),
         element("p", said),
+        [element("p", f"{cell['id']}: {text}", class_="bad") for cell in found for text in _failed(cell)],
         element("div", tiles, class_="tiles"),
         element(
             "p",
             f"seed {run['seed']}, {build['flavour']} build {build['id']}, {machine['cores_allowed']} cores "
             f"({machine['cpu_model'] or machine['architecture']})",
             [f"; {warning}" for warning in machine["warnings"]],
+            element("br"),
+            f"compiled by {atlas['build']['flags']}",
             class_="quiet",
         ),
         element("p", "again: ", _copyable(again(found)) if found else None),
@@ -142,6 +145,11 @@ def _top(run: Run, found: Sequence[Run]) -> Markup:
             class_="quiet",
         ),
     )
+
+
+def _failed(cell: Run) -> list[str]:
+    """Say which scenarios proved nothing."""
+    return [f"{each['scenario']}: {each['why']}" for each in cell["atlas"].get("failed", ())]
 
 
 def _tile(cell: Run) -> Markup:

@@ -11,15 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.atlas import outcome_names
+from harness.atlas import outcome_names, stacked
 from harness.atlas.page.sources import Sources
 
 __all__ = ["pack", "unpack"]
 
 POINT_TEXTS = ("scenario", "symbol", "source", "verdict", "text", "operation", "handler", "replay")
 POINT_NUMBERS = ("index", "address", "occurrence", "count")
-POINT_LINES = ("operation", "handler", "before", "after")  # the first two are stacks
-KINDS = ("red", "deadlocks")
+POINT_LINES = ("operation", "handler", "changed", "before", "after")  # the first two are stacks
+KINDS = ("red", "deadlocks", "pairs")
 
 
 class _Once:
@@ -41,14 +41,19 @@ def pack(cells: Sequence[Mapping[str, Any]], sources: Sources | None = None) -> 
     """
     strings, code = _Once(), _Once()
     looks = {
-        outcome: [strings(outcome), css_class(outcome), outcome_names.look(outcome).letter, _said(outcome)]
+        outcome: [
+            strings(outcome),
+            css_class(outcome),
+            outcome_names.look(outcome).letter,
+            outcome_names.said(outcome),
+        ]
         for outcome in outcome_names.sort(outcomes_of(cells))
     }
     packed = [
         {
             "id": cell["id"],
             "functions": [_function(function, strings, code) for function in cell["functions"]],
-            **{kind: [_point(point, strings) for point in cell["atlas"].get(kind) or ()] for kind in KINDS},
+            **{kind: [_point(point, strings) for point in points_of(cell, kind)] for kind in KINDS},
         }
         for cell in cells
     ]
@@ -76,10 +81,6 @@ def _source(cells: Sequence[Mapping[str, Any]], sources: Sources) -> dict[str, d
     }
 
 
-def _said(outcome: str) -> str:
-    return outcome_names.said(outcome)
-
-
 def css_class(outcome: str) -> str:
     """Name the class that an outcome has on the page."""
     return "o-" + "".join(letter if letter.isalnum() else "-" for letter in outcome)
@@ -94,8 +95,27 @@ def outcomes_of(cells: Iterable[Mapping[str, Any]]) -> set[str]:
             for row in function["instructions"]:
                 found.update(row["outcomes"])
         for kind in KINDS:
-            found.update(point["verdict"] for point in cell["atlas"].get(kind) or ())
+            found.update(point["verdict"] for point in points_of(cell, kind))
     return found
+
+
+def points_of(cell: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+    """List points of a cell of atlas.json. Args: kind: of KINDS; "pairs": of the second of two interrupts."""
+    if kind != "pairs":
+        return list(cell["atlas"].get(kind) or ())
+    pairs = cell["atlas"].get("pairs") or {}
+    found = [*pairs.get("red", ()), *(pairs.get("nested") or {}).get("red", ())]
+    return [{**point, **_place(cell, point["address"])} for point in found]
+
+
+def _place(cell: Mapping[str, Any], address: int) -> dict[str, str]:
+    """Name an instruction's place."""
+    for function in cell["functions"]:
+        if 0 <= (offset := address - function["start"]) < function["size"]:
+            rows = function["instructions"]
+            source = next((f"{row['file']}:{row['line']}" for row in rows if row["address"] == address), "")
+            return {"symbol": f"{function['name']}+{offset:#x}", "source": source}
+    return {"symbol": f"{address:#x}", "source": ""}
 
 
 def _function(function: Mapping[str, Any], strings: _Once, code: _Once) -> list[Any]:
@@ -116,17 +136,17 @@ def _function(function: Mapping[str, Any], strings: _Once, code: _Once) -> list[
 
 
 def _point(point: Mapping[str, Any], strings: _Once) -> list[Any]:
-    stacks = point.get("stacks") or {}
-    lines = {**stacks, "before": point.get("before"), "after": point.get("after")}
+    lines = {**point, "operation": (), "handler": (), **(point.get("stacks") or {})}
+    texts = {**point, "text": stacked.why(point)}
     return [
-        *(strings(point.get(name, "")) for name in POINT_TEXTS),
-        *(point.get(name, 0) for name in POINT_NUMBERS),
+        *(strings(texts.get(name, "")) for name in POINT_TEXTS),
+        *(point.get(name, 1 if name in ("occurrence", "count") else 0) for name in POINT_NUMBERS),
         *([strings(line) for line in lines.get(name) or ()] for name in POINT_LINES),
     ]
 
 
 def unpack(packed: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what was packed: id, functions, red and deadlocks of each cell, as in atlas.json."""
+    """Return what was packed: id, functions, red, deadlocks and pairs of each cell, as in atlas.json."""
     strings = packed["strings"]
     return [
         {
@@ -165,11 +185,12 @@ def _instruction(packed: Mapping[str, Any], number: int, points: int, counts: li
 def _unpacked_point(point: list[Any], strings: Sequence[str]) -> dict[str, Any]:
     texts, rest = point[: len(POINT_TEXTS)], point[len(POINT_TEXTS) :]
     numbers, lines = rest[: len(POINT_NUMBERS)], rest[len(POINT_NUMBERS) :]
-    operation, handler, before, after = ([strings[line] for line in each] for each in lines)
+    operation, handler, changed, before, after = ([strings[line] for line in each] for each in lines)
     return {
         **{name: strings[text] for name, text in zip(POINT_TEXTS, texts, strict=True)},
         **dict(zip(POINT_NUMBERS, numbers, strict=True)),
         "stacks": {"operation": operation, "handler": handler},
+        "changed": changed,
         "before": before,
         "after": after,
     }

@@ -144,21 +144,22 @@
 
 	// As data.py's _point: texts, numbers, lines.
 	function point(packed) {
-		const [scenario, , , verdict, what, operation, handler, replay, , , occurrence, , stack, arrived, before, after] = packed;
+		const [scenario, , , verdict, what, operation, handler, replay, , , occurrence, , stack, arrived, changed, before, after] = packed;
 		return make("div", {},
 			make("p", {}, make("b", {}, looks.get(verdict).said), ": " + text(what)),
 			make("p", {}, copyable(text(replay))),
 			make("p", { class: "quiet" }, text(scenario) + ", occurrence " + occurrence + "; the interrupted call: " + text(operation)
 				+ ", the one that arrived: " + text(handler)),
-			make("div", { class: "stacks" }, lines("interrupted here", stack), lines("what arrived", arrived),
-				lines("the arena before", before), lines("the arena after", after)));
+			make("div", { class: "stacks" }, lines("interrupted here", stack), lines("what arrived", arrived)),
+			lines("what changed in the arena", changed),
+			make("div", { class: "stacks" }, lines("the arena before", before), lines("the arena after", after)));
 	}
 
 	function points(filter) {
 		const levels = new Map();
 		for (const [, , , , rows] of filter.cell.functions)
 			for (const [where] of rows) levels.set(data.code[where][0], text(data.code[where][5]));
-		const found = [...filter.cell.red, ...filter.cell.deadlocks].filter((each) =>
+		const found = [...filter.cell.red, ...filter.cell.deadlocks, ...filter.cell.pairs].filter((each) =>
 			(filter.outcome === undefined || each[3] === filter.outcome)
 			&& (!filter.level || levels.get(each[9]) === filter.level)
 			&& text(each[1]).toLowerCase().includes(filter.name));

@@ -67,13 +67,25 @@ def verdict(cell: Run) -> Markup:
 
 def scenarios(cell: Run) -> Markup:
     """Tabulate a cell's scenarios."""
-    head = ("scenario", "", "outcomes", "path", "instructions", "injections", "covered", "states", "seconds")
+    head = (
+        "scenario",
+        "",
+        "what the arriving call got",
+        "what the interrupted call got",
+        "path",
+        "instructions",
+        "injections",
+        "covered",
+        "states",
+        "seconds",
+    )
     rows = [
         [
             element("code", each["name"]),
             bar(each["outcomes"]),
             stacked.counts(each["outcomes"]),
-            ", ".join(f"{name} {grown}" for name, grown in each["path"].items()),
+            stacked.counts(each["operation_outcomes"]),
+            stacked.path(each),
             f"{each['instructions']:,}",
             f"{each['points']:,}",
             "all" if each["covered"] == each["points"] else f"{each['covered']:,}",
@@ -83,7 +95,7 @@ def scenarios(cell: Run) -> Markup:
         for each in cell["atlas"]["scenarios"]
     ]
     title = f"{cell['id']}: {len(rows):,} scenarios"
-    return element("details", element("summary", title), table(head, rows, left=4))
+    return element("details", element("summary", title), table(head, rows, left=5))
 
 
 def beyond(found: Sequence[Run]) -> Markup | None:
@@ -100,21 +112,21 @@ def beyond(found: Sequence[Run]) -> Markup | None:
 
 def _pairs(cell: Run) -> Markup:
     pairs = cell["atlas"]["pairs"]
-    kinds = [("two NMIs", pairs), ("nested, stronger than hardware", pairs.get("nested") or {})]
     rows = [
         [
             element("code", each["name"]),
-            kind,
+            each["kinds"],
+            each["label"],
             stacked.counts(each["outcomes"]),
+            f"{each['firsts']:,}",
             f"{each['points']:,}",
             "all" if each["covered"] == each["points"] else f"{each['covered']:,}",
-            f"{each['seconds']:.2f}",
         ]
-        for kind, found in kinds
-        for each in found.get("scenarios", ())
+        for part in (pairs, pairs["nested"] or {})
+        for each in part.get("scenarios", ())
     ]
-    head = ("scenario", "interrupts", "outcomes", "injections", "covered", "seconds")
-    return element("details", element("summary", f"{cell['id']}: pairs"), table(head, rows, left=3))
+    head = ("scenario", "interrupts", "", "outcomes", "first places", "injections", "covered")
+    return element("details", element("summary", f"{cell['id']}: pairs"), table(head, rows, left=4))
 
 
 def expectations(found: Sequence[Run]) -> Markup | None:
