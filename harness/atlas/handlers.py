@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.atlas.staging import OF_SLABS, Staging
+from harness.atlas.staging import OF_SLABS, Line, Staging
 from shmalloc import designs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shmalloc.program import Line
 
 _BURST_BYTES = 8192
 _BURST_PAGES = 2
@@ -60,7 +59,7 @@ def _handler(
 
 
 def _alloc(stage: Staging, size: int, slot: int) -> Line:
-    return ("alloc", {"size": size, "slot": slot, "gfp": stage.handler_gfp})
+    return ("alloc", {"size": size, "slot": slot, "gfp": stage.gfp_bits(stage.handler_gfp)})
 
 
 def _free(slot: int) -> Line:
@@ -118,7 +117,7 @@ def _two_blocks(stage: Staging) -> None:
 
 @_handler("pages", "a page, then one freed to the page lists, and a block freed to the buddy", _two_blocks)
 def _pages(stage: Staging, design: str) -> list[Line]:
-    page: Line = ("pages_alloc", {"order": 0, "slot": 0, "gfp": stage.handler_gfp})
+    page: Line = ("pages_alloc", {"order": 0, "slot": 0, "gfp": stage.gfp_bits(stage.handler_gfp)})
     return [page, _free(1), _free(2)]
 
 

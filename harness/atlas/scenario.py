@@ -17,9 +17,11 @@ from harness.atlas.call import Call
 from harness.atlas.handlers import HANDLERS, Handler
 from harness.atlas.operations import Operation, all_operations
 from harness.atlas.staging import Request, ScenarioError, Staging, geometry
+from shmalloc._binding import core as load_core
 from shmalloc.arena import Arena
 
 if TYPE_CHECKING:
+    from harness.atlas.staging import Line
     from shmalloc.program import Program
 
 __all__ = ["Built", "Scenario", "ScenarioError", "Selection", "find", "scenarios"]
@@ -68,17 +70,18 @@ class Scenario:
         suffix = "" if self.kind == "nmi" else f":{self.kind}"
         return f"{self.operation.name}@{self.task_design}/{self.handler.name}{suffix}"
 
-    def build(self, broken: str = "none", kind: str | None = None) -> Built:
+    def build(self, broken: str = "none", kind: str | None = None, times: int = 1) -> Built:
         """Make a fresh arena and bring it into the start state.
 
         Args: broken: a broken variant, instead of the core as it should be.  kind: of the interrupt; None = the
-            scenario's.
+            scenario's.  times: interrupts in one run: each has slots of its own, and objects to free.
         Raises: ScenarioError: the start state cannot be arranged.
         """
+        load_core(broken=broken)
         keys = {**self.handler.geometry, **self.operation.geometry}
         arena = Arena.create(geometry(keys), broken=broken)
         try:
-            return Built(self, arena, kind or self.kind)
+            return Built(self, arena, kind or self.kind, times)
         except BaseException:
             arena.__exit__(None, None, None)
             raise
@@ -94,7 +97,7 @@ class Built:
         watched: their slots, 64-bit words, in the same order.
     """
 
-    def __init__(self, scenario: Scenario, arena: Arena, kind: str) -> None:
+    def __init__(self, scenario: Scenario, arena: Arena, kind: str, times: int) -> None:
         self.scenario = scenario
         self.operation = scenario.operation
         self.handler = scenario.handler
@@ -104,7 +107,7 @@ class Built:
         )
         self.operation.before(self.staging)
         kinds = ("nmi",) if kind == "nmi" else ("irq", "nmi")
-        slots = [self._prepared() for _ in kinds]
+        slots = [[self._prepared() for _ in range(times)] for _ in kinds]
         self.request: Request = self.operation.arrange(self.staging)
         self.programs = {each: self._program(each, held) for each, held in zip(kinds, slots, strict=True)}
         self.call: Call = self._in_irq() if self.operation.context == "irq" else self.request.call
@@ -116,9 +119,14 @@ class Built:
         self.handler.prepare(self.staging)
         return self.staging.slots
 
-    def _program(self, kind: str, slots: Mapping[int, int]) -> Program:
-        lines = self.handler.ops(self.staging, self.scenario.handler_design)
-        return self.staging.program(kind, lines, self.scenario.handler_design, slots)
+    def _program(self, kind: str, slots: Sequence[Mapping[int, int]]) -> Program:
+        """Set a program that has its ops once for each time, each with slots behind those of the one before."""
+        design = self.scenario.handler_design
+        lines = self.handler.ops(self.staging, design)
+        width = 1 + max((fields["slot"] for _, fields in lines if "slot" in fields), default=0)
+        repeated = [_shifted(line, width * time) for time in range(len(slots)) for line in lines]
+        filled = {width * time + slot: word for time, held in enumerate(slots) for slot, word in held.items()}
+        return self.staging.program(kind, repeated, design, filled, per_interrupt=len(lines))
 
     def _in_irq(self) -> Call:
         """Leave the request to the program of an irq that is pending, and ask for irqs to be enabled."""
@@ -175,6 +183,17 @@ class Built:
         if wrong:
             raise ScenarioError(f"{self.scenario.name} does not take its path: {'; '.join(wrong)}")
         return grown
+
+
+def _shifted(line: Line, slots: int) -> Line:
+    """Move an op to slots further behind; of a map op the slot is a key."""
+    name, fields = line
+    return (
+        name,
+        fields
+        if name.startswith("map_") or "slot" not in fields
+        else {**fields, "slot": fields["slot"] + slots},
+    )
 
 
 def holds(condition: str, value: int) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness import vocabulary
 from harness.atlas.call import Call
@@ -18,7 +18,7 @@ from shmalloc.cpu import Cpu
 from shmalloc.program import ops as op_array
 
 if TYPE_CHECKING:
-    from shmalloc.program import Line, Program
+    from shmalloc.program import Program
 
 #: Few pages, pageblocks of 16, slabs of one page, no reserve to speak of: paths are short, and little is touched.
 SMALL: Mapping[str, Any] = {
@@ -37,6 +37,9 @@ SIZE_BYTES = 1024  # four objects in a slab
 OTHER_SIZE_BYTES = 256
 #: Designs that stand on the slabs of the arena: what arranges a start state for them is the plain kmalloc.
 OF_SLABS = ("kmalloc", "kmalloc_nolock", "try_kmalloc", "sheaves", "no_prealloc")
+
+#: An op of a program: its name, and its fields.
+Line: TypeAlias = tuple[str, Mapping[str, int]]
 
 _counters: dict[str, Callable[[Arena], int]] = {}
 
@@ -181,14 +184,14 @@ class Staging:
     def ask_alloc(self, size: int | None = None, node: int = -1) -> Request:
         """Ask the task's design for an object."""
         bytes_ = self.size if size is None else size
-        args = (designs.index(self.task_design), bytes_, self._gfp(self.gfp), node)
-        line: Line = ("alloc", {"size": bytes_, "gfp": self._gfp(self.gfp), "node": self._op_node(node)})
+        args = (designs.index(self.task_design), bytes_, self.gfp_bits(self.gfp), node)
+        line: Line = ("alloc", {"size": bytes_, "gfp": self.gfp_bits(self.gfp), "node": self._op_node(node)})
         return Request(Call("shm_design_alloc", args), line, gives="object")
 
     def ask_pages(self, order: int = 0, node: int = -1) -> Request:
         """Ask the task's design for a block of pages."""
-        args = (designs.index(self.task_design), self._gfp(self.gfp), node, order)
-        fields = {"order": order, "gfp": self._gfp(self.gfp), "node": self._op_node(node)}
+        args = (designs.index(self.task_design), self.gfp_bits(self.gfp), node, order)
+        fields = {"order": order, "gfp": self.gfp_bits(self.gfp), "node": self._op_node(node)}
         return Request(Call("shm_design_pages_alloc", args), ("pages_alloc", fields), gives="pages")
 
     def ask_free(self, offset: int) -> Request:
@@ -202,7 +205,7 @@ class Staging:
         )
         return Request(call, ("free", {}), frees=held.word)
 
-    def _gfp(self, flags: int | str) -> int:
+    def gfp_bits(self, flags: int | str) -> int:
         return gfp.parse(flags) if isinstance(flags, str) else flags
 
     def _op_node(self, node: int) -> int:
@@ -216,15 +219,19 @@ class Staging:
 
     # --- programs of interrupts ---------------------------------------------------------------
 
-    def program(self, kind: str, lines: list[Line], design: str, slots: Mapping[int, int]) -> Program:
-        """Say what an interrupt kind does: all ops from the first, each time.
+    def program(
+        self, kind: str, lines: list[Line], design: str, slots: Mapping[int, int], per_interrupt: int = 0
+    ) -> Program:
+        """Say what an interrupt kind does, each time anew from its first op.
 
-        Args: slots: what the private slots hold.
+        Args: slots: what the private slots hold.  per_interrupt: ops of one interrupt, the next going on behind
+            them; 0 = all.
         """
-        named = [int(line[1].get("slot", 0)) for line in lines if isinstance(line, tuple)]
-        most = max([*slots, *named], default=0)
+        most = max([*slots, *(fields.get("slot", 0) for _, fields in lines)])
         words = array("Q", [slots.get(slot, 0) for slot in range(most + 1)])
-        made = self.cpus[0].set_program(kind, op_array(*lines), design=design, slots=words)
+        made = self.cpus[0].set_program(
+            kind, op_array(*lines), design=design, slots=words, per_interrupt=per_interrupt
+        )
         assert made is not None
         return made
 
