@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.atlas.disassembly import disassembly
 from harness.atlas.image import CoreImage
 from harness.atlas.sweeper import ENDS, NONE, Call, LeftCore, Stage, Sweeper, Trace, check_machine
 from harness.atlas.traces import check_trace
@@ -210,7 +211,13 @@ def test_recorder_sees_what_follows_a_system_call(bench: Bench) -> None:
     call = Call("shm_start_time", (os.getpid(),))
     trace = bench.sweeper.record(call)
     check_trace(trace, CoreImage.of(bench.arena.core))
-    found = bench.sweeper.sweep(call, trace, everywhere(trace))
+    code = disassembly(CoreImage.of(bench.arena.core).path)
+    base = CoreImage.of(bench.arena.core).base
+    calls = [index for index, rip in enumerate(trace.rips) if code.at(int(rip) - base).kind == "syscall"]
+    assert len(calls) == 3
+    for index in calls:
+        assert trace.rips[index + 1] == trace.rips[index] + 2
+    found = bench.sweeper.sweep(call, trace, [index + 1 for index in calls])
     assert {ENDS[end] for end in found["end"]} == {"returned"}
 
 
