@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.atlas import outcome_names, stacked
-from harness.atlas.levels import SLIDES
+from harness.atlas.levels import CALL, SLIDES
 from harness.atlas.page.data import css_class
 from harness.atlas.page.markup import Markup, element, join, table
 from harness.atlas.stacked import Column
@@ -45,7 +45,8 @@ def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
         title,
         " Bars: the instructions of a level that were executed, by the worst that the arriving call got there. "
         "Below them how many there are, and at how many it was not plain success. A level without a bar was not "
-        "reached. Levels in bold are on the slides.",
+        "reached. Levels in bold are on the slides; "
+        f"{CALL} is the testbed's own way into a call and out of it, its counts and its oracle.",
     )
     found = {name for column in columns for name in column.outcomes}
     looks = {name for column in columns for name in column.picture["worst"]}
@@ -132,11 +133,12 @@ def _numbers(columns: Sequence[Column], levels: Sequence[str], names: Sequence[s
     ):
         rows: list[list[Child]] = []
         for column in columns:
-            for level in [*levels, _TOTAL]:
+            for level in [_TOTAL, *levels]:
                 row = column.picture if level == _TOTAL else column.level(level)
                 if row is not None:
                     numbers = [row[total], row["deadlock_points"], *(row[key].get(name, 0) for name in names)]
-                    rows.append([column.line, level, *(f"{number:,}" for number in numbers)])
+                    label = element("b", column.line) if level == _TOTAL else None
+                    rows.append([label, level, *(f"{number:,}" for number in numbers)])
         said = [outcome_names.said(name) for name in names]
         head = ("who in whom", "level", "all", "deadlock points", *said)
         made.append(element("h4", title))

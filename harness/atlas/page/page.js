@@ -213,6 +213,5 @@
 			if (navigator.clipboard) navigator.clipboard.writeText(command.textContent).then(() => command.classList.add("done"), () => {});
 		}
 	}, true);
-	addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details.behind")) each.open = true; });
 	show();
 })();
