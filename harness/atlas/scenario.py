@@ -188,12 +188,9 @@ class Built:
 def _shifted(line: Line, slots: int) -> Line:
     """Move an op to slots further behind; of a map op the slot is a key."""
     name, fields = line
-    return (
-        name,
-        fields
-        if name.startswith("map_") or "slot" not in fields
-        else {**fields, "slot": fields["slot"] + slots},
-    )
+    if name.startswith("map_") or "slot" not in fields:
+        return line
+    return (name, {**fields, "slot": fields["slot"] + slots})
 
 
 def holds(condition: str, value: int) -> bool:

@@ -206,6 +206,7 @@ class Staging:
         return Request(call, ("free", {}), frees=held.word)
 
     def gfp_bits(self, flags: int | str) -> int:
+        """Return flags as the core knows them."""
         return gfp.parse(flags) if isinstance(flags, str) else flags
 
     def _op_node(self, node: int) -> int:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Every operation of the atlas takes the path that it names, after every handler's preparation."""
 
+from collections.abc import Iterator
+
 import pytest
+from _pytest.mark import ParameterSet
 
 from harness.atlas import scenario
 from harness.atlas.handlers import HANDLERS
@@ -10,13 +13,18 @@ from harness.atlas.scenario import Built, Scenario, ScenarioError, Selection
 from shmalloc import designs
 
 CELLS = designs.names()
-CASES = [
-    pytest.param(design, name, task, id=f"{design}-{name}@{task}")
-    for design in CELLS
-    for name in scenario.operation_names(design)
-    for task in scenario.tasks(design)
-    if task in all_operations()[name].designs
-]
+
+
+def cases() -> Iterator[ParameterSet]:
+    """Each task's operations with the handlers of one cell; those of the others are slow tests."""
+    seen = set()
+    for design in CELLS:
+        for name in scenario.operation_names(design):
+            for task in scenario.tasks(design):
+                if task in all_operations()[name].designs:
+                    marks = [pytest.mark.slow] if (name, task) in seen else []
+                    seen.add((name, task))
+                    yield pytest.param(design, name, task, id=f"{design}-{name}@{task}", marks=marks)
 
 
 def chosen(design: str, operation: str, task: str, *kinds: str) -> list[Scenario]:
@@ -31,11 +39,11 @@ def run(built: Built) -> dict[str, int]:
     return built.check_path(before, built.counters())
 
 
-@pytest.mark.parametrize(("design", "operation", "task"), CASES)
+@pytest.mark.parametrize(("design", "operation", "task"), cases())
 def test_takes_its_path_after_every_preparation(design: str, operation: str, task: str) -> None:
-    cases = {each.handler.prepare: each for each in chosen(design, operation, task)}
-    assert cases
-    for each in cases.values():
+    prepared = {each.handler.prepare: each for each in chosen(design, operation, task)}
+    assert prepared
+    for each in prepared.values():
         with each.build() as built:
             run(built)
             assert not built.arena.violations()
@@ -80,3 +88,18 @@ def test_the_same_start_state_every_time() -> None:
             with scenario.find("kmalloc_nolock", name).build() as built:
                 calls.add((built.call, *(tuple(slots) for slots in built.watched)))
         assert len(calls) == 1
+
+
+def test_a_second_interrupt_has_slots_and_objects_of_its_own() -> None:
+    with scenario.find("kmalloc_nolock", "alloc_refill@kmalloc/free_remote").build(times=2) as built:
+        program = built.programs["nmi"]
+        assert (program.nr_ops, program.c.per_interrupt) == (2, 1)
+        assert len({*program.slots}) == 2
+        for expected in (1, 0):
+            built.staging.cpus[0].interrupt("nmi")
+            assert sum(map(bool, program.slots)) == expected
+    with scenario.find("kmalloc_nolock", "alloc_refill@kmalloc/aba").build(times=2) as built:
+        program = built.programs["nmi"]
+        for expected in (1, 2):
+            built.staging.cpus[0].interrupt("nmi")
+            assert sum(map(bool, program.slots)) == expected

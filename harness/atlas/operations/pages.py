@@ -174,16 +174,16 @@ def pages_split(stage: Staging) -> Request:
 
 
 @operation(
-    "pages_order_2",
-    "four pages in a row, through the page lists, split off a large block",
+    "pages_order_1",
+    "two pages in a row, through the page lists, split off a large block",
     group="pages",
     designs=PAGES,
-    path={"pcp_refill": "== 1", "pgalloc": "== 4", "nr_free_2": "== 1", "nr_free_0": "== 0"},
+    path={"pcp_refill": "== 1", "pgalloc": "== 2", "nr_free_1": "== 1", "nr_free_0": "== 0"},
 )
-def pages_order_2(stage: Staging) -> Request:
+def pages_order_1(stage: Staging) -> Request:
     """Nothing smaller than a pageblock."""
     drained(stage)
-    return stage.ask_pages(2)
+    return stage.ask_pages(1)
 
 
 @operation(
