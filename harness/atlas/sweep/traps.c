@@ -138,12 +138,15 @@ static void set_stepping(ucontext_t *context, bool on)
 	run.stepping = on;
 }
 
-/* The farthest step on the way to the stage's that a breakpoint set now is hit at first. */
+/*
+ * The farthest step on the way to the stage's that a breakpoint set now is hit at first; if there is
+ * one, not of the instruction where we are, which would have to be stepped over before.
+ */
 static int32_t hop(const struct sweep_stage *stage, int32_t from)
 {
 	int32_t to = (int32_t)stage->index;
 
-	while (stage->prev[to] > from)
+	while (stage->prev[to] > from || (from >= 0 && to > from + 1 && stage->prev[to] == from))
 		to--;
 	return to;
 }
