@@ -61,12 +61,20 @@ class Runs:
             self.built.staging.cpus[0].interrupt(kind)
         for word in words:
             word.word = 0
-        value = int(getattr(self.lib, call.function)(*call.args)) & (1 << 64) - 1
+        value = self._call(call) & (1 << 64) - 1
         self.found.append(self.now())
         row = np.zeros(1, ROW)[0]
         row["value"], row["state"], row["outcome"] = value, len(self.found) - 1, len(self.found) - 1
         self.restore()
         return row
+
+    def _call(self, call: Any) -> int:
+        function, ffi = getattr(self.lib, call.function), self.built.arena.core.ffi
+        types = ffi.typeof(function).args
+        pairs = zip(types, call.args, strict=True)
+        return int(
+            function(*(ffi.cast(ctype, arg) if ctype.kind == "pointer" else arg for ctype, arg in pairs))
+        )
 
     def interrupted(self, held: Callable[[], Any] | None = None) -> Any:
         return self.run(self.built.call, (self.built.scenario.kind,), held=held)

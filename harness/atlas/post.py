@@ -382,7 +382,7 @@ class Aftermath:
         digest = self._digest()
         if digest not in self._sound:
             totals = self._audit("with everything freed", expect_live=False).totals
-            left = {name: count for name, count in totals.items() if name.startswith(("kept_", "memcg_"))}
+            left = {name: count for name, count in totals.items() if name.startswith("kept_")}
             if (
                 not self._header.geometry.flags & self.lib.SHM_GEO_SHEAVES
             ):  # else sheaves may lie in more slabs
