@@ -39,7 +39,7 @@ def run(built: Built) -> dict[str, int]:
     return built.check_path(before, built.counters())
 
 
-@pytest.mark.parametrize(("design", "operation", "task"), cases())
+@pytest.mark.parametrize(("design", "operation", "task"), [*cases()])
 def test_takes_its_path_after_every_preparation(design: str, operation: str, task: str) -> None:
     prepared = {each.handler.prepare: each for each in chosen(design, operation, task)}
     assert prepared

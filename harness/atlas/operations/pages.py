@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from harness.atlas.operations import operation
-from harness.atlas.staging import Request, ScenarioError, Staging
+from harness.atlas.staging import Request, Staging
 from shmalloc.errors import AllocationFailed
 
 PAGES = ("kmalloc", "kmalloc_nolock")
@@ -88,43 +89,45 @@ def mixed_pageblocks(stage: Staging, free_pages: int) -> None:
     no_refills(stage)
 
 
-def full_page_lists(stage: Staging) -> None:
-    """Fill this CPU's lists with pages of a pageblock that is otherwise free: one more, and all go back."""
+def whole_pageblock(stage: Staging) -> list[int]:
+    """Allocate the pages of a pageblock one by one. Returns: all of them; this CPU's lists are empty."""
     drained(stage)
     whole: list[int] = []
     while len(whole) < 1 << PAGEBLOCK_ORDER:
         offset = stage.pages()
         whole = [each for each in (*whole, offset) if block_of(each) == block_of(offset)]
-    row = stage.pageset()
     stage.cpus[0].drain_pages()
-    kept = whole[: int(row.high) - 1]
-    for offset in whole[int(row.high) - 1 :]:
+    return whole
+
+
+def full_page_lists(stage: Staging) -> None:
+    """Fill this CPU's lists with pages of a pageblock that is otherwise free: one more, and all go back."""
+    whole = whole_pageblock(stage)
+    kept = int(stage.pageset().high) - 1
+    for offset in whole[kept:]:
         stage.free(offset)
         stage.cpus[0].drain_pages()
-    for offset in kept:
+    for offset in whole[:kept]:
         stage.free(offset)
 
 
-def buddies(stage: Staging) -> int:
-    """Allocate a pageblock whose buddy is free, and free as a whole. Returns: it."""
-    drained(stage)
-    taken: list[int] = []
-    for _ in range(int(stage.arena.header.nr_pages) >> PAGEBLOCK_ORDER):
-        offset = stage.pages(PAGEBLOCK_ORDER)
-        before = stage.free_blocks("UNMOVABLE")[PAGEBLOCK_ORDER + 1]
+def lone_page(stage: Staging) -> int:
+    """Allocate a page of a pageblock that is otherwise free. Returns: it."""
+    first, *others = whole_pageblock(stage)
+    for offset in others:
         stage.free(offset)
-        if stage.free_blocks("UNMOVABLE")[PAGEBLOCK_ORDER + 1] > before:
-            return stage.pages(PAGEBLOCK_ORDER)
-        taken.append(stage.pages(PAGEBLOCK_ORDER))
-    raise ScenarioError("there is no pageblock whose buddy is free")
+    stage.cpus[0].drain_pages()
+    return first
 
 
-def take_zone_lock(stage: Staging) -> Callable[[], None]:
-    """Have CPU 1 hold the zone's lock. Returns: what lets go of it."""
-    stage.zone().lock.word = stage.cpus[1].number + 1  # at task level
+def taken_elsewhere(stage: Staging, *locks: Any) -> Callable[[], None]:
+    """Have CPU 1 hold locks, as if it were just at work there. Returns: what lets go of them."""
+    for lock in locks:
+        lock.word = stage.cpus[1].number + 1  # at task level
 
     def release() -> None:
-        stage.zone().lock.word = 0
+        for lock in locks:
+            lock.word = 0
 
     return release
 
@@ -188,18 +191,24 @@ def pages_order_1(stage: Staging) -> Request:
 
 @operation(
     "pages_buddy",
-    "a block too large for the page lists, split off a larger one",
+    "the page lists are locked, as another CPU drains them: a page from the buddy, split off a large block",
     group="pages",
-    designs=SPINS,
-    path={"pcp_alloc": "== 0", "pgalloc": "== 16", "nr_free_4": "== 1", "nr_free_5": "== -1"},
+    designs=PAGES,
+    path={
+        "pcp_busy": "== 1",
+        "pcp_alloc": "== 0",
+        "pgalloc": "== 1",
+        "nr_free_0": "== 1",
+        "nr_free_3": "== 1",
+    },
     functions=("rmqueue_buddy",),
+    in_irq=True,
 )
 def pages_buddy(stage: Staging) -> Request:
-    """A block of two pageblocks, and none of one."""
-    stage.free(buddies(stage))
-    while stage.free_blocks("UNMOVABLE")[PAGEBLOCK_ORDER]:
-        stage.pages(PAGEBLOCK_ORDER)
-    return stage.ask_pages(PAGEBLOCK_ORDER)
+    """CPU 1 has the lists' lock; nothing is smaller than a pageblock."""
+    drained(stage)
+    stage.at_release.append(taken_elsewhere(stage, stage.pageset().lock))
+    return stage.ask_pages()
 
 
 @operation(
@@ -302,41 +311,46 @@ def pages_free_overflow(stage: Staging) -> Request:
 
 @operation(
     "pages_free_merge",
-    "a block too large for the page lists: to the buddy, where it merges",
+    "the page lists are locked, as another CPU drains them: a page goes to the buddy, where it merges",
     group="pages",
     designs=PAGES,
-    path={"pgfree": "== 16", "nr_free_4": "== -1"},
+    path={"pcp_busy": "== 1", "pgfree": "== 1", "nr_free_0": "== -1", "nr_free_3": "== -1"},
+    in_irq=True,
 )
 def pages_free_merge(stage: Staging) -> Request:
-    """Its buddy is free."""
-    return stage.ask_free(buddies(stage))
+    """CPU 1 has the lists' lock; the page's pageblock is otherwise free."""
+    offset = lone_page(stage)
+    stage.at_release.append(taken_elsewhere(stage, stage.pageset().lock))
+    return stage.ask_free(offset)
 
 
 @operation(
     "pages_free_parked",
-    "the zone's lock is held by another CPU: a block is parked on the zone",
+    "the page lists and the zone are locked by another CPU: a page is parked on the zone",
     group="deferred",
     designs=NOLOCK,
-    path={"nr_deferred_free": "== 1", "zone_busy": "== 1"},
+    path={"nr_deferred_free": "== 1", "zone_busy": "== 1", "pcp_busy": "== 1"},
 )
 def pages_free_parked(stage: Staging) -> Request:
-    """CPU 1 has the lock."""
-    offset = buddies(stage)
-    stage.at_release.append(take_zone_lock(stage))
+    """CPU 1 has both locks."""
+    offset = lone_page(stage)
+    stage.at_release.append(taken_elsewhere(stage, stage.pageset().lock, stage.zone().lock))
     return stage.ask_free(offset)
 
 
 @operation(
     "pages_free_unparks",
-    "a block goes to the buddy, and with it what was parked on the zone",
+    "a page goes to the buddy, and with it what was parked on the zone",
     group="deferred",
     designs=SPINS,
-    path={"nr_deferred_drained": "== 1", "pgfree": "== 16"},
+    path={"nr_deferred_drained": "== 2", "pgfree": "== 1", "pcp_busy": "== 1"},
 )
 def pages_free_unparks(stage: Staging) -> Request:
-    """One block parked."""
-    mine, parked = stage.pages(PAGEBLOCK_ORDER), stage.pages(PAGEBLOCK_ORDER)
-    release = take_zone_lock(stage)
-    stage.free(parked, design="kmalloc_nolock")
+    """Two pages parked."""
+    first, *parked = whole_pageblock(stage)[:3]
+    release = taken_elsewhere(stage, stage.pageset().lock, stage.zone().lock)
+    for offset in parked:
+        stage.free(offset, design="kmalloc_nolock")
     release()
-    return stage.ask_free(mine)
+    stage.at_release.append(taken_elsewhere(stage, stage.pageset().lock))
+    return stage.ask_free(first)
