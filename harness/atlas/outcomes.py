@@ -328,8 +328,23 @@ class Decoder:
 
     @cached_property
     def _deferred_when_alone(self) -> int:
+        return self._left_to_irq_work(self._alone[1]) if self._alone is not None else 0
+
+    @cached_property
+    def _alone(self) -> tuple[int, After] | None:
+        """What the operation comes to when nobody interrupts it, and what it returns; None if it does not."""
         row = self.sweeper.run(self._call, ())
-        return 0 if row["end"] else self._left_to_irq_work(self._after(row))
+        return None if row["end"] else (int(row["value"]), self._after(row))
+
+    def map_errors(self, after: After) -> list[str]:
+        """Return the errors of updates and deletes of maps that are not the operation's own."""
+        found = []
+        for counter, name in _MAP_ERRORS.items():
+            times = self.growth(after, counter)
+            if times and self._alone is not None:
+                times -= self.growth(self._alone[1], counter)
+            found += [name] * times
+        return found
 
     # --- bounds -------------------------------------------------------------------------------
 
@@ -419,10 +434,10 @@ class Decoder:
     @cached_property
     def _unexplained(self) -> bool:
         """Whether the operation hands out, or takes back, what it does not say: seen in a run of its own."""
-        row = self.sweeper.run(self._call, ())
-        if row["end"]:
+        if self._alone is None:
             return True
-        begun, ended, given, taken = self._ownership(self._after(row), int(row["value"]))
+        value, after = self._alone
+        begun, ended, given, taken = self._ownership(after, value)
         return begun != given or ended != taken
 
 
@@ -448,9 +463,7 @@ class _Run:
         frees = decoder.growth(after, "counts", index, context, "frees")
         self.deferred = decoder.deferred_by_handler(after, frees)
         self.retried = decoder.event(after, "CACHE_STATS", "kmem_cache_stat", "bucket_retry")
-        self.map_errors = [
-            name for counter, name in _MAP_ERRORS.items() for _ in range(decoder.growth(after, counter))
-        ]
+        self.map_errors = decoder.map_errors(after)
 
     def _allocates(self, op: Any) -> bool:
         return op.code in (self.lib.OP_ALLOC, self.lib.OP_CACHE_ALLOC, self.lib.OP_PAGES_ALLOC)

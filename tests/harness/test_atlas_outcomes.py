@@ -166,6 +166,12 @@ def test_an_operation_that_nobody_interrupts() -> None:
         assert (found.operation, found.handler, found.verdict) == ("ok", "none", "ok")
 
 
+def test_an_error_of_the_operation_is_not_the_handlers() -> None:
+    with runs("map_update_full@bpf_mem_alloc/map_update", "bpf_mem_alloc") as of:
+        found = outcomes.decode(of.built, of, of.interrupted())
+        assert (found.operation, found.handler) == ("error:E2BIG", "ok")
+
+
 def test_a_deadlock_has_its_stacks() -> None:
     with runs("alloc_fastpath@kmalloc/alloc_other", "kmalloc") as of:
         row = of.interrupted(lambda: page_lists(of)[1:])
