@@ -12,14 +12,16 @@ from fnmatch import fnmatchcase
 
 from harness.atlas.operations import all_operations
 
-#: What a design that has objects and nothing else can be asked for, in every order that matters to a freelist.
+#: What a design that has objects and nothing else can be asked for, in each order that matters to a list.
 _OBJECTS = ("alloc_same", "aba", "free_own", "free_remote", "alloc_free", "burst")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One row. Attributes: design: of the cell.  operations: pattern of their names.  handlers: names, a kind behind
-    those that come as that alone.  why: these and no others.
+    """One row; of those whose pattern an operation matches the first counts.
+
+    Attributes: design: of the cell.  operations: pattern of their names.  handlers: names, a kind behind those that
+        come as that alone.  why: these and no others.
     """
 
     design: str
@@ -29,39 +31,42 @@ class Choice:
 
 
 CHOICES = (
-    Choice("bpf_mem_alloc", "bpf_*", (*_OBJECTS, "alloc_other"), "it has other sizes, but no pages"),
     Choice(
         "bpf_mem_alloc", "map_*", ("map_update",), "a map's lists are its own: only its updates meet in them"
     ),
-    Choice("prealloc", "pool_*", _OBJECTS, "one pool of one size: neither another size nor pages"),
+    Choice("bpf_mem_alloc", "*", (*_OBJECTS, "alloc_other"), "it has other sizes, but no pages"),
     Choice("prealloc", "map_*", ("map_update",), "a map's pool is its own: only its updates meet in it"),
-    Choice("objpool", "objpool_*", _OBJECTS, "one pool of one size: neither another size nor pages"),
+    Choice(
+        "prealloc",
+        "*_busy",
+        ("alloc_same", "aba", "alloc_free"),
+        "the CPU that has the lock never goes on: a push of both would wait for it for ever",
+    ),
+    Choice("prealloc", "*", _OBJECTS, "one pool of one size: neither another size nor pages"),
+    Choice("objpool", "*", _OBJECTS, "one pool of one size: neither another size nor pages"),
     Choice(
         "sheaves",
-        "sheaf_*",
+        "*",
         (*_OBJECTS, "alloc_other", "pages"),
         "all but map_update, whose allocation and free are those of alloc_free",
     ),
     Choice(
         "no_prealloc",
-        "*",
-        ("alloc_same", "aba:irq", "free_own:irq", "free_remote:irq", "alloc_free:irq"),
-        "kmalloc(GFP_ATOMIC) in NMI shows the deadlock for which it was not allowed there; call_rcu must not run there",
+        "map_*",
+        ("alloc_same", "free_own:irq", "map_update:irq"),
+        "not from NMI, as before 6.1: an element comes of kmalloc and goes by call_rcu",
     ),
     Choice(
         "no_prealloc",
-        "map_*",
-        ("map_update:irq",),
-        "as before 6.1: not from NMI, since the element comes of kmalloc and goes by call_rcu",
+        "*",
+        ("alloc_same", "aba:irq", "free_own:irq", "free_remote:irq", "alloc_free:irq"),
+        "kmalloc in NMI shows the deadlock for which it was not allowed there, nor was call_rcu",
     ),
 )
 
 
 def _handlers(choices: Iterable[Choice], operation: str) -> tuple[str, ...]:
-    found = (
-        name for choice in choices if fnmatchcase(operation, choice.operations) for name in choice.handlers
-    )
-    return tuple(dict.fromkeys(found))
+    return next((each.handlers for each in choices if fnmatchcase(operation, each.operations)), ())
 
 
 def _subset(design: str) -> Mapping[str, tuple[str, ...]]:

@@ -16,23 +16,6 @@ from shmalloc import designs
 
 FULL = ("kmalloc", "kmalloc_nolock")
 EVERY_KIND = Selection(kinds=("nmi", "irq"))
-ABOVE = ("memcg", "bpf", "pool", "objpool", "sheaf", "map", "rcu")
-CASES = [
-    pytest.param(design, operation, id=f"{design}-{operation}")
-    for design in designs.names()
-    for operation in scenario.operation_names(design)
-    if all_operations()[operation].group in ABOVE
-]
-
-
-@pytest.mark.parametrize(("design", "operation"), CASES)
-def test_takes_its_path_with_every_handler_that_is_listed(design: str, operation: str) -> None:
-    for each in scenario.scenarios(design, Selection(operations=(operation,))):
-        with each.build() as built:
-            before = built.counters()
-            built.call.run(built.arena.core)
-            built.check_path(before, built.counters())
-            assert not built.arena.violations()
 
 
 # --- what is crossed with what ----------------------------------------------------------------------
@@ -51,7 +34,7 @@ def test_every_choice_says_why_names_what_there_is_and_chooses_something() -> No
         assert choice.why and choice.design not in FULL
         assert {name.partition(":")[0] for name in choice.handlers} <= set(HANDLERS)
         assert {name.partition(":")[2] for name in choice.handlers} <= {"", "nmi", "irq"}
-        assert any(set(choice.handlers) <= set(names) for names in SUBSETS[choice.design].values())
+        assert choice.handlers in SUBSETS[choice.design].values()
 
 
 def test_a_handler_listed_for_one_kind_comes_as_that_alone() -> None:

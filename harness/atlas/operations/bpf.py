@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""bpf_mem_alloc: one size of its global allocator, with watermarks so close that each branch is a few objects away.
+"""bpf_mem_alloc: one size of its global allocator; its watermarks are so close that each branch is soon taken.
 
 A unit of 512 bytes with bpf_low_bytes = 1024 refills below 2 objects, by 3, and trims above 6, down to 4.
 """

@@ -36,7 +36,7 @@ _WARM = (1000, 1001)  # keys
 
 
 def start(stage: Staging) -> None:
-    """Make a map with two elements that will be deleted, so that there are free ones when the operation runs."""
+    """Make a map with two elements, to be deleted later: there are free ones then when the operation runs."""
     sizes = (KEY_BYTES, _VALUE_BYTES.get(stage.task_design, _OTHER_VALUE_BYTES), ENTRIES)
     stage.map = stage.cpus[0].map_create(stage.task_design, *sizes).index
     for key in _WARM:

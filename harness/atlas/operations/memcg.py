@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Charging memory cgroups: objects by bytes, pages by stocks, and the counters with their limits.
 
-The task runs in memcg `task`, below `parent`; what interrupts allocate is charged to `other`, so that the two fight
-over the one obj_stock of the CPU. All requests have __GFP_ACCOUNT.
+The task runs in memcg `task`, below `parent`; what interrupts allocate is charged to `other`, so that the two
+fight over the one obj_stock of the CPU. All requests have __GFP_ACCOUNT.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""BPF_F_NO_PREALLOC of old: kmalloc(GFP_ATOMIC), and call_rcu at the free. Its paths are those of kmalloc and RCU."""
+"""BPF_F_NO_PREALLOC of old: kmalloc(GFP_ATOMIC), and call_rcu at the free."""
 
 from __future__ import annotations
 
