@@ -163,16 +163,17 @@ __fastpath u64 unit_alloc(struct bpf_mem_cache *c)
 		probe(bpf_before_queue);
 		if (count < c->low_watermark)
 			irq_work_queue(&c->refill_work);
+		if (unlikely(!unit))
+			note_failure(c, !mine);
 	} else {
 		if (count < c->low_watermark)
 			irq_work_queue(&c->refill_work);
 		probe(bpf_before_queue);
+		if (unlikely(!unit)) /* with irqs on the refill has run, and nothing tells of it */
+			note_failure(c, !mine);
 		local_irq_restore(flags);
 	}
-	if (likely(unit))
-		return unit + BPF_HEADER_BYTES;
-	note_failure(c, !mine);
-	return 0;
+	return likely(unit) ? unit + BPF_HEADER_BYTES : 0;
 }
 
 __fastpath void unit_free(struct bpf_mem_cache *c, u64 object)

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Operations above the slabs: paths, what is chosen for which design, start states."""
 
+import numpy as np
 import pytest
 
 from harness.atlas import scenario
+from harness.atlas.classes import classes
 from harness.atlas.handlers import HANDLERS, MAP_KEY
+from harness.atlas.image import CoreImage
 from harness.atlas.operations import all_operations
 from harness.atlas.operations.bpf import HIGH, LOW, UNIT, have, list_of
 from harness.atlas.operations.maps import ENTRIES, bucket, map_of, neighbours
 from harness.atlas.operations.pools import free_objects, own_objects
 from harness.atlas.operations.sheaves import SHEAF, barn_of
+from harness.atlas.outcomes import decode
 from harness.atlas.scenario import Selection
 from harness.atlas.subsets import CHOICES, SUBSETS
+from harness.atlas.sweeper import Sweeper
 from shmalloc import designs
 
 FULL = ("kmalloc", "kmalloc_nolock")
@@ -98,3 +103,16 @@ def test_a_lock_that_is_held_is_let_go_of(name: str, counter: str) -> None:
         before = built.counters()
         built.call.run(built.arena.core)
         assert built.counters()[counter] == before[counter]
+
+
+def test_an_empty_list_of_bpf_mem_alloc_always_tells_of_its_refill() -> None:
+    """An NMI has taken everything before the task gets to the list; the refill runs before the task hears of it."""
+    name = "bpf_alloc@bpf_mem_alloc/burst"
+    with scenario.find("bpf_mem_alloc", name).build() as built:
+        image = CoreImage.of(built.arena.core)
+        with Sweeper(built.arena, image, classes=classes(built), watched=built.watched) as sweeper:
+            sweeper.snapshot()
+            trace = sweeper.record(built.call)
+            rows = sweeper.sweep(built.call, trace, np.arange(len(trace)))
+            found = {decode(built, sweeper, row).operation for row in rows if not row["value"]}
+    assert found == {"null:refill_lag"}
