@@ -19,17 +19,19 @@ _MANY = 10_000
 _NAMED = {"design": lambda v: list(v.designs), "broken": lambda v: list(v.broken)}
 
 
-def mistakes(text: str, vocabulary: Vocabulary, facts: Iterable[str] = ()) -> list[str]:
+def mistakes(
+    text: str, vocabulary: Vocabulary, facts: Iterable[str] = (), more: Mapping[str, Any] | None = None
+) -> list[str]:
     """List what is wrong with a condition before anything has run.
 
     Args: text: the condition.  vocabulary: decides which names a cell's results have.  facts: counters
-        that a script stores.
+        that a script stores.  more: keys of a cell that only its engine's have.
     """
     try:
         tree = expression.parse(text)
     except ExpressionError as error:
         return [str(error)]
-    blank = blank_cell(vocabulary, facts)
+    blank = {**blank_cell(vocabulary, facts), **(more or {})}
     found = []
     for selector, keys in expression.names(tree):
         try:
@@ -46,13 +48,15 @@ def mistakes(text: str, vocabulary: Vocabulary, facts: Iterable[str] = ()) -> li
     return found
 
 
-def template_mistakes(text: str, vocabulary: Vocabulary, facts: Iterable[str] = ()) -> list[str]:
-    """List what is wrong with the expressions in a text that says what was measured."""
+def template_mistakes(
+    text: str, vocabulary: Vocabulary, facts: Iterable[str] = (), more: Mapping[str, Any] | None = None
+) -> list[str]:
+    """List what is wrong with the expressions in a text that says what was measured. Args: as of `mistakes`."""
     parts = _IN_BRACES.findall(text)
     if "{" in _IN_BRACES.sub("", text) or "}" in _IN_BRACES.sub("", text):
         return ["braces do not match; allowed is a text with expressions in braces: {allocs}"]
     facts = tuple(facts)
-    found = [why for part in parts for why in mistakes(f"({part}) == 0", vocabulary, facts)]
+    found = [why for part in parts for why in mistakes(f"({part}) == 0", vocabulary, facts, more)]
     return [why for why in found if "cannot be compared" not in why]  # a text is as good as a number here
 
 

@@ -27,13 +27,28 @@ class Goal:
     ops: int
 
 
+@dataclass(frozen=True)
+class Advance:
+    """How far an engine that has a list to work off has come.
+
+    Attributes: t_s: since the start.  scenarios, of_scenarios: done, and all.  points: done.  of_points: all,
+        some of them estimated; 0 = nobody knows yet.
+    """
+
+    t_s: float
+    scenarios: int
+    of_scenarios: int
+    points: int
+    of_points: int
+
+
 class Progress(Protocol):
     """Something that is told how a run goes."""
 
     def begin(self, goal: Goal) -> None:
         """Begin a cell."""
 
-    def update(self, sample: Sample) -> None:
+    def update(self, sample: Sample | Advance) -> None:
         """Take note of a sample."""
 
     def end(self, verdict: str, expected: str) -> None:
@@ -62,6 +77,19 @@ def line(goal: Goal, before: Sample | None, now: Sample) -> str:
     return "  ".join(parts if left_s is None else [*parts, f"ETA {units.seconds(left_s)}"])
 
 
+def advance_line(goal: Goal, now: Advance) -> str:
+    """Write one line: points, scenarios, elapsed, time to go."""
+    parts = [
+        goal.label,
+        f"{units.count(now.points)} of {units.count(now.of_points)} points",
+        f"{now.scenarios} of {now.of_scenarios} scenarios",
+        f"{units.seconds(now.t_s)} elapsed",
+    ]
+    if now.points and now.of_points >= now.points:
+        parts.append(f"ETA {units.seconds((now.of_points - now.points) * now.t_s / now.points)}")
+    return "  ".join(parts)
+
+
 def eta_s(goal: Goal, now: Sample) -> float | None:
     """Return the seconds to go, by whichever limit comes first; None if nobody knows."""
     ways = []
@@ -78,7 +106,7 @@ class Silent:
     def begin(self, goal: Goal) -> None:
         """Begin a cell."""
 
-    def update(self, sample: Sample) -> None:
+    def update(self, sample: Sample | Advance) -> None:
         """Take note of a sample."""
 
     def end(self, verdict: str, expected: str) -> None:
@@ -103,13 +131,17 @@ class _Lines:
         """Begin a cell."""
         self._goal, self._before, self._shown_at = goal, None, time.monotonic()
 
-    def update(self, sample: Sample) -> None:
+    def update(self, sample: Sample | Advance) -> None:
         """Show a sample, if the last is some time ago."""
         now = time.monotonic()
         if now - self._shown_at < self.period_s:
             return
+        self._shown_at = now
+        if isinstance(sample, Advance):
+            self.show(advance_line(self._goal, sample))
+            return
         self.show(line(self._goal, self._before, sample))
-        self._before, self._shown_at = sample, now
+        self._before = sample
 
     def show(self, text: str) -> None:
         """Show a line."""

@@ -19,6 +19,7 @@ from harness.memcgs import accounted, place
 from harness.memory import Sample, Sampler
 from harness.opsfile import OpsFile, relocate
 from harness.problems import ConfigError, Problem
+from harness.progress import Advance
 from harness.results import Snapshot, blank_cell, measure
 from harness.supervisor import Crew, Ended
 from harness.topology import Placement, RealNode
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from shmalloc.arena import Arena
     from shmalloc.audit import AuditReport
 
-OnSample = Callable[[Sample], None]
+OnSample = Callable[[Sample | Advance], None]
+Pieces = dict[str, list[Any]]  # what engines collect of a run's cells for its documents
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Job:
     """A cell and what it is run with.
 
     Attributes: cell.  base_dir: folder of the config.  vocabulary.  interruption: to be looked at.
-        on_sample: is told how it goes.  real_nodes: of this machine.
+        on_sample: is told how it goes.  real_nodes: of this machine.  pieces: where engines put what goes
+        into documents of the whole run.
     """
 
     cell: Cell
@@ -46,6 +49,7 @@ class Job:
     interruption: Interruption
     on_sample: OnSample = field(default=lambda _sample: None)
     real_nodes: Sequence[RealNode] = field(default_factory=topology.read)
+    pieces: Pieces = field(default_factory=dict)
 
     @property
     def config(self) -> Config:
