@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness import expect
+from harness.atlas import check as atlas
 from harness.config import ZONES, ArenaSpec, Config
 from harness.problems import Problem, one_of, shown
 from harness.script import check as script
@@ -46,6 +47,7 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
         *_interrupts(config),
         *_names(config, vocabulary),
         *script.problems(config, vocabulary),
+        *atlas.problems(config, vocabulary),
     ]
     if not any(path.startswith("arena") for path in wrong | {problem.path for problem in found}):
         found += _arena(config)
@@ -53,7 +55,7 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
 
 
 def _flavour(config: Config) -> Iterator[Problem]:
-    if config.broken != "none" and config.flavour != "checked":
+    if config.broken != "none" and config.flavour != "checked" and config.engine != atlas.ENGINE:
         yield Problem(
             "broken", shown(config.broken), 'needs flavour = "checked"; release holds no broken variant'
         )
@@ -140,16 +142,16 @@ def _interrupts(config: Config) -> Iterator[Problem]:
 
 
 def _names(config: Config, vocabulary: Vocabulary) -> Iterator[Problem]:
-    facts = script.facts(config)
+    known = script.facts(config), atlas.facts(config, vocabulary)
     for at, text in enumerate(config.must_happen):
-        yield from _expression(f"must_happen[{at}]", text, vocabulary, facts)
+        yield from _expression(f"must_happen[{at}]", text, vocabulary, *known)
     for at, spec in enumerate(config.expect):
         path = f"expect[{at}]"
         if (spec.condition is None) == (spec.verdict is None):
             yield Problem(path, None, "allowed is either a condition or a verdict, one of them")
         if spec.condition is not None:
-            yield from _expression(f"{path}.condition", spec.condition, vocabulary, facts)
-        for why in expect.template_mistakes(spec.measured or "", vocabulary, facts):
+            yield from _expression(f"{path}.condition", spec.condition, vocabulary, *known)
+        for why in expect.template_mistakes(spec.measured or "", vocabulary, *known):
             yield Problem(f"{path}.measured", shown(spec.measured), why)
         if spec.verdict is not None and spec.verdict not in vocabulary.verdicts:
             yield Problem(f"{path}.verdict", shown(spec.verdict), one_of(vocabulary.verdicts))
@@ -157,8 +159,10 @@ def _names(config: Config, vocabulary: Vocabulary) -> Iterator[Problem]:
             yield Problem(f"{path}.cell", shown(spec.cell), problem)
 
 
-def _expression(path: str, text: str, vocabulary: Vocabulary, facts: Iterable[str]) -> Iterator[Problem]:
-    for why in expect.mistakes(text, vocabulary, facts):
+def _expression(
+    path: str, text: str, vocabulary: Vocabulary, facts: Iterable[str], more: Mapping[str, Any]
+) -> Iterator[Problem]:
+    for why in expect.mistakes(text, vocabulary, facts, more):
         yield Problem(path, shown(text), why)
 
 

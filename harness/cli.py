@@ -78,10 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
     with Interruption() as interruption:
         try:
             for experiment in experiments:
-                made, samples = runs.run_experiment(experiment, words, interruption, progress)
+                made, left = runs.run_experiment(experiment, words, interruption, progress)
                 finished.append(made)
                 folder = out if len(experiments) == 1 else out / experiment.name
-                runs.write(folder, made, samples, None if arguments.no_plots else list(words.designs))
+                runs.write(folder, made, left, None if arguments.no_plots else list(words.designs))
         except Interrupted as why:
             progress.close()
             runs.remove_if_empty(out)
@@ -187,6 +187,7 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from harness import live
+    from harness.atlas import commands as atlas
 
     parser = argparse.ArgumentParser(
         prog="shmalloc", description="A testbed for memory allocators that may be called from any context."
@@ -194,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_show(commands)
+    atlas.add_commands(commands)
     live.add_commands(commands)
     return parser
 

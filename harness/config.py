@@ -229,6 +229,25 @@ class MemcgSpec(Table):
     interrupts: bool = Field(True, description="handlers are charged to the group of their CPU")
 
 
+class AtlasSpec(Table):
+    """What the engine `atlas` sweeps: patterns of names (`*`, `alloc_*`), and what it does beyond single NMIs."""
+
+    operations: list[str] = Field(["*"], description="names of operations")
+    handlers: list[str] = Field(["*"], description="names of what a handler does")
+    task: list[str] = Field(["*"], description="designs that are interrupted; the cell's is the handler's")
+    kinds: list[Literal["nmi", "irq"]] = Field(["nmi"], description="what interrupts")
+    pairs: list[str] = Field(
+        [], description="scenarios in which two NMIs come, at any two accesses to shared memory"
+    )
+    nested: bool = Field(
+        False, description="pairs: the second NMI also inside the first's handler, stronger than hardware"
+    )
+    accesses: bool = Field(
+        False, description="compare with NMIs before accesses to shared memory only: the same outcomes?"
+    )
+    cores: int = Field(0, ge=0, le=MAX_CPUS, description="that sweep, one process each; 0 = all there are")
+
+
 class ExpectSpec(Table):
     """One expectation: a condition, or the verdict that a cell should have."""
 
@@ -246,7 +265,7 @@ class Config(Table):
     """One cell of an experiment, all keys resolved."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    engine: Literal["stress", "script"] = "stress"
+    engine: Literal["stress", "script", "atlas"] = "stress"
     design: DesignName = "kmalloc_nolock"
     flavour: Literal["release", "checked"] = "release"
     broken: Annotated[str, AfterValidator(_broken)] = "none"
@@ -281,6 +300,7 @@ class Config(Table):
         default_factory=dict, description='values that the steps of a script name: "$name"'
     )
     step: list[dict[str, Any]] = Field(default_factory=list, description="the script; see harness.script")
+    atlas: AtlasSpec = Field(default_factory=AtlasSpec)
     must_happen: list[str] = Field(default_factory=list)
     expect: list[ExpectSpec] = Field(default_factory=list)
 

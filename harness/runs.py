@@ -11,7 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,24 @@ from harness.vocabulary import Vocabulary
 
 RUNS_DIR = Path("results")
 Samples = dict[str, list[Sample]]
-_ENGINES = {"stress": stress.run_cell, "script": script.run_cell}
+
+
+def _run_atlas(job: stress.Job) -> tuple[dict[str, Any], list[Sample]]:
+    from harness.atlas import engine  # its catalogue takes a moment
+
+    return engine.run_cell(job)
+
+
+_ENGINES = {"stress": stress.run_cell, "script": script.run_cell, "atlas": _run_atlas}
+_WITHOUT_PLOTS = ("script", "atlas")  # numbers, and no course of time
+
+
+@dataclass
+class Left:
+    """What a run leaves beside its result. Attributes: samples: of each cell.  documents: file -> JSON object."""
+
+    samples: Samples = field(default_factory=dict)
+    documents: dict[str, Any] = field(default_factory=dict)
 
 
 def check_configs(experiments: Sequence[Experiment]) -> None:
@@ -52,6 +69,10 @@ def check_machine(experiments: Sequence[Experiment]) -> None:
 
     Raises: CannotRun.
     """
+    if any(cell.config.engine == "atlas" for experiment in experiments for cell in experiment.cells):
+        from harness.atlas.image import machine_check
+
+        machine_check()
     for experiment in experiments:
         for cell in experiment.cells:
             _check_machine(experiment, cell)
@@ -82,6 +103,8 @@ def _check_machine(experiment: Experiment, cell: Cell) -> None:
     from shmalloc.units import format_bytes
 
     config, cores = cell.config, len(os.sched_getaffinity(0))
+    if config.engine == "atlas":
+        return
     if config.pin == "exclusive" and config.cpus > cores:
         raise CannotRun(
             f'{experiment.source}: pin = "exclusive" with cpus = {config.cpus}: this process may use {cores} '
@@ -99,23 +122,28 @@ def _check_machine(experiment: Experiment, cell: Cell) -> None:
 
 def run_experiment(
     experiment: Experiment, vocabulary: Vocabulary, interruption: Interruption, progress: Progress
-) -> tuple[dict[str, Any], Samples]:
+) -> tuple[dict[str, Any], Left]:
     """Run all cells of a config, one after the other.
 
-    Returns: the run's JSON, and the samples of each cell.
-    Raises: Interrupted, NoRoom, GeometryError, ConfigError.
+    Returns: the run's JSON, and what else is to be written.
+    Raises: Interrupted, NoRoom, GeometryError, ConfigError, CannotRun.
     """
-    results, samples = [], {}
+    results, left, pieces = [], Left(), stress.Pieces()
     for at, cell in enumerate(experiment.cells):
         interruption.check()
         label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
         progress.begin(Goal(label, cell.config.seconds, cell.config.ops or 0))
-        job = stress.Job(cell, experiment.base_dir, vocabulary, interruption, progress.update)
-        result, samples[cell.id] = _ENGINES[cell.config.engine](job)
+        job = stress.Job(cell, experiment.base_dir, vocabulary, interruption, progress.update, pieces=pieces)
+        result, left.samples[cell.id] = _ENGINES[cell.config.engine](job)
         result["replay"] = replay_command(experiment, cell)
         progress.end(result["verdict"], result["expected"])
         results.append(result)
-    return _run_json(experiment, results, vocabulary), samples
+    run = _run_json(experiment, results, vocabulary)
+    if experiment.resolved["engine"] == "atlas":
+        from harness.atlas import engine as atlas
+
+        left.documents = atlas.documents(run, pieces)
+    return run, left
 
 
 def _run_json(
@@ -184,19 +212,21 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def write(folder: Path, run: Mapping[str, Any], samples: Samples, designs: Sequence[str] | None) -> None:
-    """Leave a run's folder: result.json, samples.csv, report.txt, plots, numastat.txt.
+def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[str] | None) -> None:
+    """Leave a run's folder: result.json, samples.csv, report.txt, plots, numastat.txt, an atlas's documents.
 
-    Args: designs: all that exist, which decides their colours; None = no plots.
+    Args: left: what `run_experiment` returned.  designs: all that exist, which decides their colours; None = no plots.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.txt", report.text(run))
-    _write_samples(folder / "samples.csv", samples)
+    _write_samples(folder / "samples.csv", left.samples)
     _replace(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
     if numastat := numa_report.numastat_text(run["cells"]):
         _replace(folder / "numastat.txt", numastat)
-    if designs is not None and run["config"]["engine"] != "script":  # numbers, and no course of time
-        plots.draw(folder, run, samples, designs)
+    for name, document in left.documents.items():
+        _replace(folder / name, json.dumps(document, allow_nan=False) + "\n")
+    if designs is not None and run["config"]["engine"] not in _WITHOUT_PLOTS:
+        plots.draw(folder, run, left.samples, designs)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -25,6 +25,7 @@ NAMES = (
     "reclaim",
     "faults",
 )
+ATLASES = ("atlas", "atlas_quick")  # their scenarios bring arenas and interrupts of their own
 OTHER_DESIGNS = ("maps", "sheaves", "memcg")  # not about kmalloc and kmalloc_nolock
 GROUND = """
 cpus = 2
@@ -42,7 +43,7 @@ def loaded(name: str) -> Experiment:
     return matrix.load(CONFIGS / f"{name}.toml", [], vocabulary.load())
 
 
-@pytest.mark.parametrize("name", NAMES + OTHER_DESIGNS)
+@pytest.mark.parametrize("name", NAMES + OTHER_DESIGNS + ATLASES)
 def test_config_says_what_it_shows_and_what_must_happen(name: str) -> None:
     text = (CONFIGS / f"{name}.toml").read_text()
     first, second = text.splitlines()[:2]
@@ -58,7 +59,7 @@ def test_config_says_what_it_shows_and_what_must_happen(name: str) -> None:
 
 
 def test_every_config_is_looked_at() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.toml")} == {*NAMES, *OTHER_DESIGNS, "broken"}
+    assert {path.stem for path in CONFIGS.glob("*.toml")} == {*NAMES, *OTHER_DESIGNS, *ATLASES, "broken"}
 
 
 def test_every_broken_variant_of_the_config_is_expected_to_be_caught() -> None:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""What each injection came to: every distinct outcome is decoded once, every distinct state examined once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.atlas import outcomes, post
+from harness.atlas.keys import MISSED
+from harness.vocabulary import OK
+
+if TYPE_CHECKING:
+    from harness.atlas.scenario import Built
+    from harness.atlas.sweeper import Sweeper
+    from harness.vocabulary import Vocabulary
+
+RETURNED, NOT_REACHED = 0, 1  # how an injected run ended; the rest is what `outcomes` makes of it
+NO_STATE = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One distinct outcome.
+
+    Attributes: name: the verdict if it is not ok, else what the handler got.  operation: what the interrupted
+        one got.  handler.  verdict.  text: why, if it is not ok.
+    """
+
+    name: str
+    operation: str
+    handler: str
+    verdict: str
+    text: str
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.verdict == OK
+
+
+class Judge:
+    """Judges the runs of one start state. Attributes: states: distinct ones that were examined."""
+
+    def __init__(self, built: Built, sweeper: Sweeper, vocabulary: Vocabulary) -> None:
+        self._built = built
+        self._sweeper = sweeper
+        self._words = vocabulary
+        self._known: dict[tuple[int, ...], Judgement] = {}
+        self.states: dict[int, Any] = {}
+
+    def __call__(self, row: Any) -> Judgement:
+        """Judge one result of the sweeper."""
+        rip = int(row["rip"]) if row["end"] != RETURNED else 0
+        key = (int(row["end"]), int(row["value"]), int(row["state"]), int(row["outcome"]), rip)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._judge(row)
+        return found
+
+    def _judge(self, row: Any) -> Judgement:
+        if row["end"] == NOT_REACHED:
+            return Judgement(MISSED, "none", "none", MISSED, "the instruction was not reached")
+        decoded = outcomes.decode(self._built, self._sweeper, row)
+        verdict, text = decoded.verdict, decoded.text
+        state = int(row["state"])
+        if state != NO_STATE and verdict == OK:  # what follows from a verdict is no further verdict
+            if state not in self.states:
+                self.states[state] = post.check_state(self._built, self._sweeper, state)
+            verdict, text = self.states[state].verdict, self.states[state].text
+        name = decoded.handler if verdict == OK else verdict
+        return Judgement(name, decoded.operation, decoded.handler, verdict, text)
+
+    def names(self, rows: Any) -> list[Judgement]:
+        """Judge all rows."""
+        return [self(row) for row in rows]
+
+
+def tally(judged: list[Judgement]) -> dict[str, int]:
+    """Count by name."""
+    return dict(sorted(Counter(each.name for each in judged).items()))
