@@ -10,7 +10,7 @@ Imports numpy: not for CPU processes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,20 +109,28 @@ def classes(built: Any) -> NDArray[np.uint8]:
 
 
 def word_classes(arena: Arena) -> NDArray[np.uint8]:
-    """Return the class of each 4-byte word of an arena, shape (size_bytes / 4,).
+    """Return the class of each 4-byte word of an arena, shape (size_bytes / 4,); not to be written to.
 
     Raises: ValueError, if a table here names a field that is not.
     """
-    classes = np.full(arena.size_bytes // WORD_BYTES, STATE, np.uint8)
+    places = tuple(
+        (*_place(arena, region), struct, stride) for region, struct, stride in region_structs(arena)
+    )
+    return _classes_of(int(arena.size_bytes), places)
+
+
+@lru_cache(maxsize=8)
+def _classes_of(size_bytes: int, places: tuple[tuple[int, int, str, int], ...]) -> NDArray[np.uint8]:
+    classes = np.full(size_bytes // WORD_BYTES, STATE, np.uint8)
     header = struct_classes("shm_header")
     classes[: len(header)] = header
-    for region, struct, stride in region_structs(arena):
+    for begin, length, struct, stride in places:
         item = struct_classes(struct)
         if not item.any():
             continue
-        begin, length = _place(arena, region)
         for offset in range(begin, begin + length - len(item) * WORD_BYTES + 1, stride):
             classes[offset // WORD_BYTES :][: len(item)] = item
+    classes.flags.writeable = False
     return classes
 
 

@@ -135,11 +135,11 @@ class Aftermath:
     def learn(self, release: Callable[[], None]) -> None:
         """Take the start state down, where the arena is now, and remember what is left then.
 
-        Raises: ValueError, if it is not sound: the scenario is wrong.
+        Raises: ValueError, if it is not sound: the scenario is wrong, unless the core is.
         """
         if self._expected is None:
             found = self.take_down(release)
-            if found.verdict.verdict != OK:
+            if found.verdict.verdict != OK and self.arena.core.broken == "none":
                 raise ValueError(f"the start state: {found.verdict.verdict}: {found.verdict.text}")
             self._expected = found.left
 
@@ -400,7 +400,7 @@ class Aftermath:
     @cached_property
     def _told_by(self) -> NDArray[np.intp]:
         """The words of the state outside of page memory, but those that count up: tids and random numbers."""
-        classes = word_classes(self.arena)
+        classes = word_classes(self.arena).copy()
         classes[int(self._header.regions[self.lib.REGION_MEMORY].offset) // WORD_BYTES :] = IGNORE
         view = self._view
         for field in (view.cache_cpus["tid"], view.cpus["random"], view.pages["order"]):
