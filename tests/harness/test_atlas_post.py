@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The check of post-states: silent where nothing is wrong, and it sees what is."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -156,3 +159,73 @@ def test_a_start_state_that_is_wrong_is_the_scenarios_fault() -> None:
         of = Runs(built)
         with pytest.raises(ValueError, match="the start state: corruption"):
             post.check_state(built, of, of.add(lambda: None))
+
+
+# --- whole sweeps, in a process of its own ---------------------------------------------------------
+
+CHILD = r"""
+import json, sys
+import numpy as np
+from shmalloc import _binding
+
+broken, *names = sys.argv[1:]
+_binding.core("release", broken)
+
+from harness.atlas import classes, outcomes, post, scenario
+from harness.atlas.image import CoreImage
+from harness.atlas.sweeper import Sweeper
+
+def swept(name):
+    with scenario.find("kmalloc_nolock", name).build(broken) as built:
+        image = CoreImage.of(built.arena.core)
+        with Sweeper(built.arena, image, classes=classes.classes(built), watched=built.watched) as sweeper:
+            sweeper.snapshot()
+            trace = sweeper.record(built.call)
+            points = np.arange(len(trace))
+            first, second = (sweeper.sweep(built.call, trace, points) for _ in range(2))
+            same = all(np.array_equal(first[key], second[key]) for key in ("end", "value", "state", "outcome"))
+            rows = {tuple(row[["end", "state", "outcome", "value"]].tolist()): row for row in first}
+            decoded = [outcomes.decode(built, sweeper, row) for row in rows.values()]
+            found = {each.name for each in decoded}
+            sound = {int(row["state"]) for row, each in zip(rows.values(), decoded) if each.verdict == "ok"}
+            states = {post.check_state(built, sweeper, state).verdict for state in sound}
+            return {"same": same, "found": sorted(found), "states": sorted(states)}
+
+print(json.dumps({name: swept(name) for name in names}))
+"""
+
+
+def sweeps(broken: str, *names: str) -> dict[str, dict]:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, broken, *names], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_state_of_a_sweep_is_sound() -> None:
+    found = sweeps(
+        "none",
+        "alloc_refill@kmalloc/alloc_same",
+        "alloc_refill_irq@kmalloc/aba",
+        "free_full@kmalloc/free_own",
+    )
+    for each in found.values():
+        assert each["same"]
+        assert each["states"] == ["ok"]
+        assert set(each["found"]) <= {"ok", "other_bucket", "deferred"}
+    assert found["alloc_refill@kmalloc/alloc_same"]["found"] == ["ok", "other_bucket"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "verdicts"),
+    [
+        ("no_tid", "alloc_fastpath@kmalloc/aba", {"corruption", "lost_memory"}),
+        ("k06", "alloc_fastpath@kmalloc/free_remote", {"lost_memory"}),
+        ("k42", "alloc_refill@kmalloc/free_own", {"lost_memory"}),
+        ("double_free", "alloc_fastpath@kmalloc/free_remote", {"corruption"}),
+    ],
+)
+def test_a_broken_variant_is_seen(broken: str, name: str, verdicts: set[str]) -> None:
+    found = sweeps(broken, name)[name]
+    assert verdicts & {*found["found"], *found["states"]}, found
