@@ -94,7 +94,7 @@ def rank(outcome: str) -> tuple[int, str]:
     if outcome in _SERVED:
         return _SERVED.index(outcome), ""
     if outcome.startswith(NULL):
-        return 10 + (not outcome.endswith("_busy")), outcome
+        return 10 + outcome.endswith("_busy"), outcome  # a lock was met there, which is what one looks for
     if is_verdict(outcome):
         return 100 + vocabulary.load().verdicts.index(outcome), ""
     return 20, outcome

@@ -27,6 +27,7 @@ __all__ = ["function_map", "parts"]
 Run = Mapping[str, Any]
 
 _BAR = 20  # letters
+_SHARE = 19  # "1234 of 5678" beside a bar, and what is between columns
 _MOST_BAR = 44
 _LISTED = 6  # points of a cell that are wrong; the page has all of them
 
@@ -73,10 +74,10 @@ class _Picture:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw for a width."""
         named = max(map(len, stacked.levels(self.columns)), default=0) + 3
-        most = max(1, (options.max_width - named) // (_BAR + 14))
+        most = max(1, (options.max_width - named) // (_BAR + _SHARE))
         for at in range(0, len(self.columns), most):
             shown = self.columns[at : at + most]
-            bar = max(_BAR, min(_MOST_BAR, (options.max_width - named) // len(shown) - 14))
+            bar = max(_BAR, min(_MOST_BAR, (options.max_width - named) // len(shown) - _SHARE))
             yield self._table(shown, bar)
 
     def _table(self, columns: Sequence[Column], bar: int) -> Table:

@@ -69,8 +69,8 @@ def test_outcomes_are_sorted_from_best_to_worst() -> None:
     assert outcome_names.sort(mixed) == [
         "ok",
         "deferred",
-        "null:pcp_busy",
         "null:order_limit",
+        "null:pcp_busy",
         "error:ENOMEM",
         "deadlock",
         "corruption",
