@@ -213,9 +213,10 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[str] | None) -> None:
-    """Leave a run's folder: result.json, samples.csv, report.txt, plots, numastat.txt, an atlas's documents.
+    """Leave a run's folder: result.json, samples.csv, report.txt, plots, numastat.txt, an atlas's files.
 
-    Args: left: what `run_experiment` returned.  designs: all that exist, which decides their colours; None = no plots.
+    Args: left: what `run_experiment` returned.  designs: all that exist, which decides their colours;
+        None = no plots.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.txt", report.text(run))
@@ -225,6 +226,10 @@ def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[st
         _replace(folder / "numastat.txt", numastat)
     for name, document in left.documents.items():
         _replace(folder / name, json.dumps(document, allow_nan=False) + "\n")
+    if "atlas.json" in left.documents:
+        from harness.atlas import page
+
+        page.write(folder, run, left.documents["atlas.json"])
     if designs is not None and run["config"]["engine"] not in _WITHOUT_PLOTS:
         plots.draw(folder, run, left.samples, designs)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import atlas_sample
 import pytest
+import running
 
 import shmalloc
 from harness.atlas import outcome_names, page, stacked
@@ -357,3 +358,25 @@ def test_markup_escapes_what_is_no_markup() -> None:
 def test_style_and_script_cannot_end_their_element(name: str) -> None:
     text = Path(page.__file__).with_name(name).read_text(encoding="utf-8")
     assert "</" not in text
+
+
+def test_a_run_leaves_its_page(tmp_path: Path) -> None:
+    text = 'engine = "atlas"\ndesign = "kmalloc"\n[atlas]\noperations = ["alloc_refill"]\nhandlers = ["alloc_same"]\n'
+    text += '[[expect]]\nverdict = "deadlock"\n'
+    out = tmp_path / "out"
+    done = running.run("run", running.config(tmp_path, text), "--no-progress", "--out", out, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = Page((out / "atlas.html").read_text(encoding="utf-8"))
+    document = json.loads((out / "atlas.json").read_text())
+    (cell,) = document["cells"]
+    (unpacked,) = data.unpack(found.data)
+    assert unpacked["functions"] == cell["functions"]
+    assert [point["replay"] for point in unpacked["deadlocks"]] == [
+        point["replay"] for point in cell["atlas"]["deadlocks"]
+    ]
+    dead, of = cell["atlas"]["deadlock_points"], cell["atlas"]["instructions"]
+    assert f"{dead}of {of} instructions are deadlock points" in found.text(found.all("header")[0])
+    assert f"{dead} of {of} instructions are deadlock points" in done.stdout
+    assert "___slab_alloc" in done.stdout and done.stdout == done.stdout.replace("allocs", "")
+    assert unpacked["deadlocks"][0]["stacks"]["handler"], "both call stacks, and what changed"
+    assert unpacked["deadlocks"][0]["changed"]

@@ -34,7 +34,7 @@ _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'"
 )
-_ASKED = "An NMI before every instruction, in which a call of the same size arrives."
+_ASKED = "An NMI before every instruction, in which a call of the same size arrives (handler alloc_same)."
 _ALL = (
     "The same over everything that a handler did: allocate, free, both, pages, until there is nothing left."
 )
