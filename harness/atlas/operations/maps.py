@@ -84,6 +84,11 @@ def neighbours(stage: Staging, count: int) -> list[int]:
     return found
 
 
+def elsewhere(stage: Staging) -> int:
+    """Return a key of another bucket than the handler's."""
+    return next(key for key in range(MAP_KEY + 1, 1 << 16) if bucket(stage, key) != bucket(stage, MAP_KEY))
+
+
 def _key(stage: Staging, key: int) -> int:
     return stage.address_of(key.to_bytes(KEY_BYTES, "little"))
 
@@ -153,6 +158,29 @@ def map_update_replace(stage: Staging) -> Request:
     return _ask_update(stage, MAP_KEY)
 
 
+@_operation(
+    "map_replace_beside",
+    "an element in the place of the old one; the handler does the same in another bucket",
+    {"map_updates": "== 1", "allocs": "== 1", "frees": "== 1"},
+)
+def map_replace_beside(stage: Staging) -> Request:
+    """Both are there: of a preallocated map both want the CPU's spare element."""
+    key = elsewhere(stage)
+    put(stage, MAP_KEY)
+    put(stage, key)
+    return _ask_update(stage, key)
+
+
+@_operation(
+    "map_update_beside",
+    "a new element; so is the handler's, in another bucket",
+    {"map_updates": "== 1", "allocs": "== 1", "frees": "== 0"},
+)
+def map_update_beside(stage: Staging) -> Request:
+    """An empty map."""
+    return _ask_update(stage, elsewhere(stage))
+
+
 @_operation("map_update_full", "a new element of a full map: E2BIG", {"map_e2big": "== 1", "allocs": "== 0"})
 def map_update_full(stage: Staging) -> Request:
     """As many elements as it may have, the handler's among them."""
@@ -189,6 +217,19 @@ def map_delete(stage: Staging) -> Request:
     for key in (behind, MAP_KEY, before):
         put(stage, key)
     return _ask_delete(stage, MAP_KEY)
+
+
+@_operation(
+    "map_delete_beside",
+    "an element; the handler replaces another one, in another bucket",
+    {"map_deletes": "== 1", "frees": "== 1"},
+)
+def map_delete_beside(stage: Staging) -> Request:
+    """Both are there."""
+    key = elsewhere(stage)
+    put(stage, MAP_KEY)
+    put(stage, key)
+    return _ask_delete(stage, key)
 
 
 @_operation("map_lookup", "an element, past the handler's", {"map_lookups": "== 1", "map_misses": "== 0"})

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.atlas.call import Call
 from harness.atlas.operations import Register, operation
+from harness.atlas.operations.slab import exhausted_cpu_slab
 from harness.atlas.staging import Request, Staging, counter
-from shmalloc.memcg import MemCgroup, memcg_of, stocks
+from shmalloc.memcg import MemCgroup, memcg_of, memcgs, stocks
 
 if TYPE_CHECKING:
     from shmalloc.arena import Arena
@@ -44,6 +45,22 @@ def obj_bytes(arena: Arena) -> int:
     if not arena.header.geometry.max_memcgs:
         return 0
     return sum(stocks(arena, cpu).nr_bytes for cpu in range(int(arena.header.geometry.nr_cpus)))
+
+
+def _memcgs(arena: Arena, *, dying: bool) -> int:
+    return sum(each.is_dying == dying for each in memcgs(arena))
+
+
+@counter("memcg_live")
+def live(arena: Arena) -> int:
+    """Memcgs that were made and not destroyed."""
+    return _memcgs(arena, dying=False)
+
+
+@counter("memcg_dying")
+def dying(arena: Arena) -> int:
+    """Memcgs that were destroyed, and that something is still charged to."""
+    return _memcgs(arena, dying=True)
 
 
 # --- start states -----------------------------------------------------------------------------------
@@ -111,9 +128,43 @@ def _limit(stage: Staging, name: str) -> None:
     stage.cpus[0].memcg_limit(memcg, max_bytes=memcg.usage_bytes)
 
 
-def _operation(name: str, summary: str, path: dict[str, str], designs: tuple[str, ...] = BOTH) -> Register:
+def _slots_of_others(stage: Staging) -> None:
+    """Have seven other memcgs charge something after the stocks were drained: each has a slot."""
+    _nothing_in_stock(stage)
+    for number in range(SLOTS):
+        stage.cpus[0].memcg_create(f"group{number}")
+        _stock_of(stage, f"group{number}")
+    assert len(stocks(stage.arena, 0).pages) == SLOTS
+
+
+def _last_object(stage: Staging) -> int:
+    """Destroy a memcg that has one object. Returns: that."""
+    doomed = stage.cpus[0].memcg_create("doomed")
+    stage.cpus[0].memcg_enter(doomed)
+    last = stage.alloc(FILLER)
+    stage.cpus[0].memcg_enter(group(stage))
+    stage.cpus[0].memcg_destroy(doomed)
+    assert doomed.is_dying
+    return last
+
+
+def _last_reference_in_stock(stage: Staging) -> None:
+    """Free it: the obj_stock has the last reference then."""
+    stage.free(_last_object(stage))
+    assert dying(stage.arena) == 1 and stocks(stage.arena, 0).objcg not in (0, group(stage).id)
+
+
+def _operation(
+    name: str, summary: str, path: dict[str, str], designs: tuple[str, ...] = BOTH, **geometry: Any
+) -> Register:
     return operation(
-        name, summary, group="memcg", designs=designs, path=path, geometry=GEOMETRY, before=start
+        name,
+        summary,
+        group="memcg",
+        designs=designs,
+        path=path,
+        geometry={**GEOMETRY, **geometry},
+        before=start,
     )
 
 
@@ -224,6 +275,21 @@ def forced(stage: Staging) -> Request:
 
 
 @_operation(
+    "memcg_memalloc",
+    "over the limit, but the task frees memory; so are interrupts, over theirs",
+    {**_CHARGED, "memcg_charge_forced": "== 1"},
+    SPINNING,
+)
+def memalloc(stage: Staging) -> Request:
+    """PF_MEMALLOC is set, and both memcgs have all they may have."""
+    _room(stage)
+    _limit(stage, "task")
+    _limit(stage, "other")
+    stage.cpus[0].run(stage.lib.shm_set_memalloc, 1)
+    return stage.ask_alloc()
+
+
+@_operation(
     "memcg_vector", "the first object of a slab: its vector", {"allocs": "== 1", "memcg_vector_alloc": "== 1"}
 )
 def vector(stage: Staging) -> Request:
@@ -251,11 +317,22 @@ def _cg_slab(stage: Staging) -> Any:
 def stock_evict(stage: Staging) -> Request:
     """Each of them has charged something since the stocks were drained."""
     _room(stage)
-    _nothing_in_stock(stage)
-    for number in range(SLOTS):
-        stage.cpus[0].memcg_create(f"group{number}")
-        _stock_of(stage, f"group{number}")
-    assert len(stocks(stage.arena, 0).pages) == SLOTS
+    _slots_of_others(stage)
+    return stage.ask_alloc()
+
+
+@_operation(
+    "memcg_shuffle",
+    "a new slab, shuffled by random numbers; seven others have the slots of the stock",
+    {"allocs": "== 1", "alloc_slab": "== 1", "memcg_objects": "== 0"},
+    SPINNING,
+    freelist_random=True,
+)
+def shuffle(stage: Staging) -> Request:
+    """The cpu slab is used up; what an interrupt uncharges finds no slot of its own."""
+    _slots_of_others(stage)
+    stage.gfp = "GFP_NOWAIT"
+    exhausted_cpu_slab(stage)
     return stage.ask_alloc()
 
 
@@ -345,14 +422,45 @@ def uncharge_overflow(stage: Staging) -> Request:
     return stage.ask_free(held[0])
 
 
+# --- a memcg's life ---------------------------------------------------------------------------------
+
+
+@_operation(
+    "memcg_create",
+    "a memcg is made; another one's last reference is in the obj_stock",
+    {"memcg_live": "== 1", "memcg_uncharged_pages": "== 0"},
+    SPINNING,
+)
+def create(stage: Staging) -> Request:
+    """A destroyed one was left behind."""
+    _room(stage)
+    _last_reference_in_stock(stage)
+    return Request(Call("shm_memcg_create", (stage.address_of(b"new\0"), 0)))
+
+
 @_operation(
     "memcg_drain",
-    "the stocks of all CPUs, as before a memcg is destroyed",
-    {"memcg_uncharged_pages": ">= 1", "memcg_stock_pages": "<= -1"},
+    "the stocks of all CPUs are drained; a memcg's last reference goes with them",
+    {"memcg_uncharged_pages": ">= 1", "memcg_stock_pages": "<= -1", "memcg_dying": "== -1"},
     SPINNING,
 )
 def drain(stage: Staging) -> Request:
-    """Pages and bytes are in stock."""
+    """A destroyed one was left behind, and there are pages in stock."""
     _room(stage)
-    _little_left(stage)
+    _last_reference_in_stock(stage)
+    stage.pages()
     return Request(Call("shm_memcg_drain", ()))
+
+
+@_operation(
+    "memcg_uncharge_last",
+    "the last object of a destroyed memcg: irq_work releases that, since nothing may spin",
+    {"frees": "== 1", "memcg_release_deferred": "== 1", "memcg_dying": "== -1", "irq_work_runs": ">= 1"},
+    NOLOCK,
+)
+def uncharge_last(stage: Staging) -> Request:
+    """The obj_stock is another memcg's, and is left alone."""
+    _room(stage)
+    last = _last_object(stage)
+    _stock_of(stage, "other")
+    return stage.ask_free(last)
