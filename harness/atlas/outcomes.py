@@ -87,8 +87,8 @@ class _Ops:
 
     @property
     def worst(self) -> str:
-        """The worst outcome of all ops."""
-        return max(self.names, key=rank, default=NONE)
+        """The worst outcome of all ops that got anything, or should have."""
+        return max((name for name in self.names if name != NONE), key=rank, default=NONE)
 
     def __str__(self) -> str:
         runs: list[list[Any]] = []

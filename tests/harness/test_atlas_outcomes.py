@@ -166,6 +166,15 @@ def test_an_operation_that_nobody_interrupts() -> None:
         assert (found.operation, found.handler, found.verdict) == ("ok", "none", "ok")
 
 
+def test_an_op_that_finds_nothing_does_not_count() -> None:
+    with runs("alloc_fastpath@kmalloc/pages") as of:
+        of.built.watched[0][1] = 0  # the page that is to be freed is not there
+        of.__post_init__()
+        found = outcomes.decode(of.built, of, of.interrupted())
+        assert found.text.endswith("nmi: pages ok, free none, free ok")
+        assert found.handler == "ok"
+
+
 def test_an_error_of_the_operation_is_not_the_handlers() -> None:
     with runs("map_update_full@bpf_mem_alloc/map_update", "bpf_mem_alloc") as of:
         found = outcomes.decode(of.built, of, of.interrupted())
