@@ -31,6 +31,16 @@ class Choice:
 
 
 CHOICES = (
+    Choice("try_kmalloc", "memcg_*", ("alloc_same",), "what charges is the same as for kmalloc_nolock"),
+    Choice("try_kmalloc", "pages_*", ("alloc_same",), "the pages below it are those below kmalloc_nolock"),
+    Choice("try_kmalloc", "rcu_*", ("alloc_same",), "it has nothing to do with grace periods"),
+    Choice("try_kmalloc", "*_irq", ("alloc_same", "aba", "free_own"), "an irq changes nothing but the level"),
+    Choice(
+        "try_kmalloc",
+        "*",
+        (*_OBJECTS, "alloc_other"),
+        "all but pages and map_update, as it stands above them",
+    ),
     Choice(
         "bpf_mem_alloc", "map_*", ("map_update",), "a map's lists are its own: only its updates meet in them"
     ),
@@ -71,8 +81,7 @@ def _handlers(choices: Iterable[Choice], operation: str) -> tuple[str, ...]:
 
 def _subset(design: str) -> Mapping[str, tuple[str, ...]]:
     choices = [choice for choice in CHOICES if choice.design == design]
-    names = [name for name, made in all_operations().items() if design in made.designs]
-    return {name: found for name in names if (found := _handlers(choices, name))}
+    return {name: found for name in all_operations() if (found := _handlers(choices, name))}
 
 
 #: design -> operation -> handlers
