@@ -177,9 +177,6 @@ class Decoder:
 
     def _decode(self, row: Any) -> Outcome:
         after = self._after(row)
-        found = self._violation(after)
-        if found is not None:
-            return Outcome(NONE, NONE, found.verdict, str(found))
         handler, texts = _Ops(), []
         for kind in self._handlers:
             ran = self._of_program(after, self._programs[kind], kind)
@@ -187,6 +184,10 @@ class Decoder:
             texts += [f"{kind}: {ran}"] if ran.names else []
         operation = self._operation(after, int(row["value"]), handler)
         text = "; ".join([f"operation: {operation}", *texts])
+        found = self._violation(after)
+        if found is not None:
+            wrong = str(found).removeprefix(f"{found.verdict}: ")
+            return Outcome(operation.worst, handler.worst, found.verdict, f"{wrong}; {text}")
         for verdict, wrong in self._broken_bounds(after):
             return Outcome(operation.worst, handler.worst, verdict, f"{wrong} ({text})")
         for verdict, wrong in self._owners(after, int(row["value"])):
@@ -225,7 +226,8 @@ class Decoder:
             if value:
                 found.add(verb, self._where(after, value, self._wanted_cache(self._call_size)))
             else:
-                found.add(verb, f"null:{self._last_reason(after)}")
+                reason = self._last_reason(after)  # none: what was given up has no reason
+                found.add(verb, NONE if reason == "none" else f"null:{reason}")
             return found
         error = (value & 0xFFFFFFFF) - (1 << 32 if value & 0x80000000 else 0)
         if error < 0:

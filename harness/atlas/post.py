@@ -32,7 +32,8 @@ from shmalloc.violations import read_violations
 
 if TYPE_CHECKING:
     from shmalloc.arena import Arena
-    from shmalloc.audit import AuditReport
+    from shmalloc.audit import AuditReport, Problem
+    from shmalloc.violations import Violation
 
 __all__ = ["Aftermath", "Verdict", "check_state"]
 
@@ -176,7 +177,7 @@ class Aftermath:
     def _look_for_violations(self, doing: str) -> None:
         if self._header.nr_violations:
             first = read_violations(self.arena)[0]
-            raise Wrong(first.verdict, f"{doing.removeprefix('shm_')}: {first}")
+            raise Wrong(first.verdict, f"{doing.removeprefix('shm_')}: {_without_verdict(first)}")
 
     def _close_windows(self) -> None:
         """End what the scenario itself has left open: irqs off, bottom halves off, read-side sections."""
@@ -206,7 +207,10 @@ class Aftermath:
     def _audit(self, when: str, *, expect_live: bool | None) -> AuditReport:
         report = audit(self._view, expect_live=expect_live)
         if not report.ok:
-            shown = [str(problem) for problem in report.problems[:_SHOWN]]
+            worst = [problem for problem in report.problems if problem.verdict == report.verdict]
+            rest = [problem for problem in report.problems if problem.verdict != report.verdict]
+            shown = [_without_verdict(problem) for problem in worst[:_SHOWN]]
+            shown += [str(problem) for problem in rest[: _SHOWN - len(shown)]]
             more = len(report.problems) - len(shown)
             raise Wrong(report.verdict, f"{when}: " + "; ".join(shown) + (f"; {more} more" if more else ""))
         return report
@@ -408,6 +412,11 @@ class Aftermath:
             for half in range(field.dtype.itemsize // WORD_BYTES):
                 classes[at + half] = IGNORE
         return np.flatnonzero(classes == STATE)
+
+
+def _without_verdict(found: Violation | Problem) -> str:
+    """Write what was found; what it is is said already."""
+    return str(found).removeprefix(f"{found.verdict}: ")
 
 
 def _windows(cpu: Any) -> tuple[int, int, int, int]:
