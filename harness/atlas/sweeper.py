@@ -207,7 +207,14 @@ class Sweeper:
 
     # --- runs ---------------------------------------------------------------------------------
 
-    def record(self, call: Call, stages: Sequence[Stage] = (), what: str = "operation") -> Trace:
+    def record(
+        self,
+        call: Call,
+        stages: Sequence[Stage] = (),
+        what: str = "operation",
+        *,
+        by_trap_flag: bool = False,
+    ) -> Trace:
         """Step through a call and write down what it executes; the arena is then as before.
 
         Args: call.  stages: interrupts before the recording begins.  what: "operation": from the call's first
@@ -225,6 +232,7 @@ class Sweeper:
                 rows,
                 len(stages),
                 kind,
+                int(by_trap_flag),
                 _FFI.cast("struct sweep_step *", _FFI.from_buffer(steps)),
                 _MAX_STEPS,
                 _result(result),

@@ -121,6 +121,9 @@ def test_loops_are_counted_by_occurrence(bench: Bench) -> None:
     """A slab is made: its pages are cleared and its freelist is built in loops; each round is a boundary."""
     call = Call("shm_design_alloc", (NOLOCK, 512, 0, -1))
     trace = bench.sweeper.record(call)
+    slowly = bench.sweeper.record(call, by_trap_flag=True)
+    assert (trace.rips == slowly.rips).all()
+    assert (trace.regs == slowly.regs).all()
     occurrences = np.array([trace.occurrence(index) for index in range(len(trace))])
     assert occurrences.max() > 4
     found = bench.sweeper.sweep(call, trace, everywhere(trace))

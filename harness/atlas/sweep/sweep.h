@@ -97,8 +97,9 @@ int sweep_open(const struct sweep_setup *setup);
 void sweep_close(void);
 int sweep_snapshot(void);    /* what is now is the start of every run; states and outcomes are forgotten */
 void sweep_restore(void);    /* back to it */
+/* by_trap_flag: step through every round of string instructions, too, instead of working them out */
 int sweep_record(const struct sweep_call *call, const struct sweep_stage *stages, uint32_t nr_stages, enum sweep_what what,
-		 struct sweep_step *steps, uint32_t max_steps, struct sweep_result *result);
+		 int by_trap_flag, struct sweep_step *steps, uint32_t max_steps, struct sweep_result *result);
 /* keep: do not go back to the snapshot; by_trap_flag: step all the way instead of planting breakpoints */
 int sweep_run(const struct sweep_call *call, const struct sweep_stage *stages, uint32_t nr_stages, int keep,
 	      int by_trap_flag, struct sweep_result *result);

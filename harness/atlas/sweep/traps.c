@@ -64,24 +64,27 @@ static uint64_t serials, watched_serial;
 static uint32_t watched_ticks;
 
 /*
- * Call a function on another stack.  rdi: it, rsi: six arguments, rdx: top of the stack.  What it
- * returns to has a name, by which the recorder knows the end; no frame is above it.
+ * Call a function on another stack, with the same registers each time.  rdi: it, rsi: six arguments,
+ * rdx: top of the stack.  What it returns to has a name, by which the recorder knows the end; no frame
+ * is above it.
  */
 __asm__(".text\n"
 	".type sweep_call_on_stack, @function\n"
 	"sweep_call_on_stack:\n"
 	"	push %rbp\n	push %rbx\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
-	"	mov %rsp, %rbx\n"
+	"	mov %rsp, %rax\n"
 	"	mov %rdx, %rsp\n"
-	"	mov %rdi, %rax\n"
-	"	mov %rsi, %r10\n"
-	"	mov (%r10), %rdi\n	mov 8(%r10), %rsi\n	mov 16(%r10), %rdx\n"
-	"	mov 24(%r10), %rcx\n	mov 32(%r10), %r8\n	mov 40(%r10), %r9\n"
-	"	xor %ebp, %ebp\n"
-	"	call *%rax\n"
+	"	push %rax\n	sub $8, %rsp\n"
+	"	mov %rdi, %r11\n"
+	"	mov %rsi, %rax\n"
+	"	mov (%rax), %rdi\n	mov 8(%rax), %rsi\n	mov 16(%rax), %rdx\n"
+	"	mov 24(%rax), %rcx\n	mov 32(%rax), %r8\n	mov 40(%rax), %r9\n"
+	"	xor %eax, %eax\n	xor %ebx, %ebx\n	xor %ebp, %ebp\n	xor %r10d, %r10d\n"
+	"	xor %r12d, %r12d\n	xor %r13d, %r13d\n	xor %r14d, %r14d\n	xor %r15d, %r15d\n"
+	"	call *%r11\n"
 	".globl sweep_returned\n	.hidden sweep_returned\n"
 	"sweep_returned:\n"
-	"	mov %rbx, %rsp\n"
+	"	add $8, %rsp\n	pop %rsp\n"
 	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbx\n	pop %rbp\n"
 	"	ret\n"
 	".size sweep_call_on_stack, . - sweep_call_on_stack\n"
@@ -233,16 +236,73 @@ static void give_up(enum sweep_end end, uint64_t rip)
 	siglongjmp(run.out, 1);
 }
 
-static bool is_syscall(uint64_t rip)
+/* What is stepped over at once by a breakpoint behind it. */
+struct stride {
+	uint32_t bytes;          /* of the instruction */
+	uint32_t unit;           /* string instruction with a repeat prefix: bytes that a round moves; 0 = none */
+	bool reads;              /* it moves from (rsi) */
+};
+
+#define REX_W 0x48
+
+/* A system call, or rep stos and rep movs: their rounds follow from the registers.  Else bytes is 0. */
+static struct stride stride_at(uint64_t rip)
 {
-	return in_text(rip) && *(const uint8_t *)rip == 0x0f && *(const uint8_t *)(rip + 1) == 0x05;
+	const uint8_t *code = (const uint8_t *)rip;
+	struct stride none = { 0 }, found = { .bytes = 2 };
+	uint32_t wide = 4;
+
+	if (code[0] == 0x0f && code[1] == 0x05)
+		return found;
+	if (code[0] != 0xf3)
+		return none;
+	code++;
+	if (*code == REX_W) {
+		wide = 8;
+		code++;
+	}
+	found.reads = *code == 0xa4 || *code == 0xa5;
+	if (!found.reads && *code != 0xaa && *code != 0xab)
+		return none;
+	found.unit = *code & 1 ? wide : 1;
+	found.bytes = (uint32_t)((uint64_t)code + 1 - rip);
+	return found;
 }
 
-/* The kernel returns with the trap flag set, which traps one instruction late: a breakpoint stands in. */
-static void step_over_syscall(ucontext_t *context, uint64_t rip)
+/* The rounds of a string instruction that follow the first, each a step as the hardware has it. */
+static void note_rounds(const ucontext_t *context, const struct stride *stride)
 {
-	context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
-	plant(rip + SYSCALL_BYTES);
+	uint64_t rounds = (uint64_t)context->uc_mcontext.gregs[REG_RCX];
+	ucontext_t round = *context;
+	greg_t *regs = round.uc_mcontext.gregs;
+
+	for (uint64_t done = 1; done < rounds && run.recording; done++) {
+		regs[REG_RCX]--;
+		regs[REG_RDI] += stride->unit;
+		if (stride->reads)
+			regs[REG_RSI] += stride->unit;
+		note_step(&round);
+	}
+}
+
+#define DIRECTION_FLAG 0x400
+
+/*
+ * The kernel returns from a system call with the trap flag set, which traps one instruction late; and
+ * a trap for each round of a string instruction is a page's worth of them.  A breakpoint stands in.
+ */
+static void stride_over(ucontext_t *context, uint64_t rip)
+{
+	struct stride stride = stride_at(rip);
+	greg_t *regs = context->uc_mcontext.gregs;
+
+	if (!stride.bytes || (stride.unit && (run.by_trap_flag || !regs[REG_RCX] || regs[REG_EFL] & DIRECTION_FLAG)))
+		return;
+	if (stride.unit)
+		note_rounds(context, &stride);
+	regs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+	if (run.recording)
+		plant(rip + stride.bytes);
 }
 
 /*
@@ -261,8 +321,8 @@ static void record_step(ucontext_t *context)
 		give_up(SWEEP_LEFT, rip);
 	if (!run.recording)
 		context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
-	else if (is_syscall(rip))
-		step_over_syscall(context, rip);
+	else if (in_text(rip))
+		stride_over(context, rip);
 }
 
 static void begin_recording(ucontext_t *context)
@@ -270,6 +330,7 @@ static void begin_recording(ucontext_t *context)
 	run.recording = true;
 	note_step(context);
 	context->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+	stride_over(context, (uint64_t)context->uc_mcontext.gregs[REG_RIP]);
 }
 
 /* --- delivery ---------------------------------------------------------------------------------------- */
@@ -325,7 +386,7 @@ static void on_trap(int sig, siginfo_t *info, void *argument)
 	if (!run.serial)
 		return;
 	if (run.recording) {
-		if (run.planted && rip - 1 == run.planted) { /* behind a system call */
+		if (run.planted && rip - 1 == run.planted) { /* what was stepped over at once */
 			unplant();
 			context->uc_mcontext.gregs[REG_RIP]--;
 			context->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
@@ -522,7 +583,7 @@ int64_t sweep_points(const struct sweep_call *what, const struct sweep_stage *st
 }
 
 int sweep_record(const struct sweep_call *what, const struct sweep_stage *stages, uint32_t nr_stages, enum sweep_what which,
-		 struct sweep_step *steps, uint32_t max_steps, struct sweep_result *result)
+		 int by_trap_flag, struct sweep_step *steps, uint32_t max_steps, struct sweep_result *result)
 {
 	uint32_t state, outcome;
 
@@ -533,6 +594,7 @@ int sweep_record(const struct sweep_call *what, const struct sweep_stage *stages
 		return -EINVAL;
 	prepare(stages, nr_stages);
 	run.record_pending = true;
+	run.by_trap_flag = by_trap_flag;
 	run.record_handler = which == SWEEP_HANDLER;
 	run.steps = steps;
 	run.max_steps = max_steps;
