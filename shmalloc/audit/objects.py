@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every object of every slab is in exactly one place: a freelist, a deferred list, or somebody's.
 
-All freelists are followed at once: step k gathers the k-th link of every list that has one. A list
+Many freelists are followed at once: step k gathers the k-th link of every list that has one. A list
 ends at 0, at a link that is no object of its slab, or when it has more entries than there are objects.
 """
 
@@ -22,6 +22,7 @@ from shmalloc.audit.view import Ints, View, Words, constant
 
 __all__ = ["KEPT", "ON_CPU", "ON_DEFERRED", "ON_FLUSH", "ON_SLAB", "FreeObjects", "find_free_objects"]
 
+_FEW_LISTS = 24  # up to so many are followed one by one
 LIVE, ON_SLAB, ON_CPU, ON_FLUSH, ON_DEFERRED, KEPT = range(6)
 _PLACE_NAMES = (
     "live",
@@ -120,27 +121,89 @@ def find_free_objects(
     )
 
 
+@dataclass
+class _Walk:
+    """What some freelists led through: objects and their slabs; links that are no objects; circular ones' slabs."""
+
+    offset: Words
+    slab: Ints
+    stray: Words
+    stray_slab: Ints
+    endless: Ints
+
+
 def _follow(marks: _Marks, link: Words, slab: Ints, place: int) -> None:
-    """Follow one freelist per slab, all of them in step."""
+    """Follow one freelist per slab."""
+    there = link != 0
+    link, slab = link[there], slab[there]
+    if not len(link):
+        return
+    walk = (_one_by_one if len(link) <= _FEW_LISTS else _in_step)(marks, link, slab)
+    if len(walk.stray):
+        _report_stray(marks, walk.stray, walk.stray_slab, place)
+    offset, owner = walk.offset, walk.slab
+    if len(walk.endless):  # then its objects are there more than once
+        _report_endless(marks, walk.endless, place)
+        offset, first = np.unique(offset, return_index=True)
+        owner = owner[first]
+    marks.mark(offset, owner, place)
+
+
+def _one_by_one(marks: _Marks, link: Words, slab: Ints) -> _Walk:
+    """Follow the freelists one after the other, which is faster where there are few."""
+    slabs, cells = marks.slabs, marks.view.cells
+    found: list[int] = []
+    owners: list[int] = []
+    strays: list[tuple[int, int]] = []
+    endless: list[int] = []
+    for at, i in zip(link.tolist(), slab.tolist(), strict=True):
+        first, size, objects = int(slabs.first[i]), int(slabs.size[i]), int(slabs.objects[i])
+        behind, key, before = int(slabs.link[i]), int(slabs.key[i]), len(found)
+        while at:
+            if not 0 <= at - first < size * objects or (at - first) % size:
+                strays.append((at, i))
+                break
+            if len(found) - before >= objects:
+                endless.append(i)
+                break
+            found.append(at)
+            at = cells[(at + behind) >> 3] ^ (_mangled(at + behind, key) if key else 0)
+        owners += [i] * (len(found) - before)
+    stray, stray_slab = zip(*strays, strict=True) if strays else ((), ())
+    return _Walk(
+        np.array(found, np.uint64),
+        np.array(owners, np.int64),
+        np.array(stray, np.uint64),
+        np.array(stray_slab, np.int64),
+        np.array(endless, np.int64),
+    )
+
+
+def _mangled(at: int, key: int) -> int:
+    """Return what a link at an offset is exclusive-ored with."""
+    return key ^ int.from_bytes(at.to_bytes(8, "little"), "big")
+
+
+def _in_step(marks: _Marks, link: Words, slab: Ints) -> _Walk:
+    """Follow all freelists in step."""
     slabs, words = marks.slabs, marks.view.words
     walked: list[Words] = []
     owners: list[Ints] = []
-    step, went_round = 0, False
-    while True:
-        more = link != 0
-        link, slab = link[more], slab[more]
-        if not len(link):
-            break
+    stray: list[Words] = [link[:0]]
+    stray_slab: list[Ints] = [slab[:0]]
+    rounds: list[Ints] = [slab[:0]]
+    step = 0
+    while len(link):
         distance = link - slabs.first[slab]  # wraps far beyond the slab for a link below it
         size = slabs.size[slab].astype(np.uint64)
         inside = (distance < size * slabs.objects[slab].astype(np.uint64)) & (distance % size == 0)
         if not inside.all():
-            _report_stray(marks, link[~inside], slab[~inside], place)
+            stray.append(link[~inside])
+            stray_slab.append(slab[~inside])
             link, slab = link[inside], slab[inside]
         endless = step >= slabs.objects[slab]
         if endless.any():
-            _report_endless(marks, slab[endless], place)
-            went_round = True
+            rounds.append(slab[endless])
             link, slab = link[~endless], slab[~endless]
         walked.append(link)
         owners.append(slab)
@@ -150,13 +213,15 @@ def _follow(marks: _Marks, link: Words, slab: Ints, place: int) -> None:
         if key.any():
             link = np.where(key != 0, link ^ key ^ at.byteswap(), link)
         step += 1
-    if not walked:
-        return
-    offset, owner = np.concatenate(walked), np.concatenate(owners)
-    if went_round:  # then its objects are there more than once
-        offset, first = np.unique(offset, return_index=True)
-        owner = owner[first]
-    marks.mark(offset, owner, place)
+        more = link != 0
+        link, slab = link[more], slab[more]
+    return _Walk(
+        np.concatenate(walked),
+        np.concatenate(owners),
+        np.concatenate(stray),
+        np.concatenate(stray_slab),
+        np.concatenate(rounds),
+    )
 
 
 def _report_stray(marks: _Marks, link: Words, slab: Ints, place: int) -> None:
