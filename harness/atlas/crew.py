@@ -17,7 +17,7 @@ from harness.processes import Process, reap
 from harness.verdicts import death_text, death_verdict
 from shmalloc.mapping import PREFIX
 
-_MODULE = "harness.atlas.worker"
+_MODULE = "harness.atlas.entry"
 _SEGMENT = f"{PREFIX}of-a-worker"  # their arenas lose their names as soon as they have them
 _SHM = Path("/dev/shm")
 _GRACE_S = 2.0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A process that sweeps scenarios, one after the other, as the parent deals them.
 
-It hears and says lines of JSON on a socket. `python -m harness.atlas.worker SEGMENT PARENT < spec.json`.
+It hears and says lines of JSON on a socket. entry.py begins it, once its core is loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from harness import child, vocabulary
 from harness.atlas import explain, functions, levels, pairs, scenario, sweeping
@@ -122,16 +122,8 @@ class Worker:
         }
 
 
-def main() -> None:
-    """Sweep."""
-    process = child.begin()
-    _binding.core(
-        "release", process.spec["broken"]
-    )  # before anything else: whoever asks for a core gets this one
+def work(process: child.Child) -> NoReturn:
+    """Sweep. Args: process: this one, which has loaded its core."""
     with socket.socket(fileno=process.spec["fd"]) as talk:
         Worker(process.spec, talk).run()
     process.end(child.FINISHED)
-
-
-if __name__ == "__main__":
-    main()
