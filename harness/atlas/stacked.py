@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Run = Mapping[str, Any]
+BROKEN = "broken on purpose"
 _INTERRUPTED = "kmalloc"  # the design whose stack is on the slides
 ASKED = "alloc_same"  # the handler that does what the talk asks about: it allocates, too
 
@@ -77,18 +78,23 @@ class Column:
 def columns(cells: Sequence[Run], handler: str = ASKED, kind: str = "nmi") -> list[Column]:
     """List who arrived in whom: in the spinning kmalloc first, as on the slides, what is broken on purpose last.
 
-    Args: handler: what it does there.  A pair to which it never came is shown with all handlers.
+    Args: handler: what it does there.  A pair to which it never came is shown with all handlers, and so is
+        what is broken on purpose: some bugs take a handler of their own.
     """
     found = []
     for cell in cells:
         pairs: dict[tuple[str, str], Run] = {}
         for picture in cell["atlas"]["pictures"]:
-            if picture["kind"] == kind and picture["handler"] in (ALL, handler):
+            if picture["kind"] == kind and picture["handler"] in (ALL, _handler(cell, handler)):
                 pair = picture["task_design"], picture["handler_design"]
-                if pair not in pairs or picture["handler"] == handler:
+                if pair not in pairs or picture["handler"] == _handler(cell, handler):
                     pairs[pair] = picture
         found += [Column(cell, picture) for picture in pairs.values()]
     return sorted(found, key=lambda each: (bool(each.broken), each.picture["task_design"] != _INTERRUPTED))
+
+
+def _handler(cell: Run, handler: str) -> str:
+    return handler if cell["broken"] == "none" else ALL
 
 
 def groups(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
@@ -206,6 +212,38 @@ def _of_pairs(what: str, rows: Sequence[Run]) -> tuple[str, bool]:
 def why(entry: Run) -> str:
     """Say what is wrong at a point, without its verdict."""
     return str(entry["text"]).removeprefix(f"{entry['verdict']}: ")
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where in a function something is wrong. Attributes: verdict.  function.  points: there, by address."""
+
+    verdict: str
+    function: str
+    points: Sequence[Run]
+
+    @property
+    def instructions(self) -> int:
+        """How many there are."""
+        return len({point["address"] for point in self.points})
+
+    @property
+    def where(self) -> str:
+        """From where to where, as offsets into the function and lines."""
+        first, last = self.points[0], self.points[-1]
+        offsets = [point["symbol"].rpartition("+")[2] for point in (first, last)]
+        sources = [point["source"] for point in (first, last)]
+        return " to ".join(
+            f"+{offset} ({source})" for offset, source in dict.fromkeys(zip(offsets, sources, strict=True))
+        )
+
+
+def spots(points: Sequence[Run]) -> list[Spot]:
+    """Sum points up by function, in the order of their addresses."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for point in sorted(points, key=lambda each: (each["address"], each["occurrence"])):
+        found.setdefault((point["verdict"], point["symbol"].rpartition("+")[0]), []).append(point)
+    return [Spot(verdict, function, each) for (verdict, function), each in found.items()]
 
 
 def path(scenario: Run) -> str:

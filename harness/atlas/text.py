@@ -29,17 +29,20 @@ Run = Mapping[str, Any]
 _BAR = 20  # letters
 _SHARE = 19  # "1234 of 5678" beside a bar, and what is between columns
 _MOST_BAR = 44
-_LISTED = 6  # points of a cell that are wrong; the page has all of them
+_LISTED = 12  # functions of a cell in which something is wrong; the page has all points
 
 
 def parts(run: Run) -> Iterator[RenderableType]:
     """Yield the pieces of an atlas's report, top down."""
     cells = [cell for cell in run["cells"] if cell.get("atlas")]
     yield from _argument(cells)
-    columns = stacked.columns(cells)
+    groups = dict(stacked.groups(stacked.columns(cells)))
+    if len(groups) > 1:  # what is wrong with a broken one is told below
+        groups.pop(stacked.BROKEN, None)
+    columns = [column for group in groups.values() for column in group]
     if columns:
         yield Text(f"\n{stacked.question(columns)}", style="bold")
-        for name, group in stacked.groups(columns):
+        for name, group in groups.items():
             yield Text(f"\n{name}", style="italic")
             yield _Picture(group)
         yield _legend({name for column in columns for name in column.picture["worst"]})
@@ -176,20 +179,19 @@ def _beyond(cells: Sequence[Run]) -> Iterator[Text]:
 
 
 def _wrong(cell: Run) -> Iterator[Text]:
-    """Tell what was found, kind by kind, and list points that nobody promised, each with what replays it."""
+    """Tell what was found, kind by kind, and in which functions: with what replays the first point of each."""
     style = "yellow" if cell["verdict"] == cell["expected"] else "bold red"
     for found in cell["violations"]:
         line = Text(f"\n{cell['id']}: ", style=style)
         yield line.append(found["text"], style="not bold default")
-    red = cell["atlas"]["red"]
-    for entry in red[:_LISTED]:
-        line = Text(f"\n{cell['id']}: {outcome_names.said(entry['verdict'])}", style=style)
-        line.append(f" at {entry['symbol']} ({entry['source']})", style="not bold default")
-        if entry["occurrence"] > 1:
-            line.append(f", occurrence {entry['occurrence']}", style="not bold default")
-        yield line.append(f": {stacked.why(entry)}\n  {entry['replay']}", style="not bold default")
-    if len(red) > _LISTED:
-        yield Text(f"  and {len(red) - _LISTED:,} more, all in atlas.html", style="dim")
+    spots = stacked.spots(cell["atlas"]["red"])
+    for spot in spots[:_LISTED]:
+        line = Text(f"  {outcome_names.said(spot.verdict)}", style=style)
+        many = f"{spot.instructions:,} instruction{'s' * (spot.instructions != 1)}"
+        line.append(f" in {spot.function}: {many}, {spot.where}", style="not bold default")
+        yield line.append(f"\n    {spot.points[0]['replay']}", style="not bold default")
+    if len(spots) > _LISTED:
+        yield Text(f"  and in {len(spots) - _LISTED:,} functions more, all in atlas.html", style="dim")
 
 
 def function_map(cell: Run, name: str) -> Iterator[RenderableType]:

@@ -69,7 +69,8 @@ def test_every_width_shows_every_column(width: int) -> None:
     side_by_side = said.splitlines()[_header(said)].count("in ")
     groups = stacked.groups(stacked.columns(RUN["cells"]))
     assert [len(group) for _, group in groups] == [5, 1, 2]
-    assert tables == sum(-(-len(group) // side_by_side) for _, group in groups)
+    assert groups[-1][0] == stacked.BROKEN
+    assert tables == sum(-(-len(group) // side_by_side) for _, group in groups[:-1])
 
 
 def _header(said: str) -> int:
@@ -85,8 +86,8 @@ def test_the_interrupted_design_of_the_slides_comes_first_and_broken_ones_last()
         "kmalloc_nolock in kmalloc_nolock",
         "try_kmalloc in try_kmalloc",
         "objpool in objpool",
-        "kmalloc_nolock in kmalloc, broken: no_tid",
-        "kmalloc_nolock in kmalloc_nolock, broken: no_tid",
+        "kmalloc_nolock in kmalloc, broken: no_tid, all handlers",
+        "kmalloc_nolock in kmalloc_nolock, broken: no_tid, all handlers",
     ]
 
 
@@ -113,8 +114,9 @@ def test_what_is_wrong_has_its_replay_and_the_rest_is_counted() -> None:
     said = shown(width=300)
     broken = next(cell for cell in RUN["cells"] if cell["atlas"]["red"])
     (entry,) = broken["atlas"]["red"]
-    assert f"{broken['id']}: corruption at {entry['symbol']} ({entry['source']}): two owners" in said
-    assert f"  {entry['replay']}\n" in said
+    offset = entry["symbol"].rpartition("+")[2]
+    assert f"  corruption in __slab_alloc_node: 1 instruction, +{offset} ({entry['source']})\n" in said
+    assert f"    {entry['replay']}\n" in said
     cell = {
         **RUN["cells"][0],
         "violations": [entry_of("deadlock", "atlas", "a lock (23 injections, the first: X)")],
@@ -122,6 +124,27 @@ def test_what_is_wrong_has_its_replay_and_the_rest_is_counted() -> None:
     run = {**RUN, "cells": [cell]}
     assert f"{cell['id']}: a lock (23 injections, the first: X)\n" in shown(run)
     assert report.text(run).count("the first: X") == 1, "not once more as other engines do"
+
+
+def test_points_are_summed_up_by_function() -> None:
+    at = [
+        ("f+0x10", "a.c:3", 0x110),
+        ("f+0x8", "a.c:2", 0x108),
+        ("f+0x10", "a.c:3", 0x110),
+        ("g+0x0", "b.c:1", 0x200),
+    ]
+    points = [
+        {"symbol": symbol, "source": source, "address": address, "occurrence": number, "verdict": "deadlock"}
+        for number, (symbol, source, address) in enumerate(at, 1)
+    ]
+    first, second = stacked.spots(points)
+    assert (first.function, first.instructions, first.where) == ("f", 2, "+0x8 (a.c:2) to +0x10 (a.c:3)")
+    assert (second.function, second.instructions, second.where) == ("g", 1, "+0x0 (b.c:1)")
+
+
+def test_a_run_of_broken_ones_only_shows_their_picture() -> None:
+    run = atlas_sample.run(atlas_sample.atlas(atlas_sample.cell("kmalloc_nolock", "no_tid")))
+    assert stacked.BROKEN in shown(run) and stacked.BROKEN not in shown()
 
 
 def test_what_was_not_covered_is_red() -> None:

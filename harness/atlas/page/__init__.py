@@ -185,6 +185,8 @@ def _figures(found: Sequence[Run]) -> Markup:
     for handler, kind, title in ((ASKED, "nmi", _ASKED), (ALL, "nmi", _ALL), (ALL, "irq", _IRQ)):
         drawn = []
         for name, columns in stacked.groups(stacked.columns(found, handler, kind)):
+            if name == stacked.BROKEN and (handler, kind) == (ALL, "nmi"):
+                continue  # drawn already: always with all handlers
             number += 1
             drawn.append(figure(columns, f"{name.capitalize()}. {title}", number))
         if drawn and (handler, kind) != (ASKED, "nmi"):

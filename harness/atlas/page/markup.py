@@ -57,12 +57,13 @@ def table(
 ) -> Markup:
     """Make a table. Args: left: how many columns are text; the others are numbers, set to the right."""
 
-    def look(at: int) -> str | None:
-        return None if at < left else "n"
+    def look(at: int, each: Child) -> str | None:
+        return None if at < left else "n zero" if each == "0" else "n"
 
-    titles = [element("th", each, class_=look(at), scope="col") for at, each in enumerate(head)]
+    titles = [element("th", each, class_=look(at, each), scope="col") for at, each in enumerate(head)]
     lines = [
-        element("tr", [element("td", each, class_=look(at)) for at, each in enumerate(row)]) for row in rows
+        element("tr", [element("td", each, class_=look(at, each)) for at, each in enumerate(row)])
+        for row in rows
     ]
     inner = join(element("thead", element("tr", titles)), element("tbody", lines))
     return element("div", element("table", inner, class_=class_), class_="wide")
