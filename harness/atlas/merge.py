@@ -55,14 +55,14 @@ class Merged:
         self._reports = [found.reports[number] for number in sorted(found.reports)]
         self._counts = [_keyed(report) for report in self._reports]
         self._red: list[dict[str, Any]] = []
-        self._deadlocks: dict[int, dict[str, Any]] = {}
+        self._unpromised: dict[tuple[int, str], dict[str, Any]] = {}
         self._details: dict[tuple[str, int], dict[str, Any]] = {}
         self._code: Mapping[str, Any] = {}
         for report in self._reports:
             self._sort_out(report)
 
     def _sort_out(self, report: Mapping[str, Any]) -> None:
-        """Tell outcomes that nobody promised from deadlocks of a design in a context that it does not claim."""
+        """Tell what must not be from what comes of a design in a context that it does not claim."""
         promised = report["kind"] in designs.info(report["handler_design"]).contexts
         for point in report["red"]:
             entry = {
@@ -70,10 +70,11 @@ class Merged:
                 "scenario": report["name"],
                 "replay": self._replay(f"{report['name']}@{point['index']}"),
             }
-            if promised or point["verdict"] != DEADLOCK:
+            if promised:
                 self._red.append(entry)
             else:
-                known = self._deadlocks.setdefault(point["address"], {**entry, "count": 0})
+                key = point["address"], point["verdict"]
+                known = self._unpromised.setdefault(key, {**entry, "count": 0})
                 known["count"] += 1
 
     def _replay(self, point: str) -> str:
@@ -98,7 +99,7 @@ class Merged:
         """Return orders for the points that are to be shown: the first of each instruction and verdict."""
         wanted: dict[str, list[int]] = {}
         seen: set[tuple[int, str]] = set()
-        for entry in [*self._deadlocks.values(), *self._red]:
+        for entry in [*self._unpromised.values(), *self._red]:
             key = entry["address"], entry["verdict"]
             if key not in seen and len(seen) < _MOST_EXPLAINED:
                 seen.add(key)
@@ -113,7 +114,7 @@ class Merged:
     def annotate(self, code: Mapping[str, Any]) -> None:
         """Take in the code: functions, symbols, levels, build."""
         self._code = code
-        for entry in [*self._red, *self._deadlocks.values()]:
+        for entry in [*self._red, *self._unpromised.values()]:
             self._place(entry)
 
     def _place(self, entry: dict[str, Any]) -> None:
@@ -206,7 +207,8 @@ class Merged:
             "by_level": picture.by_level(merged, level_of, levels),
             "pictures": picture.pictures(zip(self._reports, self._counts, strict=True), level_of, levels),
             "red": self._red,
-            "deadlocks": sorted(self._deadlocks.values(), key=lambda entry: int(entry["address"])),
+            "deadlocks": self._of_no_promise(DEADLOCK),
+            "unpromised": self._of_no_promise(),
             "injections_per_s": self._speed(),
             "injections_per_s_overall": round(points / sweep_s, 1) if sweep_s else 0.0,
             "states": sum(report["states"] for report in self._reports),
@@ -219,6 +221,14 @@ class Merged:
             "cores": self._cores,
             "seconds": round(seconds, 3),
         }
+
+    def _of_no_promise(self, verdict: str | None = None) -> list[dict[str, Any]]:
+        """List what came of a design where it does not claim to work: one verdict, or all but deadlocks."""
+        found = self._unpromised.values()
+        chosen = [
+            e for e in found if e["verdict"] == verdict or (verdict is None and e["verdict"] != DEADLOCK)
+        ]
+        return sorted(chosen, key=lambda entry: (int(entry["address"]), str(entry["verdict"])))
 
     def _speed(self) -> float:
         """Return injections per second of one core's time, of the median scenario of about 100 instructions."""
@@ -294,7 +304,7 @@ class Merged:
                     VACUOUS, "atlas", f"{report['name']}: {missed} of {report['points']} points not reached"
                 )
         groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        for entry in [*self._deadlocks.values(), *self._red, *self._red_pairs()]:
+        for entry in [*self._unpromised.values(), *self._red, *self._red_pairs()]:
             groups.setdefault((entry["verdict"], entry["text"]), []).append(entry)
         for (verdict, text), entries in list(groups.items())[:_MOST_VIOLATIONS]:
             count = sum(entry.get("count", 1) for entry in entries)
@@ -310,7 +320,7 @@ class Merged:
     def atlas_cell(self, seconds: float) -> dict[str, Any]:
         """Return the cell of atlas.json, which is what the page is made of."""
         atlas = self._atlas(seconds)
-        for key in ("red", "deadlocks"):
+        for key in ("red", "deadlocks", "unpromised"):
             atlas[key] = [
                 {**entry, **self._details.get((entry["scenario"], entry["index"]), {})}
                 for entry in atlas[key]
