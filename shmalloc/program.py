@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from shmalloc._binding import core as load_core
@@ -37,7 +38,8 @@ def kind_index(core: Core, kind: str) -> int:
     return kinds[kind]
 
 
-def op_codes(core: Core) -> dict[str, int]:
+@cache
+def op_codes(core: Core) -> Mapping[str, int]:
     """Map the name of each op, such as ``"cache_alloc"``, to its code."""
     constants = core.ffi.typeof("enum shm_op_code").relements
     return {

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.atlas import outcomes, post
 from harness.atlas.keys import MISSED
 from harness.vocabulary import OK
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 RETURNED, NOT_REACHED = 0, 1  # how an injected run ended; the rest is what `outcomes` makes of it
 NO_STATE = 0xFFFFFFFF
+_KEY = ("end", "value", "state", "outcome")  # and the place, of a run that did not return
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Judge:
     def __call__(self, row: Any) -> Judgement:
         """Judge one result of the sweeper."""
         rip = int(row["rip"]) if row["end"] != RETURNED else 0
-        key = (int(row["end"]), int(row["value"]), int(row["state"]), int(row["outcome"]), rip)
+        return self._find((*(int(row[name]) for name in _KEY), rip), row)
+
+    def _find(self, key: tuple[int, ...], row: Any) -> Judgement:
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._judge(row)
@@ -74,7 +79,9 @@ class Judge:
 
     def names(self, rows: Any) -> list[Judgement]:
         """Judge all rows."""
-        return [self(row) for row in rows]
+        rips = np.where(rows["end"] == RETURNED, 0, rows["rip"]).tolist()
+        keys = zip(*(rows[name].tolist() for name in _KEY), rips, strict=True)
+        return [self._find(key, rows[at]) for at, key in enumerate(keys)]
 
 
 def tally(judged: list[Judgement]) -> dict[str, int]:

@@ -99,6 +99,6 @@ def _second(
         return
     rows = task.sweeper.sweep(task.built.call, trace, indices, kind, before=(stage,), inside=is_inside)
     addresses = task.relative(trace)
-    for row, index in zip(rows, indices.tolist(), strict=True):
+    for judged, index in zip(task.judge.names(rows), indices.tolist(), strict=True):
         replay = f"{first}{'^' if is_inside else '+'}{index}"
-        count.add(first, index, int(addresses[index]), task.judge(row), replay)
+        count.add(first, index, int(addresses[index]), judged, replay)

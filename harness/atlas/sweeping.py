@@ -208,8 +208,8 @@ def _accesses(task: Sweep, rows: Any, judged: list[Judgement]) -> dict[str, Any]
     chosen = sorted({*shared(task, task.trace), len(judged) - 1})
     every = {(each.name, each.operation) for each in judged}
     some = {(judged[at].name, judged[at].operation) for at in chosen}
-    every_state = {(int(row["state"]), int(row["outcome"])) for row in rows}
-    some_states = {(int(rows[at]["state"]), int(rows[at]["outcome"])) for at in chosen}
+    states = rows["state"].tolist()
+    every_state, some_states = set(states), {states[at] for at in chosen}
     return {
         "points": len(chosen),
         "outcomes_equal": every == some,
