@@ -273,6 +273,7 @@ def sheaf_nolock_slab(stage: Staging) -> Request:
     "sheaf_nolock_new_slab",
     "kmalloc_nolock, nothing in slabs either: one object of a new one",
     {**_SINGLE, "sheaf_refill": "== 0", "alloc_slab": "== 1"},
+    slab_max_order=0,  # without waiting, pages are always zeroed: one of them is enough
 )
 def sheaf_nolock_new_slab(stage: Staging) -> Request:
     """No partial slab."""
