@@ -30,7 +30,8 @@ class Handler:
     """What an interrupt does.
 
     Attributes: name.  summary: one line.  ops: of the program, for a design.  prepare: allocates what the ops
-        free, into slots.  geometry: keys that it needs.  kinds: of interrupts that may run it.
+        free, into slots.  geometry: keys that it needs.  kinds: of interrupts that may run it.  listed: it is
+        crossed only with operations that it is listed for.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Handler:
     prepare: Callable[[Staging], None]
     geometry: Mapping[str, Any] = field(default_factory=dict)
     kinds: tuple[str, ...] = ("nmi", "irq")
+    listed: bool = False
 
 
 HANDLERS: dict[str, Handler] = {}
@@ -93,6 +95,11 @@ def _own(stage: Staging) -> None:
 @_handler("free_own", "frees an object that this CPU has allocated", _own)
 def _free_own(stage: Staging, design: str) -> list[Line]:
     return [_free(0)]
+
+
+@_handler("free_rcu", "frees such an object after a grace period (7.3: kfree_rcu_nolock)", _own, listed=True)
+def _free_rcu(stage: Staging, design: str) -> list[Line]:
+    return [("free_rcu", {"slot": 0})]
 
 
 def _remote(stage: Staging) -> None:

@@ -475,8 +475,8 @@ class _Run:
         lib = self.lib
         if self._allocates(op):
             found.add("pages" if op.code == lib.OP_PAGES_ALLOC else "alloc", self._alloc(op))
-        elif op.code == lib.OP_FREE:
-            found.add("free", self._free(op))
+        elif op.code in (lib.OP_FREE, lib.OP_FREE_RCU):
+            found.add(self.names[op.code], self._free(op))
         elif op.code in (lib.OP_MAP_UPDATE, lib.OP_MAP_DELETE):
             verb = "map update" if op.code == lib.OP_MAP_UPDATE else "map delete"
             found.add(verb, self._map())

@@ -219,10 +219,15 @@ def tasks(design: str) -> tuple[str, ...]:
     return TASKS.get(design, (design,))
 
 
+def everywhere() -> tuple[str, ...]:
+    """Return the handlers that are crossed with everything where nothing is listed."""
+    return tuple(name for name, handler in HANDLERS.items() if not handler.listed)
+
+
 def _crossed(design: str) -> Iterable[Scenario]:
     subset = _subsets().get(design)
     for operation in all_operations().values():
-        names = tuple(HANDLERS) if subset is None else subset.get(operation.name, ())
+        names = everywhere() if subset is None else subset.get(operation.name, ())
         for task in tasks(design):
             if task not in operation.designs:
                 continue

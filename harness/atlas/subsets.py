@@ -57,8 +57,8 @@ CHOICES = (
     Choice(
         "sheaves",
         "*",
-        (*_OBJECTS, "alloc_other", "pages"),
-        "all but map_update, whose allocation and free are those of alloc_free",
+        (*_OBJECTS, "alloc_other", "pages", "free_rcu"),
+        "kfree_rcu_nolock is its own; not map_update, whose allocation and free are those of alloc_free",
     ),
     Choice(
         "no_prealloc",

@@ -7,7 +7,6 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from harness.atlas import scenario
-from harness.atlas.handlers import HANDLERS
 from harness.atlas.operations import all_operations
 from harness.atlas.scenario import Built, Scenario, ScenarioError, Selection
 from shmalloc import designs
@@ -77,7 +76,9 @@ def test_the_full_product_for_the_main_designs() -> None:
     for design in ("kmalloc", "kmalloc_nolock"):
         pairs = {(each.operation.name, each.handler.name) for each in scenario.scenarios(design)}
         assert pairs == {
-            (operation, handler) for operation in scenario.operation_names(design) for handler in HANDLERS
+            (operation, handler)
+            for operation in scenario.operation_names(design)
+            for handler in scenario.everywhere()
         }
 
 

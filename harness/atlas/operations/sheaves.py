@@ -369,7 +369,8 @@ def sheaf_free_remote(stage: Staging) -> Request:
 
 
 def _ask_free_nolock(stage: Staging, offset: int) -> Request:
-    return Request(Call("shm_kfree_nolock", (stage.take(offset).offset,)))
+    held = stage.take(offset)
+    return Request(Call("shm_kfree_nolock", (held.offset,)), frees=held.word)
 
 
 @_operation("sheaf_free_nolock", "kfree_nolock, to the main sheaf", {**_TO_MAIN, "defer_free": "== 0"})
