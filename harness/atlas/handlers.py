@@ -60,8 +60,8 @@ def _handler(
     return register
 
 
-def _alloc(stage: Staging, size: int, slot: int) -> Line:
-    return ("alloc", {"size": size, "slot": slot, "gfp": stage.gfp_bits(stage.handler_gfp)})
+def _alloc(stage: Staging, slot: int, size: int | None = None) -> Line:
+    return stage.line(size, slot=slot, gfp=stage.gfp_bits(stage.handler_gfp))
 
 
 def _free(slot: int) -> Line:
@@ -75,17 +75,17 @@ def _fill(stage: Staging, slot: int, offset: int) -> None:
 
 @_handler("alloc_same", "an object of the same size")
 def _alloc_same(stage: Staging, design: str) -> list[Line]:
-    return [_alloc(stage, stage.size, 0)]
+    return [_alloc(stage, 0)]
 
 
 @_handler("aba", "two objects of the same size, of which the first is freed: a freelist's head comes back")
 def _aba(stage: Staging, design: str) -> list[Line]:
-    return [_alloc(stage, stage.size, 0), _alloc(stage, stage.size, 1), _free(0)]
+    return [_alloc(stage, 0), _alloc(stage, 1), _free(0)]
 
 
 @_handler("alloc_other", "an object of another size")
 def _alloc_other(stage: Staging, design: str) -> list[Line]:
-    return [_alloc(stage, stage.other_size, 0)]
+    return [_alloc(stage, 0, stage.other_size)]
 
 
 def _own(stage: Staging) -> None:
@@ -103,7 +103,8 @@ def _free_rcu(stage: Staging, design: str) -> list[Line]:
 
 
 def _remote(stage: Staging) -> None:
-    _fill(stage, 0, stage.alloc(cpu=1, design=stage.handler_design, gfp=stage.handler_gfp))
+    other = len(stage.cpus) - 1
+    _fill(stage, 0, stage.alloc(cpu=other, design=stage.handler_design, gfp=stage.handler_gfp))
 
 
 @_handler("free_remote", "frees an object that another CPU has allocated", _remote)
@@ -113,7 +114,7 @@ def _free_remote(stage: Staging, design: str) -> list[Line]:
 
 @_handler("alloc_free", "an object of the same size, freed at once")
 def _alloc_free(stage: Staging, design: str) -> list[Line]:
-    return [_alloc(stage, stage.size, 0), _free(0)]
+    return [_alloc(stage, 0), _free(0)]
 
 
 def _two_blocks(stage: Staging) -> None:
@@ -140,7 +141,7 @@ def _burst_requests(stage: Staging, bytes_: int) -> int:
 def _burst(stage: Staging, design: str) -> list[Line]:
     size = _BURST_BYTES if design in OF_SLABS else stage.size
     count = _burst_requests(stage, size)
-    return [*(_alloc(stage, size, slot) for slot in range(count)), _alloc(stage, stage.size, count)]
+    return [*(_alloc(stage, slot, size) for slot in range(count)), _alloc(stage, count)]
 
 
 def _with_map(stage: Staging) -> None:

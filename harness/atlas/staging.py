@@ -18,6 +18,7 @@ from shmalloc.cpu import Cpu
 from shmalloc.program import ops as op_array
 
 if TYPE_CHECKING:
+    from shmalloc.cache import KmemCache
     from shmalloc.program import Program
 
 #: Few pages, pageblocks of 16, slabs of one page, no reserve to speak of: paths are short, and little is touched.
@@ -92,7 +93,8 @@ class Staging:
     """The arena, and what arranges it.
 
     Attributes: arena.  lib: the core's functions.  cpus: all of this thread.  task_design: of the operation.
-        handler_design.  size, other_size: bytes of objects that handlers ask for.  gfp: of the operation's
+        handler_design.  size, other_size: bytes of objects that handlers ask for.  named: cache that objects of the
+        size are of, instead of kmalloc's.  gfp: of the operation's
         requests.  handler_gfp: of the handler's.  map: index of the map that handlers update, or None.  burst: requests
         of the handler burst, 0 = as many as there can be.  held: what the start state has allocated, oldest first.
         slots: of the handler that is being prepared: slot -> word.  at_release: undoes what the start state keeps
@@ -108,6 +110,7 @@ class Staging:
         self.task_design = task_design
         self.handler_design = handler_design
         self.size = size
+        self.named: KmemCache | None = None
         self.other_size = OTHER_SIZE_BYTES if size != OTHER_SIZE_BYTES else SIZE_BYTES
         self.gfp: int | str = "GFP_KERNEL"
         self.handler_gfp: int | str = "GFP_ATOMIC"
@@ -139,7 +142,11 @@ class Staging:
         """Allocate an object on a CPU, and hold it. Returns: its offset."""
         name = design or self.arranging_design
         calls = self.cpus[cpu].design(name)
-        offset = calls.alloc(self.size if size is None else size, self.gfp if gfp is None else gfp, node)
+        flags = self.gfp if gfp is None else gfp
+        if size is None and self.named is not None:
+            offset = calls.cache_alloc(self.named, flags, node)
+        else:
+            offset = calls.alloc(self.size if size is None else size, flags, node)
         self.held.append(Held(offset, name))
         return offset
 
@@ -183,10 +190,19 @@ class Staging:
 
     def ask_alloc(self, size: int | None = None, node: int = -1) -> Request:
         """Ask the task's design for an object."""
-        bytes_ = self.size if size is None else size
-        args = (designs.index(self.task_design), bytes_, self.gfp_bits(self.gfp), node)
-        line: Line = ("alloc", {"size": bytes_, "gfp": self.gfp_bits(self.gfp), "node": self._op_node(node)})
-        return Request(Call("shm_design_alloc", args), line, gives="object")
+        design, flags = designs.index(self.task_design), self.gfp_bits(self.gfp)
+        line = self.line(size, gfp=flags, node=self._op_node(node))
+        if line[0] == "cache_alloc":
+            call = Call("shm_design_cache_alloc", (design, line[1]["cache"], flags, node))
+        else:
+            call = Call("shm_design_alloc", (design, line[1]["size"], flags, node))
+        return Request(call, line, gives="object")
+
+    def line(self, size: int | None = None, **fields: int) -> Line:
+        """Make the op that allocates an object, of the operation's size or of another."""
+        if size is None and self.named is not None:
+            return ("cache_alloc", {"cache": self.named.index, **fields})
+        return ("alloc", {"size": self.size if size is None else size, **fields})
 
     def ask_pages(self, order: int = 0, node: int = -1) -> Request:
         """Ask the task's design for a block of pages."""
@@ -240,7 +256,10 @@ class Staging:
 
     def cache(self, size: int | None = None) -> Any:
         """Return the struct kmem_cache that serves a size."""
-        index = int(self.lib.shm_kmalloc_index(self.size if size is None else size, 0))
+        if size is None and self.named is not None:
+            index = self.named.index
+        else:
+            index = int(self.lib.shm_kmalloc_index(self.size if size is None else size, 0))
         return self.arena.item("struct kmem_cache", "caches", index)
 
     def cpu_slab(self, cpu: int = 0, size: int | None = None) -> Any:

@@ -17,7 +17,7 @@ from harness.atlas.staging import Request, Staging, counter
 from shmalloc.arena import Arena
 
 SLAB = ("kmalloc", "kmalloc_nolock", "try_kmalloc")
-LOOKS_AT_NODES = ("kmalloc", "kmalloc_nolock")
+ALLOCS = ("kmalloc", "kmalloc_nolock")  # that look at the nodes' lists
 SPINS = ("kmalloc",)
 DEFERS = ("kmalloc_nolock", "try_kmalloc")
 LISTS = ("cpu_partial_free", "free_frozen", "free_add_partial", "free_remove_partial", "free_slab")
@@ -127,7 +127,7 @@ def alloc_cpu_partial(stage: Staging) -> Request:
     "alloc_node_partial",
     "the CPU has no slab, and its node has: get_partial_node, which takes a second one along",
     group="alloc",
-    designs=LOOKS_AT_NODES,
+    designs=ALLOCS,
     path={"alloc_from_partial": "== 1", "cpu_partial_node": ">= 1", "alloc_slab": "== 0"},
     in_irq=True,
 )
@@ -142,7 +142,7 @@ def alloc_node_partial(stage: Staging) -> Request:
     "alloc_other_node",
     "the CPU and its node have no slab, and another node has more than it needs: get_any_partial",
     group="alloc",
-    designs=LOOKS_AT_NODES,
+    designs=ALLOCS,
     path={"alloc_from_partial": "== 1", "cpu_partial_node": ">= 5", "alloc_slab": "== 0"},
     geometry=TWO_NODES,
 )
@@ -273,6 +273,21 @@ def free_fastpath(stage: Staging) -> Request:
     objects = exhausted_cpu_slab(stage)
     stage.free(objects[0])
     return stage.ask_free(objects[1])
+
+
+@operation(
+    "free_fastpath_empty",
+    "the object is of the cpu slab, which has no free one; a kept slab has a single one",
+    group="free",
+    designs=SLAB,
+    path={"free_fastpath": "== 1", "free_slowpath": "== 0", "defer_free": "== 0"},
+)
+def free_fastpath_empty(stage: Staging) -> Request:
+    """One slab on the CPU's partial list."""
+    partial_slabs(stage, 1)
+    row = stage.cpu_slab()
+    mine = next(held.offset for held in stage.held if stage.slab_of(held.offset) == row.slab)
+    return stage.ask_free(mine)
 
 
 @operation(
@@ -424,3 +439,32 @@ def irq_work_free(stage: Staging) -> Request:
     for offset in (slabs[0][0], full[0], remote[0]):
         stage.free(offset, design=stage.task_design)
     return Request(Call("shm_irq_restore", (0,)))
+
+
+@operation(
+    "irq_work_deactivate",
+    "irqs are enabled: irq_work deactivates a slab that an interrupted request has put by, and frees an object",
+    group="deferred",
+    designs=DEFERS,
+    path={"irq_work_runs": "== 1", "deactivate_to_head": "== 1", "free_frozen": "== 1"},
+)
+def irq_work_deactivate(stage: Staging) -> Request:
+    """What was the cpu slab is on the list, as install_slab leaves it."""
+    for offset in exhausted_cpu_slab(stage)[:2]:
+        stage.free(offset)
+    remote = exhausted_cpu_slab(stage, cpu=1)[0]
+    stage.cpus[0].run(stage.lib.shm_irq_save)
+    stage.free(remote, design=stage.task_design)
+    _put_by_cpu_slab(stage)
+    return Request(Call("shm_irq_restore", (0,)))
+
+
+def _put_by_cpu_slab(stage: Staging) -> None:
+    """Do what defer_deactivate_slab does with the cpu slab."""
+    row, cpu = stage.cpu_slab(), stage.arena.item("struct shm_cpu", "cpus", 0)
+    page = stage.arena.pointer("struct page", int(row.slab))
+    page.lru.prev, page.lru.next = row.freelist, cpu.defer_slabs.first
+    link = int(stage.arena.core.ffi.cast("uintptr_t", stage.arena.core.ffi.addressof(page.lru, "next")))
+    cpu.defer_slabs.first = link - stage.arena.base
+    row.slab = row.freelist = 0
+    row.tid += stage.arena.header.tid_step
