@@ -17,6 +17,7 @@ import importlib.machinery
 import importlib.util
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,11 +64,16 @@ class Core:
 
         Args: what: "verdict", "reason", "checker", "lock_class", "design", "broken" or "probe".
         """
-        function = getattr(self.lib, f"shm_{what}_name")
-        found: list[str] = []
-        while (name := self.text(function(len(found)))) is not None:
-            found.append(name)
-        return tuple(found)
+        return _names(self, what)
+
+
+@cache
+def _names(core: Core, what: str) -> tuple[str, ...]:
+    function = getattr(core.lib, f"shm_{what}_name")
+    found: list[str] = []
+    while (name := core.text(function(len(found)))) is not None:
+        found.append(name)
+    return tuple(found)
 
 
 _loaded: dict[str, Core] = {}

@@ -67,6 +67,14 @@ class After:
         changed = self._changed
         return changed[bisect_left(changed, begin) : bisect_left(changed, end)]
 
+    def bytes(self, offset: int, count: int) -> bytearray:
+        """Read a structure; offset and count are multiples of 8."""
+        found = bytearray(self.arena.buffer[offset : offset + count])
+        for cell in self.cells(offset, offset + count):
+            at = cell - offset
+            found[at : at + 8] = self.u64(cell).to_bytes(8, "little")
+        return found
+
     def patched(self, offset: int, old: int) -> int:
         """Return what 8 bytes that were *old* are now."""
         low = self.words.get(offset, old & _WORD_MASK)

@@ -156,6 +156,8 @@ class Decoder:
         self._handlers = [kind for kind in kinds if self._programs[kind] is not self._irq_program]
         self._slots_at = self._places_of_slots()
         self._reasons = built.arena.core.names("reason")
+        codes = op_codes(built.arena.core)
+        self.op_names = {code: name.replace("_", " ") for name, code in codes.items()}
 
     # --- the whole ----------------------------------------------------------------------------
 
@@ -210,8 +212,8 @@ class Decoder:
         found = []
         size = ffi.sizeof("struct shm_violation")
         for at in range(header["violations"], header["violations"] + met * size, size):
-            raw = b"".join(after.u32(word).to_bytes(4, "little") for word in range(at, at + size, 4))
-            found.append(read_violation(self.arena.core, ffi.from_buffer("struct shm_violation *", raw)[0]))
+            raw = ffi.from_buffer("struct shm_violation *", after.bytes(at, size))
+            found.append(read_violation(self.arena.core, raw[0]))
         fatal = [violation for violation in found if violation.verdict != BROKEN_RULE]
         return next(iter(fatal or found), None)
 
@@ -451,7 +453,7 @@ class _Run:
     ) -> None:
         self.decoder, self.after, self.program, self.ops = decoder, after, program, ops
         self.lib = decoder.lib
-        self.names = {code: name.replace("_", " ") for name, code in op_codes(decoder.arena.core).items()}
+        self.names = decoder.op_names
         self.before, self.now = list(program.slots), decoder.slots(after, program)
         index = designs.index(program.design)
         self.failures = list(decoder.failures(after, program.design, context).elements())
