@@ -97,7 +97,7 @@ class Taken:
     @property
     def ideal(self) -> bool:
         """Whether nothing is wrong, and all memory is free."""
-        return self.verdict.verdict == OK and not any(self.left.values())
+        return self.verdict.verdict == OK and not self.left
 
 
 class Aftermath:
@@ -113,7 +113,7 @@ class Aftermath:
         self._windows = [_windows(cpu) for cpu in self._cpus]
         self._expected: Mapping[str, int] | None = None
         self._plans: dict[tuple[Any, ...], list[tuple[OpArray, Any]]] = {}
-        self._sound: dict[bytes, Mapping[str, int]] = {}
+        self._all_free: set[bytes] = set()
 
     # --- the ways in --------------------------------------------------------------------------
 
@@ -382,17 +382,22 @@ class Aftermath:
     # --- what is left -------------------------------------------------------------------------
 
     def _left(self) -> Mapping[str, int]:
-        """Audit the arena with everything freed; an equal one need not be audited again. Returns: what is not free."""
-        digest = self._digest()
-        if digest not in self._sound:
-            totals = self._audit("with everything freed", expect_live=False).totals
-            left = {name: count for name, count in totals.items() if name.startswith("kept_")}
-            if (
-                not self._header.geometry.flags & self.lib.SHM_GEO_SHEAVES
-            ):  # else sheaves may lie in more slabs
-                left["pages_not_free"] = totals["pages_total"] - totals["pages_free"] - totals["pages_pcp"]
-            self._sound[digest] = left
-        return self._sound[digest]
+        """Audit the arena with everything freed. Returns: what is not free.
+
+        An arena that is all free, and equal to one that was audited, is not audited again.
+        """
+        sheaves = self._header.geometry.flags & self.lib.SHM_GEO_SHEAVES
+        digest = b"" if sheaves else self._digest()  # there something is left in memory always
+        if digest in self._all_free:
+            return {}
+        totals = self._audit("with everything freed", expect_live=False).totals
+        left = {name: count for name, count in totals.items() if name.startswith("kept_") and count}
+        pages = totals["pages_total"] - totals["pages_free"] - totals["pages_pcp"]
+        if pages and not sheaves:  # sheaves may lie in more slabs than in the start state
+            left["pages_not_free"] = pages
+        if not left:
+            self._all_free.add(digest)
+        return left
 
     def _digest(self) -> bytes:
         """Return what tells arenas apart in which no object is left: all state but the memory itself."""
