@@ -3,10 +3,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
 
 from harness.atlas import scenario
+from harness.atlas.classes import STATE, classes
 from harness.atlas.operations import all_operations
 from harness.atlas.scenario import Built, Scenario, ScenarioError, Selection
 from shmalloc import designs
@@ -82,13 +84,56 @@ def test_the_full_product_for_the_main_designs() -> None:
         }
 
 
+def state(each: Scenario) -> tuple[bytes, list[tuple[int, ...]]]:
+    """Build it, and return the words of its arena that are state, and its slots."""
+    with each.build() as built:
+        words = np.frombuffer(bytes(built.arena.buffer), dtype="u4").copy()
+        hz = built.arena.core.ffi.offsetof("struct shm_header", "tsc_hz") // 4
+        words[hz : hz + 2] = 0  # measured
+        return words[classes(built) == STATE].tobytes(), [tuple(slots) for slots in built.watched]
+
+
 def test_the_same_start_state_every_time() -> None:
-    for name in ("alloc_refill@kmalloc/aba", "alloc_fastpath_irq@kmalloc_nolock/free_remote"):
-        calls = set()
-        for _ in range(2):
-            with scenario.find("kmalloc_nolock", name).build() as built:
-                calls.add((built.call, *(tuple(slots) for slots in built.watched)))
-        assert len(calls) == 1
+    seen = set()
+    for design in CELLS:
+        for each in scenario.scenarios(design, Selection(kinds=("nmi", "irq"))):
+            if each.operation.name not in seen:
+                seen.add(each.operation.name)
+                assert state(each) == state(each), each.name
+
+
+GIVES = {  # handler: what it allocates, what it frees
+    "alloc_same": (1, 0),
+    "aba": (2, 1),
+    "alloc_other": (1, 0),
+    "free_own": (0, 1),
+    "free_remote": (0, 1),
+    "alloc_free": (1, 1),
+    "pages": (1, 2),
+    "map_update": (1, 0),
+}
+
+
+@pytest.mark.parametrize("name", GIVES)
+def test_what_a_handler_does(name: str) -> None:
+    with scenario.find("kmalloc_nolock", f"alloc_fastpath@kmalloc/{name}").build() as built:
+        before = built.counters()
+        built.staging.cpus[0].interrupt("nmi")
+        after = built.counters()
+    grown = {counter: after[counter] - before[counter] for counter in after}
+    assert (grown["allocs"], grown["frees"]) == GIVES[name]
+    assert grown["map_updates"] == (name == "map_update")
+    assert not any(count for counter, count in grown.items() if counter.startswith("null_"))
+
+
+@pytest.mark.parametrize("operation", ["alloc_fastpath", "alloc_node_partial", "pages_refused"])
+def test_a_burst_takes_all_there_is(operation: str) -> None:
+    with scenario.find("kmalloc_nolock", f"{operation}@kmalloc/burst").build() as built:
+        before = built.counters()
+        built.staging.cpus[0].interrupt("nmi")
+        after = built.counters()
+        assert int(built.staging.zone().free_pages) <= 2 * int(built.staging.zone().wmark[0])
+    assert after["null_below_watermark"] > before["null_below_watermark"]
 
 
 def test_a_second_interrupt_has_slots_and_objects_of_its_own() -> None:
