@@ -151,6 +151,7 @@ def cell(design: str, broken: str = "none", *, tasks: tuple[str, ...] = ()) -> d
         "pictures": picture.pictures(rows, level_of.__getitem__, LEVELS),
         "red": [entry for entry in wrong if entry["verdict"] != promised],
         "deadlocks": [entry for entry in wrong if entry["verdict"] == promised],
+        "unpromised": [],
         "injections_per_s": 23_456.7,
         "states": 101,
         "scenarios": scenarios,
@@ -324,7 +325,7 @@ def run(document: Mapping[str, Any]) -> dict[str, Any]:
                     }
                     for entry in each["atlas"][key]
                 ]
-                for key in ("red", "deadlocks")
+                for key in ("red", "deadlocks", "unpromised")
             },
         }
         cells.append(

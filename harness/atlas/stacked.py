@@ -10,6 +10,7 @@ from typing import Any
 
 from harness import units
 from harness.atlas import outcome_names
+from harness.atlas.levels import LEVELS
 from harness.atlas.picture import ALL
 
 __all__ = [
@@ -121,18 +122,10 @@ def groups(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
 
 
 def levels(columns: Sequence[Column]) -> list[str]:
-    """List the levels of some columns, top first."""
-    names: list[str] = []
-    for column in columns:
-        at = 0
-        for row in column.picture["levels"]:
-            name = row["level"]
-            if name in names:
-                at = max(at, names.index(name) + 1)
-            else:
-                names.insert(at, name)
-                at += 1
-    return names
+    """List the levels of some columns, top first; those that the stack does not know are the last."""
+    names = dict.fromkeys(row["level"] for column in columns for row in column.picture["levels"])
+    known = {name: at for at, name in enumerate(LEVELS)}
+    return sorted(names, key=lambda name: known.get(name, len(known)))
 
 
 def question(columns: Sequence[Column]) -> str:
@@ -181,7 +174,8 @@ def beyond(atlas: Run) -> Iterator[tuple[str, bool]]:
         for row in part["scenarios"]:
             groups.setdefault((row["kinds"], row["label"]), []).append(row)
         for (kinds, label), rows in groups.items():
-            yield _of_pairs(f"{kinds}{f' ({label})' if label else ''}", rows)
+            said, whole = _of_pairs(f"{kinds}{f' ({label})' if label else ''}", rows)
+            yield said, whole and not part["red"]
     accesses = atlas.get("accesses")
     if accesses:
         only = [
@@ -205,8 +199,16 @@ def _of_pairs(what: str, rows: Sequence[Run]) -> tuple[str, bool]:
         outcomes.update(row["outcomes"])
     total = {key: sum(row[key] for row in rows) for key in ("points", "covered")}
     where = f"{len(rows):,} scenario{'s' * (len(rows) != 1)}, each before any access to shared memory"
-    good = total["covered"] == total["points"] and not any(map(outcome_names.is_verdict, outcomes))
-    return f"{what}: {coverage(total)} in {where}: {counts(outcomes)}", good
+    said = f"{what}: {coverage(total)} in {where}: {counts(outcomes)}"
+    return said, total["covered"] == total["points"]
+
+
+def unpromised(atlas: Run) -> str:
+    """Say what else goes wrong where a design does not claim to work, and at how many instructions."""
+    places: dict[str, set[int]] = {}
+    for entry in atlas.get("unpromised", ()):
+        places.setdefault(entry["verdict"], set()).add(entry["address"])
+    return ", ".join(f"{outcome_names.said(verdict)} at {len(at):,}" for verdict, at in places.items())
 
 
 def why(entry: Run) -> str:

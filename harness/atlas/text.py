@@ -62,6 +62,8 @@ def _argument(cells: Sequence[Run]) -> Iterator[Text]:
         line = Text(f"{cell['id']:<{width}}  ")
         line.append(f"{dead:,} of {of:,}", style="bold red" if dead else "bold green")
         line.append(" instructions are deadlock points")
+        if more := stacked.unpromised(atlas):
+            line.append(f", {more} more")
         if wrong := len(atlas["red"]):
             line.append(f", {wrong:,} point{'s' * (wrong != 1)} wrong", style="bold red")
         line.append(f"  ({stacked.coverage(atlas)})", style="dim")

@@ -128,7 +128,7 @@ def test_the_data_are_those_of_the_atlas() -> None:
     unpacked = data.unpack(PAGE.data)
     for cell, found in zip(DOCUMENT["cells"], unpacked, strict=True):
         assert found["functions"] == cell["functions"]
-        for kind in ("red", "deadlocks"):
+        for kind in ("red", "deadlocks", "unpromised"):
             said = [{**point, "text": stacked.why(point)} for point in cell["atlas"][kind]]
             assert found[kind] == said
         (nested,) = found["pairs"]

@@ -126,6 +126,22 @@ def test_what_is_wrong_has_its_replay_and_the_rest_is_counted() -> None:
     assert report.text(run).count("the first: X") == 1, "not once more as other engines do"
 
 
+def test_what_else_goes_wrong_where_nothing_is_promised_is_counted() -> None:
+    cell = atlas_sample.cell("kmalloc")
+    first, second = cell["atlas"]["deadlocks"][:2]
+    cell["atlas"]["unpromised"] = [{**each, "verdict": "lost_memory"} for each in (first, first, second)]
+    run = atlas_sample.run(atlas_sample.atlas(cell))
+    assert "instructions are deadlock points, lost memory at 2 more  (" in shown(run)
+
+
+def test_levels_are_in_the_order_of_the_stack_whatever_the_first_column_reached() -> None:
+    def column(*names: str) -> stacked.Column:
+        return stacked.Column({}, {"levels": [{"level": name} for name in names]})
+
+    columns = [column("kmalloc", "__rmqueue"), column("alloc_pages", "no level at all", "(call)")]
+    assert stacked.levels(columns) == ["kmalloc", "alloc_pages", "__rmqueue", "(call)", "no level at all"]
+
+
 def test_points_are_summed_up_by_function() -> None:
     at = [
         ("f+0x10", "a.c:3", 0x110),

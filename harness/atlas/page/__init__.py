@@ -107,8 +107,10 @@ def _top(run: Run, atlas: Run, found: Sequence[Run]) -> Markup:
     machine, build = run["machine"], run["build"]
     right = [cell for cell in found if cell["broken"] == "none"]
     tiles = [_tile(cell) for cell in right or found]  # what is broken on purpose is in the tables
+    kinds = {each["kind"] for cell in found for each in cell["atlas"]["scenarios"]}
+    what = "An interrupt" if "irq" in kinds else "An NMI"
     said = (
-        f"An NMI was delivered before every instruction of every scenario, each time from the same state: {covered:,} "
+        f"{what} was delivered before every instruction of every scenario, each time from the same state: {covered:,} "
         f"of {points:,} injections, and what came of each was checked."
     )
     return element(
@@ -156,11 +158,13 @@ def _failed(cell: Run) -> list[str]:
 def _tile(cell: Run) -> Markup:
     atlas = cell["atlas"]
     dead, of, wrong = atlas["deadlock_points"], atlas["instructions"], len(atlas["red"])
+    more = stacked.unpromised(atlas)
     return element(
         "a",
         element("b", cell["id"]),
         element("span", f"{dead:,}", class_="big bad" if dead else "big good"),
         element("span", f"of {of:,} instructions are deadlock points", class_="where"),
+        element("span", f"{more} more", class_="where") if more else None,
         element("span", f"{wrong:,} point{'s' * (wrong != 1)} wrong", class_="bad") if wrong else None,
         element("span", tables.verdict(cell), class_="note"),
         href="#wrong" if dead or wrong else "#map",
@@ -255,7 +259,11 @@ def _looked_at(maps: Sequence[Run], names: set[str]) -> Markup:
         element(
             "section",
             element("h2", "Points that are wrong, and deadlock points"),
-            element("p", "Of the cell and the filters above. Each line replays exactly that injection."),
+            element(
+                "p",
+                "Of the cell and the filters above: red ones, what else goes wrong where a design does not claim "
+                "to work, and its deadlocks, one line for each instruction. Each replays exactly that injection.",
+            ),
             element("div", id="points"),
             id="wrong",
         ),

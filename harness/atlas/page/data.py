@@ -19,7 +19,7 @@ __all__ = ["pack", "unpack"]
 POINT_TEXTS = ("scenario", "symbol", "source", "verdict", "text", "operation", "handler", "replay")
 POINT_NUMBERS = ("index", "address", "occurrence", "count")
 POINT_LINES = ("operation", "handler", "changed", "before", "after")  # the first two are stacks
-KINDS = ("red", "deadlocks", "pairs")
+KINDS = ("red", "deadlocks", "unpromised", "pairs")
 
 
 class _Once:

@@ -45,8 +45,8 @@ def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
         title,
         " Bars: the instructions of a level that were executed, by the worst that the arriving call got there. "
         "Below them how many there are, and at how many it was not plain success. A level without a bar was "
-        "not reached. A NULL for a busy lock is the price of not waiting; one for a watermark is the start "
-        "state's, which left next to nothing free. Levels in bold are on the slides; "
+        "not reached. A NULL for a busy lock is the price of not waiting; any other is the start state's, "
+        "which left little or nothing. Levels in bold are on the slides; "
         f"{CALL} is the testbed's own way into a call and out of it, its counts and its oracle.",
     )
     found = {name for column in columns for name in column.outcomes}

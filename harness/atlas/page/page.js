@@ -159,7 +159,7 @@
 		const levels = new Map();
 		for (const [, , , , rows] of filter.cell.functions)
 			for (const [where] of rows) levels.set(data.code[where][0], text(data.code[where][5]));
-		const found = [...filter.cell.red, ...filter.cell.deadlocks, ...filter.cell.pairs].filter((each) =>
+		const found = [...filter.cell.red, ...filter.cell.unpromised, ...filter.cell.deadlocks, ...filter.cell.pairs].filter((each) =>
 			(filter.outcome === undefined || each[3] === filter.outcome)
 			&& (!filter.level || levels.get(each[9]) === filter.level)
 			&& text(each[1]).toLowerCase().includes(filter.name));
@@ -191,7 +191,7 @@
 
 	for (const each of data.cells) {
 		each.points = new Map();
-		for (const one of [...each.red, ...each.deadlocks]) {
+		for (const one of [...each.red, ...each.unpromised, ...each.deadlocks]) {
 			if (!each.points.has(one[9])) each.points.set(one[9], []);
 			each.points.get(one[9]).push(one);
 		}
