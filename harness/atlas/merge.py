@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ABOUT_100 = (80, 200)  # instructions of a scenario that speed is told of
 _MOST_EXPLAINED = 400
+_MOST_RED = 2000
 _MOST_VIOLATIONS = 40
 _REPORTED = (
     "name",
@@ -58,24 +59,49 @@ class Merged:
         self._unpromised: dict[tuple[int, str], dict[str, Any]] = {}
         self._details: dict[tuple[str, int], dict[str, Any]] = {}
         self._code: Mapping[str, Any] = {}
+        self._red_points = 0
+        self._choose_red()
         for report in self._reports:
-            self._sort_out(report)
+            if not _is_promised(report):
+                self._note_unpromised(report)
 
-    def _sort_out(self, report: Mapping[str, Any]) -> None:
-        """Tell what must not be from what comes of a design in a context that it does not claim."""
-        promised = report["kind"] in designs.info(report["handler_design"]).contexts
-        for point in report["red"]:
-            entry = {
-                **point,
-                "scenario": report["name"],
-                "replay": self._replay(f"{report['name']}@{point['index']}"),
-            }
-            if promised:
-                self._red.append(entry)
-            else:
-                key = point["address"], point["verdict"]
-                known = self._unpromised.setdefault(key, {**entry, "count": 0})
-                known["count"] += 1
+    def _choose_red(self) -> None:
+        """Choose the points that are listed: the first of each instruction and verdict, then in order, not too many."""
+        seen: set[tuple[int, str]] = set()
+        first: list[tuple[Any, Any]] = []
+        more: list[tuple[Any, Any]] = []
+        for report in filter(_is_promised, self._reports):
+            red = report["red"]
+            self._red_points += len(red["points"])
+            for point in red["points"]:
+                key = point[1], red["kinds"][point[3]]["verdict"]
+                if key not in seen:
+                    seen.add(key)
+                    first.append((report, point))
+                elif len(more) < _MOST_RED:
+                    more.append((report, point))
+        rest = max(0, _MOST_RED - len(first))
+        self._red = [self._entry(report, point) for report, point in [*first, *more[:rest]]]
+
+    def _note_unpromised(self, report: Mapping[str, Any]) -> None:
+        """Keep what comes of a design where it does not claim to work, by instruction and verdict."""
+        red = report["red"]
+        for point in red["points"]:
+            key = point[1], str(red["kinds"][point[3]]["verdict"])
+            if key not in self._unpromised:
+                self._unpromised[key] = {**self._entry(report, point), "count": 0}
+            self._unpromised[key]["count"] += 1
+
+    def _entry(self, report: Mapping[str, Any], point: Sequence[int]) -> dict[str, Any]:
+        index, address, occurrence, kind = point
+        return {
+            "index": index,
+            "address": address,
+            "occurrence": occurrence,
+            **report["red"]["kinds"][kind],
+            "scenario": report["name"],
+            "replay": self._replay(f"{report['name']}@{index}"),
+        }
 
     def _replay(self, point: str) -> str:
         config = self._job.config
@@ -164,15 +190,22 @@ class Merged:
         return cell
 
     def _verdict(self, cell: Mapping[str, Any]) -> str:
-        """Return the worst verdict of all points; what was not covered proves nothing."""
-        atlas, words = cell["atlas"], self._job.vocabulary
-        outcomes = {*atlas["outcomes"], *(name for row in _of_hardware(atlas) for name in row["outcomes"])}
-        found = words.worst([name for name in outcomes if name in words.verdicts])
-        died = verdicts.judge([each for each in cell["violations"] if each["checker"] == "supervisor"], words)
-        found = words.worst([found, died])
-        if found == OK and (self._uncovered(atlas) or not all(each["holds"] for each in cell["must_happen"])):
+        """Return the worst verdict of all points; what was not covered proves nothing.
+
+        Where a design does not claim to work everything may follow from its deadlocks: then it is these that count.
+        """
+        words = self._job.vocabulary
+        found = [verdicts.judge([e for e in cell["violations"] if e["checker"] == "supervisor"], words)]
+        for promised in (True, False):
+            outcomes = {name for report in self._reports for name in _verdicts(report, promised=promised)}
+            if DEADLOCK in outcomes and not promised:
+                outcomes = {DEADLOCK}
+            found.append(words.worst([name for name in outcomes if name in words.verdicts]))
+        worst = words.worst(found)
+        atlas = cell["atlas"]
+        if worst == OK and (self._uncovered(atlas) or not all(each["holds"] for each in cell["must_happen"])):
             return VACUOUS
-        return found
+        return worst
 
     def _uncovered(self, atlas: Mapping[str, Any]) -> bool:
         pairs = atlas["pairs"] or {}
@@ -207,6 +240,7 @@ class Merged:
             "by_level": picture.by_level(merged, level_of, levels),
             "pictures": picture.pictures(zip(self._reports, self._counts, strict=True), level_of, levels),
             "red": self._red,
+            "red_points": self._red_points,
             "deadlocks": self._of_no_promise(DEADLOCK),
             "unpromised": self._of_no_promise(),
             "injections_per_s": self._speed(),
@@ -303,13 +337,24 @@ class Merged:
                 yield verdicts.entry(
                     VACUOUS, "atlas", f"{report['name']}: {missed} of {report['points']} points not reached"
                 )
-        groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        for entry in [*self._unpromised.values(), *self._red, *self._red_pairs()]:
-            groups.setdefault((entry["verdict"], entry["text"]), []).append(entry)
-        for (verdict, text), entries in list(groups.items())[:_MOST_VIOLATIONS]:
-            count = sum(entry.get("count", 1) for entry in entries)
-            where = f"{count} injection{'s' * (count != 1)}, the first: {entries[0]['replay']}"
+        groups: dict[tuple[str, str], tuple[int, Any]] = {}
+        for verdict, text, replay in self._wrong():
+            count, first = groups.get((verdict, text), (0, replay))
+            groups[verdict, text] = count + 1, first
+        for (verdict, text), (count, replay) in list(groups.items())[:_MOST_VIOLATIONS]:
+            line = replay if isinstance(replay, str) else self._replay(f"{replay[0]}@{replay[1]}")
+            where = f"{count} injection{'s' * (count != 1)}, the first: {line}"
             yield verdicts.entry(verdict, "atlas", f"{text} ({where})")
+
+    def _wrong(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield verdict, text and replay line (or scenario and index) of every point that is not ok."""
+        for report in self._reports:
+            red = report["red"]
+            for index, _, _, number in red["points"]:
+                kind = red["kinds"][number]
+                yield kind["verdict"], kind["text"], (report["name"], index)
+        for entry in self._red_pairs():
+            yield entry["verdict"], entry["text"], entry["replay"]
 
     def _red_pairs(self) -> list[dict[str, Any]]:
         pairs = self._pairs() or {}
@@ -354,12 +399,20 @@ class Merged:
         }
 
 
-def _of_hardware(atlas: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the scenarios with two interrupts as hardware may deliver them."""
-    pairs = atlas["pairs"] or {}
-    for row in (*pairs.get("scenarios", ()), *(pairs.get("nested") or {}).get("scenarios", ())):
-        if row["label"] != STRONGER:
-            yield row
+def _is_promised(report: Mapping[str, Any]) -> bool:
+    """Whether the handler's design claims to work in the context that it is called from."""
+    return report["kind"] in designs.info(report["handler_design"]).contexts
+
+
+def _verdicts(report: Mapping[str, Any], *, promised: bool) -> Iterator[str]:
+    """Yield the outcomes of a scenario, and of its pairs as far as hardware may deliver them."""
+    contexts = designs.info(report["handler_design"]).contexts
+    if _is_promised(report) is promised:
+        yield from report["outcomes"]
+        yield from report.get("pairs", {}).get("after", {}).get("outcomes", ())
+    inside = report.get("pairs", {}).get("inside", {})
+    if inside and inside["label"] != STRONGER and ("nmi" in contexts) is promised:
+        yield from inside["outcomes"]
 
 
 def _keyed(report: Mapping[str, Any]) -> dict[int, dict[str, int]]:

@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from harness.atlas.scenario import Scenario
     from harness.config import Config
 
+_IRQ = ":irq"  # at the end of a scenario's name
+
 
 def scenarios(config: Config) -> list[Scenario]:
-    """List the scenarios that a cell selects, in a fixed order."""
+    """List the scenarios that a cell selects, in a fixed order; those of IRQs whose pairs it wants are among them."""
     chosen = config.atlas
-    return scenario.scenarios(
+    every = scenario.scenarios(
         config.design,
         scenario.Selection(
             operations=tuple(chosen.operations),
             handlers=tuple(chosen.handlers),
             task=tuple(chosen.task),
-            kinds=tuple(chosen.kinds),
+            kinds=scenario.KINDS,
         ),
     )
+    of_irqs = [pattern for pattern in chosen.pairs if pattern.endswith(_IRQ)]
+    return [each for each in every if each.kind in chosen.kinds or has_pairs(each.name, of_irqs)]
 
 
 def has_pairs(name: str, patterns: list[str]) -> bool:

@@ -136,7 +136,7 @@ def sweep(task: Sweep, tell: Tell, *, with_accesses: bool) -> dict[str, Any]:
         "path": task.path,
         "sweep_seconds": round(sweep_s, 6),
         "counts": counts(task, addresses, names),
-        "red": list(_red(task, addresses, judged)),
+        "red": _red(addresses, judged),
         "certificate": certificate.of_scenario(task.scenario.name, addresses, names),
     }
     if with_accesses:
@@ -186,21 +186,20 @@ def occurrences(addresses: np.ndarray[Any, Any]) -> list[int]:
     return found
 
 
-def _red(task: Sweep, addresses: np.ndarray[Any, Any], judged: list[Judgement]) -> Iterator[dict[str, Any]]:
-    """Yield every point whose outcome is not ok."""
+def _red(addresses: np.ndarray[Any, Any], judged: list[Judgement]) -> dict[str, Any]:
+    """List every point whose outcome is not ok: there may be very many, of few kinds.
+
+    Returns: kinds: verdict, text, operation, handler; points: [index, address, occurrence, number of its kind].
+    """
+    kinds: dict[Judgement, int] = {}
     numbers = occurrences(addresses)
-    for index, each in enumerate(judged):
-        if each.is_ok or each.name == MISSED:
-            continue
-        yield {
-            "index": index,
-            "address": int(addresses[index]),
-            "occurrence": numbers[index],
-            "verdict": each.verdict,
-            "text": each.text,
-            "operation": each.operation,
-            "handler": each.handler,
-        }
+    points = [
+        [index, int(addresses[index]), numbers[index], kinds.setdefault(each, len(kinds))]
+        for index, each in enumerate(judged)
+        if not each.is_ok and each.name != MISSED
+    ]
+    shown = ("verdict", "text", "operation", "handler")
+    return {"kinds": [{key: getattr(each, key) for key in shown} for each in kinds], "points": points}
 
 
 def _accesses(task: Sweep, rows: Any, judged: list[Judgement]) -> dict[str, Any]:

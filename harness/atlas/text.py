@@ -64,7 +64,7 @@ def _argument(cells: Sequence[Run]) -> Iterator[Text]:
         line.append(" instructions are deadlock points")
         if more := stacked.unpromised(atlas):
             line.append(f", {more} more")
-        if wrong := len(atlas["red"]):
+        if wrong := atlas.get("red_points", len(atlas["red"])):
             line.append(f", {wrong:,} point{'s' * (wrong != 1)} wrong", style="bold red")
         line.append(f"  ({stacked.coverage(atlas)})", style="dim")
         yield line

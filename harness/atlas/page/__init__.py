@@ -157,7 +157,8 @@ def _failed(cell: Run) -> list[str]:
 
 def _tile(cell: Run) -> Markup:
     atlas = cell["atlas"]
-    dead, of, wrong = atlas["deadlock_points"], atlas["instructions"], len(atlas["red"])
+    dead, of = atlas["deadlock_points"], atlas["instructions"]
+    wrong = atlas.get("red_points", len(atlas["red"]))
     more = stacked.unpromised(atlas)
     return element(
         "a",
