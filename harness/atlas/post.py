@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Aftermath", "Verdict", "check_state"]
 
+WMARK_HIGH = 2
 _SHOWN = 3  # problems of an audit
 _MOST_OBJECTS = 128  # of one cache, by one CPU
 _MOST_PAGES = 4096
@@ -224,11 +225,22 @@ class Aftermath:
             if self._cpus[cpu].state != self.lib.CPU_ONLINE:
                 continue
             self._become(cpu)
+            plenty = self._pages_above_watermarks()
             for _, replay in plans:
                 self._call("shm_replay", replay)
+            if plenty and not any(np.frombuffer(held.slots, np.uint64).any() for held, _ in plans):
+                raise Wrong(LOST_MEMORY, f"CPU {cpu} is refused everything, and {plenty} pages are to be had")
             for held, _ in plans:
                 self._call("shm_drain_slots", held.slots_pointer, len(held.slots))
         self._become(0)
+
+    def _pages_above_watermarks(self) -> int:
+        """Count the pages that even a request which may not wait could have."""
+        zones = self._view.zones
+        high = zones["wmark"][:, WMARK_HIGH].astype(np.int64) + zones["lowmem_reserve"].max(axis=1).astype(
+            np.int64
+        )
+        return int(np.maximum(zones["free_pages"].astype(np.int64) - high, 0).sum())
 
     def _plans_now(self) -> list[tuple[OpArray, Any]]:
         """Return the arrays that take from every cache in use, and then all pages."""

@@ -13,6 +13,7 @@ from atlas_runs import Runs
 
 from harness.atlas import post, scenario
 from harness.atlas.post import Verdict
+from shmalloc.faults import FaultAttr
 
 
 @contextmanager
@@ -104,6 +105,12 @@ def miscount(of: Runs) -> None:
     of.built.staging.pageset().count += 1
 
 
+def refuse_everything(of: Runs) -> None:
+    always = FaultAttr(probability=100, times=-1, min_order=0)
+    of.built.arena.failslab(always)
+    of.built.arena.fail_page_alloc(always)
+
+
 def drop_deferred_objects(of: Runs) -> None:
     cpu = of.built.arena.item("struct shm_cpu", "cpus", 0)
     of.lib.shm_irq_save()
@@ -125,6 +132,7 @@ def drop_deferred_objects(of: Runs) -> None:
         (leave_irqs_off, "broken_rule", "local_irq_save without its restore"),
         (miscount, "corruption", "count is"),
         (drop_deferred_objects, "lost_memory", "neither free nor owned"),
+        (refuse_everything, "lost_memory", "CPU 1 is refused everything, and "),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
