@@ -42,6 +42,13 @@ def add_commands(commands: Any) -> None:
     scenarios_parser.set_defaults(command=scenarios)
     scenarios_parser.add_argument("design", metavar="DESIGN", help="of the cell")
     scenarios_parser.add_argument("--json", action="store_true", help="as JSON")
+    map_parser = commands.add_parser(
+        "map", help="show a function's instructions in an atlas", description=map_.__doc__
+    )
+    map_parser.set_defaults(command=map_)
+    map_parser.add_argument("folder", type=Path, metavar="DIR", help="the folder of a run")
+    map_parser.add_argument("function", nargs="?", metavar="FUNCTION", help="default: a list of all")
+    map_parser.add_argument("--cell", metavar="ID", help="default: the first")
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -102,4 +109,32 @@ def scenarios(arguments: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(*row.values())
     stdout_console().print(table, markup=False)
+    return PASSED
+
+
+def map_(arguments: argparse.Namespace) -> int:
+    """Show each instruction of a function with what an interrupt before it came to."""
+    from harness.atlas import sources, text
+    from harness.problems import ConfigError, Problem, one_of, shown
+    from harness.report import stdout_console
+
+    path = arguments.folder / "atlas.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        cells = {cell["id"]: cell for cell in document["cells"]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(str(path), [Problem("", None, f"no atlas: {error}")]) from None
+    cell = cells.get(arguments.cell or next(iter(cells)))
+    if cell is None:
+        raise ConfigError(str(path), [Problem("--cell", shown(arguments.cell), one_of(tuple(cells)))])
+    console = stdout_console()
+    if arguments.function is None:
+        console.print(text.functions(cell))
+        return PASSED
+    names = tuple(dict.fromkeys(function["name"] for function in cell["functions"]))
+    if arguments.function not in names:
+        why = f"was not executed in {cell['id']}; {one_of(names)}"
+        raise ConfigError(str(path), [Problem("FUNCTION", shown(arguments.function), why)])
+    for part in text.function_map(cell, arguments.function, sources.find()):
+        console.print(part)
     return PASSED

@@ -6,6 +6,7 @@ Bars are made of the letters of the outcomes, so that they say the same without 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,11 @@ from rich.text import Text
 from harness import units
 from harness.atlas import outcome_names, stacked
 from harness.atlas.levels import SLIDES
+from harness.atlas.sources import Sources
 from harness.atlas.stacked import Column
 from harness.vocabulary import OK
 
-__all__ = ["function_map", "parts"]
+__all__ = ["function_map", "functions", "parts"]
 
 Run = Mapping[str, Any]
 
@@ -196,40 +198,71 @@ def _wrong(cell: Run) -> Iterator[Text]:
         yield Text(f"  and in {len(spots) - _LISTED:,} functions more, all in atlas.html", style="dim")
 
 
-def function_map(cell: Run, name: str) -> Iterator[RenderableType]:
+def functions(cell: Run) -> Table:
+    """Tabulate the functions that were executed, the worst first. Args: cell: of atlas.json."""
+    table = _table("function", "source", "", "instructions by the worst outcome there", "injections", left=4)
+    rows = []
+    for function in cell["functions"]:
+        worst = Counter(outcome_names.worst(each["outcomes"]) for each in _executed(function))
+        rows.append((outcome_names.rank(outcome_names.worst(worst)), function, worst))
+    for _, function, worst in sorted(rows, key=lambda row: row[0], reverse=True):
+        table.add_row(
+            Text(function["name"]),
+            Text(function["file"]),
+            _bar(worst, _BAR),
+            stacked.counts(worst),
+            f"{sum(each['points'] for each in function['instructions']):,}",
+        )
+    return table
+
+
+def function_map(cell: Run, name: str, lines: Sources | None = None) -> Iterator[RenderableType]:
     """Yield a function's instructions, each with what happened there; what was never executed has no letter.
 
     Args: cell: of atlas.json.  name: of a function that was executed; of several copies all are shown.
+        lines: of source files.
     Raises: KeyError: it was not.
     """
-    functions = [function for function in cell["functions"] if function["name"] == name]
-    if not functions:
+    found = [function for function in cell["functions"] if function["name"] == name]
+    if not found:
         raise KeyError(name)
-    for function in functions:
-        yield from _map(cell, function)
+    for function in found:
+        yield from _map(cell, function, lines or {})
 
 
-def _map(cell: Run, function: Run) -> Iterator[RenderableType]:
+def _executed(function: Run) -> list[Run]:
+    return [each for each in function["instructions"] if each["points"]]
+
+
+def _map(cell: Run, function: Run, lines: Sources) -> Iterator[RenderableType]:
     instructions = function["instructions"]
-    executed = [each for each in instructions if each["points"]]
+    executed = _executed(function)
     said = f"{len(executed)} of {len(instructions)} instructions executed"
     yield Text(f"{function['name']} ({function['file']}), {cell['id']}: {said}", style="bold")
     yield _legend({outcome_names.worst(each["outcomes"]) for each in executed})
-    table = _table("", "address", "instruction", "outcomes", "source", "inlined", left=6)
-    source = None
+    table = _table("", "address", "outcomes", "instruction", left=4)
+    before = None
     for each in instructions:
-        place = f"{each['file']}:{each['line']}"
+        place = _source(each, lines)
+        if place != before:
+            table.add_row("", "", "", Text(place, style="cyan"))
+            before = place
         table.add_row(
             _letter(outcome_names.worst(each["outcomes"])) if each["points"] else "",
             f"{each['address']:x}",
-            Text(each["text"]),
             stacked.counts(each["outcomes"]),
-            "" if place == source else place,
-            " > ".join(each["inlined"]),
+            Text(f"  {each['text']}"),
             style="" if each["points"] else "dim",
         )
-        source = place
     yield table
+
+
+def _source(instruction: Run, lines: Sources) -> str:
+    """Write an instruction's line, its text if it is at hand, and what it is inlined from."""
+    file, number = instruction["file"], instruction["line"]
+    text = lines[file][number - 1].strip() if 0 < number <= len(lines.get(file, ())) else ""
+    inlined = f"[{' > '.join(instruction['inlined'])}]" if instruction["inlined"] else ""
+    return "  ".join(filter(None, (f"{file}:{number}", text, inlined)))
 
 
 def _letter(outcome: str) -> Text:

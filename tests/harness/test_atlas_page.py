@@ -15,8 +15,8 @@ import pytest
 import running
 
 import shmalloc
-from harness.atlas import outcome_names, page, stacked
-from harness.atlas.page import data, sources
+from harness.atlas import outcome_names, page, sources, stacked
+from harness.atlas.page import data
 from harness.atlas.page.markup import Markup, element, script_json, table
 from harness.atlas.picture import ALL
 

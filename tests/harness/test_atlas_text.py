@@ -1,11 +1,14 @@
 """An atlas in the terminal: letters, numbers, and what is wrong with the line that replays it."""
 
 import io
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import atlas_sample
 import pytest
+import running
 from rich.console import Console, RenderableType
 
 from harness import report
@@ -207,15 +210,40 @@ def test_a_path_that_was_not_taken_says_what_should_have_been() -> None:
 def test_a_functions_map_has_a_row_for_each_instruction() -> None:
     cell = DOCUMENT["cells"][0]
     function = next(each for each in cell["functions"] if each["name"] == "rmqueue_bulk")
-    said = printed(*text.function_map(cell, "rmqueue_bulk"))
+    lines = {function["file"]: [f"\tline_{number}();" for number in range(1, 103)]}
+    said = printed(*text.function_map(cell, "rmqueue_bulk", lines))
     for row in function["instructions"]:
         letter = outcome_names.look(outcome_names.worst(row["outcomes"])).letter if row["points"] else ""
-        columns = (letter, f"{row['address']:x}", row["text"], stacked.counts(row["outcomes"]))
+        columns = (letter, f"{row['address']:x}", stacked.counts(row["outcomes"]), row["text"])
         assert re.search("^ *" + " *".join(map(re.escape, columns)), said, re.M)
     executed = [row for row in function["instructions"] if row["points"]]
     assert f"{len(executed)} of {len(function['instructions'])} instructions executed" in said
+    assert f"{function['file']}:101  line_101();  [rmqueue_bulk]" in said
+    assert f"{function['file']}:103  [rmqueue_bulk]" in said, "no text beyond the end of what is there"
     with pytest.raises(KeyError):
         list(text.function_map(cell, "never_executed"))
+
+
+def test_functions_are_listed_the_worst_first() -> None:
+    cell = DOCUMENT["cells"][0]
+    rows = [line.split() for line in printed(text.functions(cell)).splitlines()[3:] if line.strip()]
+    assert len(rows) == len(cell["functions"])
+    is_deadlock = ["deadlock" in row for row in rows]
+    assert any(is_deadlock) and is_deadlock == sorted(is_deadlock, reverse=True)
+
+
+def test_the_map_of_a_run_in_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "atlas.json").write_text(json.dumps(DOCUMENT))
+    listed = running.run("map", tmp_path, cwd=tmp_path)
+    assert listed.returncode == 0 and "rmqueue_bulk" in listed.stdout
+    shown = running.run("map", tmp_path, "new_slab", "--cell", "design=objpool", cwd=tmp_path)
+    assert shown.returncode == 0 and shown.stdout.startswith("new_slab (")
+    assert "design=objpool" in shown.stdout
+    for wrong in (("nowhere",), ("new_slab", "--cell", "no such cell")):
+        done = running.run("map", tmp_path, *wrong, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "") and "allowed" in done.stderr
+    (tmp_path / "atlas.json").write_text("{}")
+    assert running.run("map", tmp_path, cwd=tmp_path).returncode == 2
 
 
 def test_hostile_names_are_text_and_no_markup() -> None:

@@ -14,13 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from harness.atlas import outcome_names, stacked
-from harness.atlas.page import sources, tables
+from harness.atlas import outcome_names, sources, stacked
+from harness.atlas.page import tables
 from harness.atlas.page.data import css_class, outcomes_of, pack
 from harness.atlas.page.figure import figure, legend
 from harness.atlas.page.markup import Markup, element, join, script_json
-from harness.atlas.page.sources import Sources
 from harness.atlas.picture import ALL
+from harness.atlas.sources import Sources
 from harness.atlas.stacked import ASKED
 from harness.results import passed
 

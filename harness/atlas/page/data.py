@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.atlas import outcome_names, stacked
-from harness.atlas.page.sources import Sources
+from harness.atlas.sources import Sources
 
 __all__ = ["pack", "unpack"]
 
