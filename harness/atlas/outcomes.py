@@ -458,7 +458,7 @@ class _Run:
         index = designs.index(program.design)
         self.failures = list(decoder.failures(after, program.design, context).elements())
         allocs = decoder.growth(after, "counts", index, context, "allocs")
-        codes = (self.lib.OP_FREE, self.lib.OP_BULK_FREE)
+        codes = (self.lib.OP_FREE, self.lib.OP_BULK_FREE, self.lib.OP_FREE_RCU)
         self.freed_later = {op.slot for op in ops if op.code in codes}
         self.unseen = allocs - sum(
             bool(self.now[op.slot]) for op in ops if self._allocates(op) and op.slot not in self.freed_later
@@ -508,7 +508,7 @@ class _Run:
         if not self.filled[op.slot] or self.now[op.slot] == self.before[op.slot] != 0:
             return NONE  # there was nothing to be freed, or nothing that this design can free here
         self.filled[op.slot] = False
-        if self.deferred > 0:
+        if self.deferred > 0 and op.code == self.lib.OP_FREE:
             self.deferred -= 1
             return DEFERRED
         return OK
