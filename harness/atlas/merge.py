@@ -301,7 +301,8 @@ class Merged:
             )
             for point in found["red"]:
                 name = f"{report['name']}@{point['points']}"
-                red.append({**point, "scenario": report["name"], "replay": self._replay(name)})
+                named = {"scenario": report["name"], "replay": self._replay(name), "label": found["label"]}
+                red.append({**point, **named})
         return {
             "points": sum(row["points"] for row in rows),
             "covered": sum(row["covered"] for row in rows),
@@ -358,7 +359,8 @@ class Merged:
 
     def _red_pairs(self) -> list[dict[str, Any]]:
         pairs = self._pairs() or {}
-        return [*pairs.get("red", ()), *(pairs.get("nested") or {}).get("red", ())]
+        found = [*pairs.get("red", ()), *(pairs.get("nested") or {}).get("red", ())]
+        return [entry for entry in found if entry["label"] != STRONGER]
 
     # --- documents ----------------------------------------------------------------------------
 
