@@ -26,6 +26,8 @@ from harness.atlas.classes import IGNORE, STATE, WORD_BYTES, word_classes
 from harness.vocabulary import LOST_MEMORY, OK
 from shmalloc import designs
 from shmalloc.audit import View, audit
+from shmalloc.audit.objpool import ring_objects
+from shmalloc.audit.pools import area_elements, region_of
 from shmalloc.gfp import parse
 from shmalloc.program import OpArray, ops
 from shmalloc.violations import read_violations
@@ -352,13 +354,10 @@ class Aftermath:
     @cached_property
     def _pools(self) -> dict[int, str]:
         """Map each element of prealloc's pool and each object of objpool to the design."""
-        from shmalloc.audit.objpool import _objects
-        from shmalloc.audit.pools import _area_elements, region_of
-
         view = self._view
-        found = dict.fromkeys(_objects(view), "objpool") if self._header.objpool.capacity else {}
+        found = dict.fromkeys(ring_objects(view), "objpool") if self._header.objpool.capacity else {}
         area = region_of(view, "POOLS", "shm_pool")["area"][0]
-        return found | dict.fromkeys(_area_elements(view, area).tolist(), "prealloc")
+        return found | dict.fromkeys(area_elements(view, area).tolist(), "prealloc")
 
     def _tear_down(self) -> None:
         """Take the designs down that were set up. Counts of allocations are no part of a state: they are made even."""

@@ -13,7 +13,7 @@ from shmalloc.audit.pools import region_of
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.view import Records, View, constant
 
-__all__ = ["check_objpool", "keep_rings"]
+__all__ = ["check_objpool", "keep_rings", "ring_objects"]
 
 _WHERE = "objpool"
 _SLOT_BYTES, _LEAST_BYTES = 16, 8
@@ -39,7 +39,7 @@ def check_objpool(view: View, findings: Findings) -> None:
     findings.totals["objpool_objects"] = findings.totals["objpool_free"] = 0
     if not head["capacity"]:
         return
-    objects = _objects(view)
+    objects = ring_objects(view)
     free: dict[int, str] = {}
     for cpu, record in enumerate(_cpus(view)):
         for object_ in _in_ring(view, cpu, int(record["slot"]), findings):
@@ -55,7 +55,8 @@ def check_objpool(view: View, findings: Findings) -> None:
         _check_rest(view, objects, free, findings)
 
 
-def _objects(view: View) -> set[int]:
+def ring_objects(view: View) -> set[int]:
+    """Return the offsets of all objects of the pool, wherever they are."""
     head = view.header["objpool"]
     stride = max(_LEAST_BYTES, int(head["obj_size"]) + int(head["node_bytes"]))
     most = view.nr_pages * constant("SHM_PAGE_SIZE") // stride

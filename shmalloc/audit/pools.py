@@ -19,7 +19,7 @@ from shmalloc.audit.lists import walk_chain
 from shmalloc.audit.report import BROKEN_RULE, CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.view import Ints, Records, View, constant, field_offset
 
-__all__ = ["Pool", "check_pools", "keep_areas", "map_elements", "pools_of", "region_of"]
+__all__ = ["Pool", "area_elements", "check_pools", "keep_areas", "map_elements", "pools_of", "region_of"]
 
 _WORD_BYTES = 8
 _NULLS = 1  # the mark at the end of a chain
@@ -63,7 +63,7 @@ class Pool:
         self._index_of = {int(offset): index for index, offset in enumerate(self.elements)}
 
 
-def _area_elements(view: View, area: Any) -> Ints:
+def area_elements(view: View, area: Any) -> Ints:
     """Return the offset of each element of an area; as far as its blocks make sense."""
     most = view.nr_pages * constant("SHM_PAGE_SIZE") // _WORD_BYTES
     count, size = int(area["nr_elems"]), int(area["elem_size"])
@@ -109,7 +109,7 @@ def pools_of(view: View, findings: Findings) -> list[Pool]:
         if not record["area"]["nr_blocks"]:
             continue
         name = f"pool of map {index - 1}" if index else "pool of prealloc"
-        pool = Pool(name, index, record, _area_elements(view, record["area"]))
+        pool = Pool(name, index, record, area_elements(view, record["area"]))
         for cpu, head in enumerate(heads[index]):
             _follow(view, pool, int(head["first"]), f"the freelist of CPU {cpu}", findings)
             if head["extra"]:
@@ -129,7 +129,7 @@ def _follow(view: View, pool: Pool, first: int, place: str, findings: Findings) 
 
 def map_elements(view: View, record: Any, findings: Findings) -> list[int]:
     """Return the offsets of the elements in a map's buckets."""
-    buckets = _area_elements(view, record["buckets"]).tolist()
+    buckets = area_elements(view, record["buckets"]).tolist()
     where, found = f"map {record['index']}", []
     seen: set[int] = set()
     next_at, pprev_at = field_offset("htab_elem", "next"), field_offset("htab_elem", "pprev")
@@ -222,7 +222,7 @@ def _check_locks(view: View, maps: list[Any], findings: Findings) -> None:
         findings.add(BROKEN_RULE, f"freelist of CPU {cpu} of pool {pool}", "lock never released: freelist")
     word = field_offset("bucket", "lock") >> 3
     for record in maps:
-        buckets = _area_elements(view, record["buckets"])
+        buckets = area_elements(view, record["buckets"])
         held = [
             at for at, bucket in enumerate(buckets.tolist()) if view.cells[(bucket >> 3) + word] & 0xFFFFFFFF
         ]
