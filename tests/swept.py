@@ -17,8 +17,9 @@ from harness.atlas import scenario, sweeping
 def red(design, name):
     with sweeping.prepared(scenario.find(design, name), broken, vocabulary.load()) as task:
         found = sweeping.sweep(task, lambda points: None, with_accesses=False)["red"]
-        name_of = lambda each: task.image.symbol_at(task.image.base + each["address"])[0]
-        return sorted((each["index"], name_of(each), each["verdict"]) for each in found)
+        name_of = lambda address: task.image.symbol_at(task.image.base + address)[0]
+        verdicts = [kind["verdict"] for kind in found["kinds"]]
+        return sorted((at, name_of(address), verdicts[kind]) for at, address, _, kind in found["points"])
 
 print(json.dumps([red(*each.split()) for each in wanted]))
 """
