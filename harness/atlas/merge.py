@@ -125,7 +125,7 @@ class Merged:
         """Return orders for the points that are to be shown: the first of each instruction and verdict."""
         wanted: dict[str, list[int]] = {}
         seen: set[tuple[int, str]] = set()
-        for entry in [*self._unpromised.values(), *self._red]:
+        for entry in [*self._red, *self._unpromised.values()]:
             key = entry["address"], entry["verdict"]
             if key not in seen and len(seen) < _MOST_EXPLAINED:
                 seen.add(key)

@@ -129,7 +129,7 @@
 		const made = table(head, found, (one) => opening(
 			[cell(code(one.name)), cell(one.file), cell(bar(one.worst)), cell(said(one.worst)), number(one.executed.length), number(one.points)],
 			6, () => disassembly(one, filter)));
-		byId("functions").replaceChildren(make("p", {}, found.length.toLocaleString("en") + " functions"), made);
+		byId("functions").replaceChildren(make("p", {}, "functions: " + found.length.toLocaleString("en")), made);
 	}
 
 	// --- points ------------------------------------------------------------------------------
@@ -145,11 +145,13 @@
 	// As data.py's _point: texts, numbers, lines.
 	function point(packed) {
 		const [scenario, , , verdict, what, operation, handler, replay, , , occurrence, , stack, arrived, changed, before, after] = packed;
+		const seen = [stack, arrived, changed, before, after].some((each) => each.length);
 		return make("div", {},
 			make("p", {}, make("b", {}, looks.get(verdict).said), ": " + text(what)),
 			make("p", {}, copyable(text(replay))),
 			make("p", { class: "quiet" }, text(scenario) + ", occurrence " + occurrence + "; the interrupted call: " + text(operation)
 				+ ", the one that arrived: " + text(handler)),
+			seen ? null : make("p", { class: "quiet" }, "Its call stacks and the arena are shown by running it again."),
 			make("div", { class: "stacks" }, lines("interrupted here", stack), lines("what arrived", arrived)),
 			lines("what changed in the arena", changed),
 			make("div", { class: "stacks" }, lines("the arena before", before), lines("the arena after", after)));
@@ -168,7 +170,7 @@
 			[cell(chip(each[3])), cell(code(text(each[1]))), cell(text(each[2])), cell(text(each[4])), cell(copyable(text(each[7]))),
 				number(each[11])],
 			6, () => point(each))) : make("p", {}, "none");
-		byId("points").replaceChildren(make("p", {}, found.length.toLocaleString("en") + " points"), made);
+		byId("points").replaceChildren(make("p", {}, "points: " + found.length.toLocaleString("en")), made);
 	}
 
 	// --- what is looked at -------------------------------------------------------------------
