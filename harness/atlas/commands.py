@@ -33,7 +33,7 @@ def add_commands(commands: Any) -> None:
     verify_parser.add_argument(
         "file", type=Path, metavar="FILE|DIR", help="a certificate, or the folder of a run"
     )
-    verify_parser.add_argument("--points", type=int, default=1009, metavar="N", help="at most so many (1009)")
+    verify_parser.add_argument("--points", type=int, default=251, metavar="N", help="at most so many (251)")
     verify_parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the sample")
     verify_parser.add_argument("--json", action="store_true", help="as JSON")
     scenarios_parser = commands.add_parser(

@@ -7,6 +7,7 @@ import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import verdicts
@@ -112,8 +113,9 @@ class Merged:
 
     def by_address(self) -> dict[str, dict[str, int]]:
         """Return all outcomes at each instruction."""
-        return {str(address): dict(found) for address, found in sorted(self._by_address().items())}
+        return {str(address): dict(found) for address, found in sorted(self._by_address.items())}
 
+    @cached_property
     def _by_address(self) -> dict[int, Counter[str]]:
         found: dict[int, Counter[str]] = {}
         for counts in self._counts:
@@ -147,8 +149,9 @@ class Merged:
         """Name an address: symbol+offset, and file:line."""
         symbol = self._code["symbols"].get(str(entry["address"]))
         entry["symbol"] = f"{symbol[0]}+{entry['address'] - symbol[1]:#x}" if symbol else "?"
-        entry["source"] = self._sources().get(entry["address"], "?")
+        entry["source"] = self._sources.get(entry["address"], "?")
 
+    @cached_property
     def _sources(self) -> dict[int, str]:
         return {
             instruction["address"]: f"{instruction['file']}:{instruction['line']}"
@@ -161,7 +164,7 @@ class Merged:
     def cell(self, seconds: float) -> dict[str, Any]:
         """Put the cell's JSON together."""
         config, vocabulary = self._job.config, self._job.vocabulary
-        atlas = self._atlas(seconds)
+        atlas = {**self._atlas, "seconds": round(seconds, 3)}
         kinds = Counter({report["kind"]: 0 for report in self._reports})
         for report in self._reports:
             kinds[report["kind"]] += report["points"]
@@ -213,13 +216,14 @@ class Merged:
         short = any(part["covered"] < part["points"] for part in parts)
         return short or not atlas["points"] or bool(self._found.failed)
 
-    def _atlas(self, seconds: float) -> dict[str, Any]:
+    @cached_property
+    def _atlas(self) -> dict[str, Any]:
         levels: Sequence[str] = self._code["levels"]
         merged: dict[int, Counter[str]] = {}
         for counts in self._counts:
             for key, found in counts.items():
                 merged.setdefault(key, Counter()).update(found)
-        by_address = self._by_address()
+        by_address = self._by_address
         sweep_s = sum(report["sweep_seconds"] for report in self._reports)
         points = sum(report["points"] for report in self._reports)
 
@@ -253,7 +257,6 @@ class Merged:
             "pairs": self._pairs(),
             "accesses": self._accesses(),
             "cores": self._cores,
-            "seconds": round(seconds, 3),
         }
 
     def _of_no_promise(self, verdict: str | None = None) -> list[dict[str, Any]]:
@@ -366,7 +369,7 @@ class Merged:
 
     def atlas_cell(self, seconds: float) -> dict[str, Any]:
         """Return the cell of atlas.json, which is what the page is made of."""
-        atlas = self._atlas(seconds)
+        atlas = {**self._atlas, "seconds": round(seconds, 3)}
         for key in ("red", "deadlocks", "unpromised"):
             atlas[key] = [
                 {**entry, **self._details.get((entry["scenario"], entry["index"]), {})}
