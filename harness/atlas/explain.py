@@ -94,7 +94,7 @@ def explain(task: Sweep, places: Sequence[Place]) -> Explained:
     built, sweeper = task.built, task.sweeper
     before = describe.lines(built)
     row = sweeper.run(built.call, stages)
-    judgement = task.judge(row)
+    judgement = task.judge(row, [place.kind for place in places])
     changed = []
     if row["end"] == RETURNED:
         changed = describe.describe(built.arena, sweeper.state_words(int(row["state"])))

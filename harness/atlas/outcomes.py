@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +29,7 @@ from shmalloc.violations import CONTEXTS, Violation, read_violation
 if TYPE_CHECKING:
     from shmalloc.program import Program
 
-__all__ = ["Decoder", "Outcome", "decode", "stacks"]
+__all__ = ["Decoder", "Outcome", "decode", "stacks", "unhandled"]
 
 NONE, OTHER_BUCKET, DEFERRED = "none", "other_bucket", "deferred"
 _ENDS = ("returned", "missed", "stuck", "crashed", "left the core", "full")
@@ -107,6 +107,15 @@ def decode(built: Any, sweeper: Any, row: Any) -> Outcome:
     """
     with _decoder(built, sweeper) as decoder:
         return decoder.decode(row)
+
+
+def unhandled(built: Any, sweeper: Any, row: Any, sent: Sequence[str]) -> str:
+    """Say which interrupts of a run that returned never came, or "". Args: sent: their kinds.
+
+    Every NMI comes at once. IRQs wait while they are masked, and those that wait together come as one.
+    """
+    with _decoder(built, sweeper) as decoder:
+        return decoder.unhandled(row, sent)
 
 
 def stacks(built: Any, sweeper: Any, row: Any) -> dict[str, list[str]]:
@@ -364,6 +373,18 @@ class Decoder:
             retries = self.event(after, "CACHE_STATS", "kmem_cache_stat", name)
             if retries > interrupts:
                 yield STALL, f"{name} grew by {retries} in {interrupts} interrupts: one can cause one retry"
+
+    def unhandled(self, row: Any, sent: Sequence[str]) -> str:
+        """Compare the interrupts that were handled with those that were sent."""
+        after = self._after(row)
+        for kind, count in Counter(sent).items():
+            handled = self._handled(after, kind) - (self._handled(self._alone[1], kind) if self._alone else 0)
+            if handled < (count if kind == "nmi" else 1):
+                return f"{handled} of {count} {kind}s came"
+        return ""
+
+    def _handled(self, after: After, kind: str) -> int:
+        return self.growth(after, "interrupts", kind_index(self.arena.core, kind), "handled")
 
     def _interrupts(self, after: After) -> int:
         kinds = sum(self.growth(after, "interrupts", kind, "handled") for kind in range(self.lib.NR_KINDS))

@@ -98,7 +98,7 @@ def _second(
     if not len(indices):
         return
     rows = task.sweeper.sweep(task.built.call, trace, indices, kind, before=(stage,), inside=is_inside)
-    addresses = task.relative(trace)
-    for judged, index in zip(task.judge.names(rows), indices.tolist(), strict=True):
+    addresses, found = task.relative(trace), task.judge.names(rows, (stage.kind, kind))
+    for judged, index in zip(found, indices.tolist(), strict=True):
         replay = f"{first}{'^' if is_inside else '+'}{index}"
         count.add(first, index, int(addresses[index]), judged, replay)

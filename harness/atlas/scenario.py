@@ -234,7 +234,7 @@ def _crossed(design: str) -> Iterable[Scenario]:
             for entry in names:
                 name, _, only = entry.partition(":")
                 for kind in [only] if only else HANDLERS[name].kinds:
-                    if kind == "nmi" or operation.context == "task":  # in an irq no other one comes
+                    if kind == "nmi" or operation.context == "task":  # else irqs are masked
                         yield Scenario(operation, task, HANDLERS[name], design, kind)
 
 

@@ -122,7 +122,7 @@ def sweep(task: Sweep, tell: Tell, *, with_accesses: bool) -> dict[str, Any]:
         sweep_s += time.process_time() - started
         tell(len(indices))
     rows = np.concatenate(pieces)
-    judged = task.judge.names(rows)
+    judged = task.judge.names(rows, (kind,))
     addresses = task.relative(task.trace)
     names = [each.name for each in judged]
     report = {
@@ -234,7 +234,8 @@ def compare(task: Sweep, certified: Mapping[str, Any]) -> Iterator[dict[str, Any
     digest = certificate.digest(addresses, names)
     if digest != certified["digest"]:
         yield {"index": None, "certified": f"digest {certified['digest']}", "measured": f"digest {digest}"}
-    rows = task.sweeper.sweep(task.built.call, task.trace, certified["indices"], task.scenario.kind)
-    for index, judged in zip(certified["indices"], task.judge.names(rows), strict=True):
+    kind = task.scenario.kind
+    rows = task.sweeper.sweep(task.built.call, task.trace, certified["indices"], kind)
+    for index, judged in zip(certified["indices"], task.judge.names(rows, (kind,)), strict=True):
         if judged.name != names[index]:
             yield {"index": index, "certified": names[index], "measured": judged.name}

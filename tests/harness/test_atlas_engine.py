@@ -15,6 +15,8 @@ from running import LIMIT_S, command, config, only_cell, run, until
 
 from harness import vocabulary
 from harness.atlas import scenario, sweeping
+from harness.atlas.judging import NO_STATE
+from harness.atlas.keys import MISSED
 from harness.atlas.sweeper import Stage
 from harness.results import blank_cell
 
@@ -342,6 +344,48 @@ def test_breakpoints_and_single_steps_come_to_the_same(name: str) -> None:
                 row[key] for key in ("end", "value", "state", "outcome")
             ]
         assert task.sweeper.run(task.built.call)["end"] == 0
+
+
+def test_a_second_interrupt_comes_in_the_operation_and_not_in_what_the_first_has_left_to_a_signal() -> None:
+    """The first one defers a free: its irq_work comes before the operation goes on, and runs the same code."""
+    chosen = scenario.find("kmalloc_nolock", "alloc_refill@kmalloc/free_remote")
+    with sweeping.prepared(chosen, "none", WORDS, times=2) as task:
+        for first in sweeping.shared(task, task.trace)[4::9]:
+            stage = Stage(task.trace, first)
+            rest = task.sweeper.record(task.built.call, [stage])
+            indices = np.arange(0, len(rest), 15, dtype=np.uint32)
+            for row in task.sweeper.sweep(task.built.call, rest, indices, before=[stage]):
+                stages = [stage, Stage(rest, int(row["index"]))]
+                slow = task.sweeper.run(task.built.call, stages, by_trap_flag=True)
+                assert [slow[key] for key in ("end", "value", "state", "outcome")] == [
+                    row[key] for key in ("end", "value", "state", "outcome")
+                ]
+
+
+@pytest.mark.parametrize("sent", [("nmi", "nmi"), ("irq",), ("nmi", "irq")])
+def test_a_point_at_which_an_interrupt_was_not_handled_is_not_covered(sent: tuple[str, ...]) -> None:
+    chosen = scenario.find("kmalloc_nolock", "alloc_fastpath@kmalloc_nolock/alloc_same")
+    with sweeping.prepared(chosen, "none", WORDS) as task:
+        rows = task.sweeper.sweep(task.built.call, task.trace, [0, 100])
+        assert [each.name for each in task.judge.names(rows, ("nmi",))] == ["ok", "ok"]
+        assert [each.name for each in task.judge.names(rows, sent)] == [MISSED, MISSED]
+
+
+def test_a_run_that_changes_too_much_to_be_compared_is_not_judged() -> None:
+    chosen = scenario.find("kmalloc_nolock", "alloc_fastpath@kmalloc_nolock/alloc_same")
+    with sweeping.prepared(chosen, "none", WORDS) as task:
+        row = task.sweeper.sweep(task.built.call, task.trace, [0])[0]
+        row["state"] = NO_STATE
+        with pytest.raises(scenario.ScenarioError, match="more than can be compared"):
+            task.judge(row, ("nmi",))
+
+
+def test_no_irq_comes_to_an_operation_that_masks_them() -> None:
+    names = [
+        each.name for each in scenario.scenarios("kmalloc_nolock", scenario.Selection(kinds=scenario.KINDS))
+    ]
+    assert not [name for name in names if name.startswith("free_deferred@") and name.endswith(":irq")]
+    assert "free_deferred@kmalloc_nolock/alloc_same" in names
 
 
 def test_recording_again_is_the_same() -> None:

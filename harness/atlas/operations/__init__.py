@@ -33,7 +33,7 @@ class Operation:
         request.  path: counter -> condition on its growth over one run that nobody interrupts.
         geometry: keys over `staging.SMALL`.  size: bytes of the objects that handlers ask for.  before: runs
         before the handler is prepared.  functions: that must be in the recorded trace.
-        context: "irq": it runs as the program of an irq.
+        context: "irq": it runs as the program of an irq; "masked": irqs are off from its begin to its end.
     """
 
     name: str

@@ -405,6 +405,7 @@ def _last_object(stage: Staging, others: int = 0) -> int:
     group="deferred",
     designs=DEFERS,
     path={"defer_free": "== 1", "irq_work_runs": "== 0", "free_slowpath": "== 0"},
+    context="masked",
 )
 def free_deferred(stage: Staging) -> Request:
     """Irqs off, an object of another CPU's slab."""

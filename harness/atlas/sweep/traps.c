@@ -44,6 +44,7 @@ static struct {
 	uint8_t byte;            /* that was there */
 	int32_t target;          /* position that it stands for */
 	bool stepping;
+	uint64_t astray;         /* stepped over where it was not meant, to be planted again; 0 = none */
 	uint64_t repeat_rip;     /* a string instruction that is run in parts: where it is, 0 = none */
 	uint64_t repeat_rest;    /* rounds that are left for later */
 	/* what came of it */
@@ -354,6 +355,17 @@ static void deliver(ucontext_t *context, uint32_t kind, bool record)
 	}
 }
 
+/*
+ * What an interrupt leaves to be done (irq_work) comes as a signal, before the operation goes on, and may
+ * run what is planted for the operation: it is on the stack of signals, as handlers are.
+ */
+static bool is_astray(const ucontext_t *context)
+{
+	bool on_own = (uint64_t)context->uc_mcontext.gregs[REG_RSP] - (uint64_t)stack < STACK_BYTES;
+
+	return run.at_stage < run.nr_stages && on_own == (bool)run.stages[run.at_stage].inside;
+}
+
 /* The boundary of a stage is reached. */
 static void arrived(ucontext_t *context)
 {
@@ -394,9 +406,22 @@ static void on_trap(int sig, siginfo_t *info, void *argument)
 		record_step(context);
 		return;
 	}
+	if (run.astray) {
+		plant(run.astray);
+		run.astray = 0;
+		context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+		return;
+	}
 	if (run.planted && rip - 1 == run.planted) {
+		uint64_t planted = run.planted;
+
 		unplant();
 		context->uc_mcontext.gregs[REG_RIP]--;
+		if (is_astray(context)) {
+			run.astray = planted;
+			context->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
+			return;
+		}
 		if (run.repeat_rip)
 			end_repeating(context);
 	} else if (run.stepping) {
@@ -472,7 +497,7 @@ static void prepare(const struct sweep_stage *stages, uint32_t nr_stages)
 	run.nr_stages = nr_stages;
 	run.at_stage = 0;
 	run.position = FROM_START;
-	run.planted = run.repeat_rip = 0;
+	run.planted = run.repeat_rip = run.astray = 0;
 	run.stepping = run.recording = run.record_pending = run.by_trap_flag = false;
 	run.end = SWEEP_RETURNED;
 	run.rip = 0;
