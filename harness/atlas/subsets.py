@@ -12,8 +12,11 @@ from fnmatch import fnmatchcase
 
 from harness.atlas.operations import all_operations
 
-#: What a design that has objects and nothing else can be asked for, in each order that matters to a list.
+#: What a design of objects and nothing else can be asked for, in each order that matters to a list.
 _OBJECTS = ("alloc_same", "aba", "free_own", "free_remote", "alloc_free", "burst")
+
+#: Of that what is worth thousands of instructions.
+_LONG = ("alloc_same:nmi", "aba:nmi", "free_own:nmi", "burst:nmi")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,13 @@ CHOICES = (
     Choice(
         "bpf_mem_alloc", "map_*", ("map_update",), "a map's lists are its own: only its updates meet in them"
     ),
+    Choice(
+        "bpf_mem_alloc",
+        "bpf_refill",
+        _LONG,
+        "three objects of kmalloc, which are zeroed, with irqs off",
+    ),
+    Choice("bpf_mem_alloc", "bpf_alloc_low", _LONG, "the same, behind what bpf_alloc shows"),
     Choice("bpf_mem_alloc", "*", (*_OBJECTS, "alloc_other"), "it has other sizes, but no pages"),
     Choice("prealloc", "map_*", ("map_update",), "a map's pool is its own: only its updates meet in it"),
     Choice(
@@ -54,11 +64,15 @@ CHOICES = (
     ),
     Choice("prealloc", "*", _OBJECTS, "one pool of one size: neither another size nor pages"),
     Choice("objpool", "*", _OBJECTS, "one pool of one size: neither another size nor pages"),
+    Choice("sheaves", "sheaf_nolock_new_slab", (*_LONG, "pages:nmi"), "nearly all of it zeroes a page"),
     Choice(
         "sheaves",
         "*",
-        (*_OBJECTS, "alloc_other", "pages", "free_rcu"),
-        "kfree_rcu_nolock is its own; not map_update, whose allocation and free are those of alloc_free",
+        (
+            *("alloc_same", "aba", "free_own", "free_rcu"),
+            *("free_remote:nmi", "alloc_free:nmi", "burst:nmi", "alloc_other:nmi", "pages:nmi"),
+        ),
+        "irqs are on while sheaves are locked; not map_update, whose allocation and free are alloc_free's",
     ),
     Choice(
         "no_prealloc",

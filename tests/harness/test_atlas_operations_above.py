@@ -55,7 +55,7 @@ def test_a_handler_listed_for_one_kind_comes_as_that_alone() -> None:
 # --- start states -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("handler", ["alloc_same", "free_own", "free_remote"])
+@pytest.mark.parametrize("handler", ["alloc_same", "free_own"])
 def test_a_list_of_bpf_mem_alloc_has_as_many_objects_as_wanted(handler: str) -> None:
     with scenario.find("bpf_mem_alloc", f"bpf_refill@bpf_mem_alloc/{handler}").build() as built:
         stage, row = built.staging, list_of(built.staging, UNIT)
