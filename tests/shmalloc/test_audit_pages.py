@@ -39,6 +39,14 @@ def test_head_inside_another_block() -> None:
     assert problem.verdict == "corruption" and "inside the block of order 6" in problem.text
 
 
+def test_block_on_a_free_list_that_says_it_is_on_a_pageset() -> None:
+    def corrupt(sample: Sample) -> None:
+        sample.page_record(sample.first_free(2, 6))["flags"] = sample.c["PG_pcp"]
+
+    found = problems(corrupt)
+    assert {problem.verdict for problem in found} == {"corruption"}
+
+
 def test_page_that_is_nowhere_is_lost() -> None:
     def corrupt(sample: Sample) -> None:
         sample.page_record(sample.page)["flags"] = 0
