@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 FINISHED = 0
@@ -23,6 +24,7 @@ VERDICT = 4  # a verdict ended the replay
 ORPHANED = 5  # the parent is gone
 
 _PR_SET_PDEATHSIG = 1
+_SHM = Path("/dev/shm")
 _DYING_S = 1.0
 
 
@@ -90,8 +92,12 @@ def orphaned_soon(parent: int) -> bool:
 
 
 def unlink(segment: str) -> None:
-    """Remove the segment's name, if it is still there."""
+    """Remove the segment's name, and those of arenas that this process has made, if they are still there."""
     import posix_ipc
 
-    with contextlib.suppress(posix_ipc.ExistentialError):
-        posix_ipc.unlink_shared_memory(segment)
+    from shmalloc.mapping import PREFIX
+
+    own = (f"/{path.name}" for path in _SHM.glob(f"{PREFIX[1:]}{os.getpid()}-*"))
+    for name in (segment, *own):
+        with contextlib.suppress(posix_ipc.ExistentialError):
+            posix_ipc.unlink_shared_memory(name)

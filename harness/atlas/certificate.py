@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -86,6 +87,33 @@ def document(
         "seconds": round(sum(cell["seconds"] for cell in cells), 3),
         "cells": list(cells),
     }
+
+
+def contradictions(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what a certificate says that does not follow from its own points. Args: data: as `read` returns it."""
+    points = covered = scenarios = 0
+    counts: Counter[str] = Counter()
+    for cell in data["cells"]:
+        for scenario in cell["scenarios"]:
+            names = outcomes(scenario)
+            reached = sum(each != MISSED for each in names)
+            where = {"cell": cell["id"], "scenario": scenario["name"], "index": None}
+            if scenario["covered"] != reached:
+                said, is_so = f"{scenario['covered']} covered", f"{reached} in its own list"
+                yield {**where, "certified": said, "measured": is_so}
+            points, covered, scenarios = points + len(names), covered + reached, scenarios + 1
+            counts.update(names)
+    found = {
+        "scenarios": scenarios,
+        "points": points,
+        "covered": covered,
+        "coverage": f"{covered}/{points}",
+        "outcomes": dict(counts),
+    }
+    for key, value in found.items():
+        if data.get(key) != value:
+            said, is_so = f"{key} {data.get(key)}", f"{value} in its own lists"
+            yield {"cell": "all", "scenario": "all", "index": None, "certified": said, "measured": is_so}
 
 
 def read(path: Path) -> dict[str, Any]:

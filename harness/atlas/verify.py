@@ -32,7 +32,7 @@ def run(path: Path, points: int, seed: int, check: Callable[[], None]) -> dict[s
     if not total:
         raise ConfigError(str(path), [Problem("points", "0", "nothing is certified")])
     chosen = sorted(random.Random(seed).sample(range(total), min(points, total)))
-    differences: list[dict[str, Any]] = []
+    differences = list(certificate.contradictions(data))
     scenarios, first = 0, 0
     for cell in data["cells"]:
         _check_build(data["build"], cell)
@@ -60,6 +60,7 @@ def _check_build(build: Mapping[str, Any], cell: Mapping[str, Any]) -> None:
     """
     core = _binding.core()
     here = {"id": core.build_id, "compiler": core.text(core.lib.shm_compiler()) or ""}
+    here["flags"] = core.text(core.lib.shm_build_flags()) or ""
     for key, value in here.items():
         if build[key] != value:
             raise CannotRun(

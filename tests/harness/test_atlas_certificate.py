@@ -81,8 +81,31 @@ def test_a_tampered_certificate_fails(certified: Path, tmp_path: Path, digest: b
     assert "certified deferred, measured" in done.stdout
 
 
-def test_another_build_is_3(certified: Path, tmp_path: Path) -> None:
-    path = changed(certified / "certificate.json", tmp_path, lambda data: data["build"].update(id="0" * 16))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(points=9999),
+        lambda data: data.update(coverage="9999/9999"),
+        lambda data: data.update(outcomes={"ok": 1}),
+        lambda data: data["cells"][0]["scenarios"][0].update(covered=1),
+        lambda data: data["cells"][0]["scenarios"].append(data["cells"][0]["scenarios"][0]),
+    ],
+)
+def test_totals_that_do_not_follow_from_the_points_fail(
+    certified: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    path = changed(certified / "certificate.json", tmp_path, change)
+    done = run("verify", path, "--points", "3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "NOT as certified" in done.stdout
+    assert "in its own list" in done.stdout
+
+
+@pytest.mark.parametrize("key", ["id", "compiler", "flags"])
+def test_another_build_is_3(certified: Path, tmp_path: Path, key: str) -> None:
+    path = changed(
+        certified / "certificate.json", tmp_path, lambda data: data["build"].update({key: "0" * 16})
+    )
     done = run("verify", path, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "of another build" in done.stderr
