@@ -127,6 +127,13 @@ def test_where_nothing_is_promised_deadlocks_count_and_nothing_is_red() -> None:
     assert (atlas["deadlock_points"], atlas["deadlock_injections"]) == (1, 2)
 
 
+def test_an_expected_deadlock_is_no_excuse_for_what_was_not_covered() -> None:
+    dead = report(["ok", "deadlock"], SPINNING)
+    assert cell(SPINNING, dead)["verdict"] == "deadlock"
+    assert cell(SPINNING, dead, failed=[("x", "does not take its path")])["verdict"] == "vacuous"
+    assert cell(SPINNING, dead, report(["ok", "vacuous"], SPINNING))["verdict"] == "vacuous"
+
+
 def test_without_a_deadlock_the_gravest_counts_there_too() -> None:
     assert cell(SPINNING, report(["ok", "lost_memory"], SPINNING))["verdict"] == "lost_memory"
 
