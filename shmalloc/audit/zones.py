@@ -133,7 +133,7 @@ def check_counters(view: View, blocks: Blocks, anchors: Anchors, anchor_of: Ints
     on_pcp = np.zeros(view.pagesets.shape, np.int64)
     listed = blocks.of("PG_pcp")
     listed = listed[anchor_of[listed] >= 0]
-    listed = listed[anchors.kind[anchor_of[listed]] == PCP]  # the others are on a free list, and reported
+    listed = listed[anchors.kind[anchor_of[listed]] == PCP]  # the others are reported already
     place = anchors.place[anchor_of[listed]]
     np.add.at(on_pcp, (place[:, 0], place[:, 1]), pages[listed])
     block_type = view.pageblocks["migratetype"][blocks.pfn[free] >> view.pageblock_order]
