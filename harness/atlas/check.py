@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from harness.vocabulary import Vocabulary
 
 ENGINE = "atlas"
+_FEW = 30
 _SERVED = ("other_bucket", "deferred", "none")
 _NUMBERS = (
     "instructions",
@@ -130,7 +132,7 @@ def _names(config: Config, vocabulary: Vocabulary) -> Iterator[Problem]:
             found.append(Problem(f"atlas.{key}", "[]", f"allowed is at least one name; {one_of(names)}"))
         for at, pattern in enumerate(patterns):
             if not any(fnmatchcase(name, pattern) for name in names):
-                found.append(Problem(f"atlas.{key}[{at}]", shown(pattern), unknown(what, pattern, names)))
+                found.append(Problem(f"atlas.{key}[{at}]", shown(pattern), _unknown(what, pattern, names)))
     if not chosen.kinds:
         found.append(Problem("atlas.kinds", "[]", "allowed is at least one of nmi, irq"))
     yield from found
@@ -146,6 +148,15 @@ def _names(config: Config, vocabulary: Vocabulary) -> Iterator[Problem]:
         others = (each.name for design in everywhere for each in scenario.scenarios(design, every))
         if not any(fnmatchcase(name, pattern) for name in chain(scenarios, others)):
             yield Problem(f"atlas.pairs[{at}]", shown(pattern), _no_scenario(pattern, scenarios))
+
+
+def _unknown(what: str, pattern: str, names: Sequence[str]) -> str:
+    """Say that no name matches, and which there are, unless that would be pages."""
+    if len(names) <= _FEW:
+        return unknown(what, pattern, names)
+    close = difflib.get_close_matches(pattern, names, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"unknown {what}{hint}; `shmalloc scenarios DESIGN` lists what there is, and patterns with * are allowed"
 
 
 def _all(names_of: Callable[[str], Sequence[str]], first: str, designs: Iterable[str]) -> tuple[str, ...]:

@@ -122,8 +122,9 @@ static bool in_text(uint64_t rip)
 static void plant(uint64_t address)
 {
 	run.byte = *(uint8_t *)address;
-	*(volatile uint8_t *)address = BREAKPOINT;
 	run.planted = address;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST); /* the watchdog may leap away here: it must know what to put back */
+	*(volatile uint8_t *)address = BREAKPOINT;
 }
 
 static void unplant(void)
@@ -668,6 +669,7 @@ static int set_watchdog(void)
 	return timer_settime(watchdog, 0, &period, NULL) ? -errno : 0;
 }
 
+/* The watchdog must not leap out of the handling of a fault, which edits the list of pages to be put back. */
 static void install(int sig, handler_fn handler, int flags, struct sigaction *old)
 {
 	struct sigaction action = { 0 };
@@ -677,6 +679,8 @@ static void install(int sig, handler_fn handler, int flags, struct sigaction *ol
 	sigemptyset(&action.sa_mask);
 	sigaddset(&action.sa_mask, sweep.setup.nmi_signal);
 	sigaddset(&action.sa_mask, sweep.setup.irq_signal);
+	if (handler == on_fault)
+		sigaddset(&action.sa_mask, SIGALRM);
 	sigaction(sig, &action, old);
 }
 
