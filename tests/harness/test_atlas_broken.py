@@ -34,7 +34,8 @@ from harness.atlas.keys import MISSED
 def swept(design, name):
     with sweeping.prepared(scenario.find(design, name), broken, vocabulary.load()) as task:
         every = np.arange(len(task.trace), dtype=np.uint32)
-        judged = task.judge.names(task.sweeper.sweep(task.built.call, task.trace, every, task.scenario.kind))
+        kind = task.scenario.kind
+        judged = task.judge.names(task.sweeper.sweep(task.built.call, task.trace, every, kind), (kind,))
         assert MISSED not in {each.name for each in judged}
         red = [[index, each.verdict, each.text] for index, each in enumerate(judged) if not each.is_ok]
         some = [index for index, _, _ in (red if len(red) < 100 else red[:: len(red) // 50])]
