@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from shmalloc import designs
 
@@ -39,12 +38,14 @@ def swept(design, name):
         assert MISSED not in {each.name for each in judged}
         red = [[index, each.verdict, each.text] for index, each in enumerate(judged) if not each.is_ok]
         some = [index for index, _, _ in (red if len(red) < 100 else red[:: len(red) // 50])]
-        return len(judged), red, {index: stacks.at(task.image, task.trace, index) for index in some}
+        calls = {index: stacks.at(task.image, task.trace, index) for index in some}
+        there = {task.image.symbol_at(int(task.trace.rips[index]))[0] for index, _, _ in red}
+        return len(judged), red, calls, sorted(there)
 
 found = {}
 for design, name in zip(wanted[::2], wanted[1::2]):
-    points, red, calls = swept(design, name)
-    found[name] = {"points": points, "red": red, "calls": calls, "again": swept(design, name)[1]}
+    points, red, calls, there = swept(design, name)
+    found[name] = {"points": points, "red": red, "calls": calls, "in": there, "again": swept(design, name)[1]}
 print(json.dumps(found))
 """
 
@@ -100,9 +101,14 @@ CASES = (
     Case("trylock_leak", "pages_pcp@kmalloc/pages", "broken_rule", "shm_design_pages_alloc", "released", pieces=0),
 )  # fmt: skip
 
-LIKE_OTHERS = {
-    *("k01", "k09", "k10", "k12", "k15", "k24", "k25", "k26", "k27"),
-    *("double_free", "shared_slot", "trylock_leak"),
+#: Variants whose mistake shows in one function of the machine code, and nowhere else.
+SHARP = {
+    "k17": "shm_set_mems_allowed",
+    "k18": "get_random_u64",
+    "k19": "debug_check_no_obj_freed",
+    "k41": "put_cpu_partial",
+    "k43": "kfree",
+    "no_tid": "kmalloc_cache",
 }
 
 
@@ -137,15 +143,7 @@ def test_every_variant_with_an_object_is_on_trial() -> None:
     assert len({case.variant for case in CASES}) == len(CASES)
 
 
-def cases() -> list[ParameterSet]:
-    """All; those whose kind of mistake another one shows, too, are slow."""
-    return [
-        pytest.param(case, id=case.variant, marks=[pytest.mark.slow] if case.variant in LIKE_OTHERS else [])
-        for case in CASES
-    ]
-
-
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.variant)
 def test_the_broken_variant_is_red_at_the_right_instructions(case: Case) -> None:
     found = swept(case.variant, case)[case.scenario]
     red = found["red"]
@@ -159,6 +157,8 @@ def test_the_broken_variant_is_red_at_the_right_instructions(case: Case) -> None
         assert len(red) == found["points"]
     if case.pieces:
         assert pieces([index for index, _, _ in red]) == case.pieces
+    if case.variant in SHARP:
+        assert found["in"] == [SHARP[case.variant]]
     assert found["again"] == red
 
 

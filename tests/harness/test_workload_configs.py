@@ -25,7 +25,14 @@ NAMES = (
     "reclaim",
     "faults",
 )
-ATLASES = ("atlas", "atlas_broken", "atlas_broken_pools", "atlas_irq", "atlas_quick")  # their scenarios bring arenas and interrupts of their own
+# their scenarios bring arenas and interrupts of their own
+ATLASES = (
+    "atlas",
+    "atlas_broken",
+    "atlas_broken_pools",
+    "atlas_irq",
+    "atlas_quick",
+)
 OTHER_DESIGNS = ("maps", "sheaves", "memcg")  # not about kmalloc and kmalloc_nolock
 GROUND = """
 cpus = 2
