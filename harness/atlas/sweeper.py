@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.atlas.image import CoreImage
     from shmalloc.arena import Arena
 
-__all__ = ["ENDS", "NONE", "Call", "LeftCore", "Results", "Stage", "Sweeper", "Trace", "check_machine"]
+__all__ = ["ENDS", "NONE", "Call", "LeftCore", "Results", "Stage", "Sweeper", "Trace"]
 
 _SOURCES = Path(__file__).resolve().parent / "sweep"
 
@@ -61,11 +61,6 @@ KINDS = {"nmi": int(_LIB.SWEEP_NMI), "irq": int(_LIB.SWEEP_IRQ)}
 
 _MAX_STEPS = 1 << 16
 _WATCHDOG_MS = 400
-_SELF_TEST = {
-    1: "its code cannot be made writable in this process (mprotect)",
-    2: "a planted breakpoint does not trap",
-    3: "the trap flag is not honoured",
-}
 
 RESULT = np.dtype(
     [
@@ -361,18 +356,6 @@ class Sweeper:
         return words
 
 
-def check_machine() -> None:
-    """Find out whether a process of this machine can interrupt itself before an instruction.
-
-    Raises: CannotRun.
-    """
-    failed = int(_LIB.sweep_self_test())
-    if failed:
-        raise CannotRun(
-            f'engine = "atlas": {_SELF_TEST[failed]}; there is no other way to hit every instruction'
-        )
-
-
 def _previous(rips: Array) -> Array:
     """For each step the last earlier one with the same address, or -1."""
     order = np.argsort(rips, kind="stable")
@@ -393,7 +376,7 @@ def _check(result: int) -> None:
 
 def _refusal(error: int) -> Exception:
     if error in (errno.EACCES, errno.EPERM):
-        return CannotRun(f'engine = "atlas": {_SELF_TEST[1]}: {os.strerror(error)}')
+        return CannotRun(f"the core's code cannot be made writable in this process: {os.strerror(error)}")
     if error == errno.ENOTCONN:
         names = ", ".join(signal.Signals(number).name for number in (signal.SIGUSR1, signal.SIGUSR2))
         return ValueError(f"no CPU of this process takes interrupts: {names} are not handled by the core")

@@ -52,6 +52,5 @@ const struct change *distinct_changes(const struct distinct *set, uint32_t numbe
 /* traps.c */
 int traps_open(void);
 void traps_close(void);
-uint64_t traps_return_address(void);
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing a sweep, and the question whether this machine can do it at all.
+ * Opening and closing a sweep.
  */
-#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include "internal.h"
 
 static int take_ranges(struct sweep_range *to, const struct sweep_range *from, uint32_t nr)
@@ -65,58 +66,10 @@ void sweep_restore(void)
 		memory_restore();
 }
 
-/* --- self test ---------------------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t traps_seen, steps_left;
-static volatile uint64_t planted_at;
-static volatile uint8_t byte_there;
-
-static void on_test_trap(int sig, siginfo_t *info, void *argument)
+uint64_t sweep_fs_base(void)
 {
-	ucontext_t *context = argument;
+	uint64_t base = 0;
 
-	(void)sig;
-	(void)info;
-	traps_seen++;
-	if (planted_at) {
-		*(volatile uint8_t *)planted_at = byte_there;
-		planted_at = 0;
-		context->uc_mcontext.gregs[REG_RIP]--;
-		context->uc_mcontext.gregs[REG_EFL] |= 0x100;
-	} else if (--steps_left <= 0) {
-		context->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)0x100;
-	}
-}
-
-/* four instructions of one byte each, and a return */
-__asm__(".text\n.balign 16\nsweep_test_code:\n	nop\n	nop\n	nop\n	nop\n	ret\n");
-extern char sweep_test_code[];
-void sweep_test_call(void) __asm__("sweep_test_code");
-
-int sweep_self_test(void)
-{
-	struct sigaction action = { 0 }, old;
-	void *page = (void *)((uint64_t)sweep_test_code & ~(PAGE - 1));
-	int failed = 0;
-
-	if (mprotect(page, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC))
-		return 1;
-	action.sa_flags = SA_SIGINFO;
-	action.sa_sigaction = on_test_trap;
-	sigaction(SIGTRAP, &action, &old);
-	traps_seen = 0;
-	steps_left = 2;
-	planted_at = (uint64_t)sweep_test_code;
-	byte_there = *(uint8_t *)sweep_test_code;
-	*(volatile uint8_t *)sweep_test_code = 0xcc;
-	sweep_test_call();
-	if (planted_at) {
-		*(volatile uint8_t *)planted_at = byte_there;
-		failed = 2;
-	} else if (traps_seen != 3) {
-		failed = 3;
-	}
-	sigaction(SIGTRAP, &old, NULL);
-	mprotect(page, PAGE, PROT_READ | PROT_EXEC);
-	return failed;
+	syscall(SYS_arch_prctl, 0x1003 /* ARCH_GET_FS */, &base);
+	return base;
 }

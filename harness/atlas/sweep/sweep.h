@@ -115,10 +115,4 @@ int sweep_load_state(uint32_t state); /* the snapshot with this state's words */
 uint32_t sweep_hot_pages(void);       /* pages that were ever written since the snapshot */
 uint64_t sweep_fs_base(void);         /* what fs: is relative to */
 
-/*
- * Whether this machine lets a process interrupt itself so: 0, or which of them fails: 1 the text
- * cannot be made writable, 2 no trap after a planted breakpoint, 3 no trap by the trap flag.
- */
-int sweep_self_test(void);
-
 #endif
