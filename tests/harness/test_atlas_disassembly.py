@@ -125,3 +125,14 @@ def test_what_is_no_instruction(code: Disassembly) -> None:
         code.at(start + 2)
     with pytest.raises(LookupError, match="no function"):
         code.at(0)
+
+
+def test_how_long_an_op_took_decides_no_branch(code: Disassembly) -> None:
+    """Or an operation in irq context would now and then take another path than the one recorded."""
+    (function,) = [one for one in code.functions if one.name == "run_op_timed"]
+    body = code.body(function)
+    first, second = [i for i, one in enumerate(body) if one.text.startswith("rdtsc")]
+    before, after = body[first:second], body[second:]
+    assert [one for one in before if one.kind == "branch"]  # is the op an allocation at all?
+    assert not [one for one in after if one.kind == "branch"]
+    assert any(one.text.startswith("ret") for one in after)
