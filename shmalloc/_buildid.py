@@ -6,10 +6,12 @@ algorithm, used by both. Standard library only, because the build runs it withou
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 _SOURCE_SUFFIXES = frozenset({".c", ".h", ".def"})
 _HEX_DIGITS = 16
+_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
 def sources(core_dir: Path) -> list[Path]:
@@ -30,10 +32,34 @@ def source_id(core_dir: Path, flags: str) -> str:
     return digest.hexdigest()[:_HEX_DIGITS]
 
 
-def abi_hash(core_dir: Path) -> int:
-    """Hash arena.h, which alone decides what a segment looks like.
+def layout_headers(core_dir: Path) -> list[str]:
+    """List the headers that decide what a segment looks like: arena.h and its parts, what is included first.
 
-    Args: core_dir: the folder that holds arena.h.
+    Args: core_dir: the folder that holds them.
+    """
+    order: list[str] = []
+    met: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in met:
+            return
+        met.add(name)
+        for part in _INCLUDE.findall((core_dir / name).read_text()):
+            visit(part)
+        order.append(name)
+
+    visit("arena.h")
+    return order
+
+
+def abi_hash(core_dir: Path) -> int:
+    """Hash arena.h and its parts, which alone decide what a segment looks like.
+
+    Args: core_dir: the folder that holds them.
     Returns: 64 bits.
     """
-    return int(hashlib.sha256((core_dir / "arena.h").read_bytes()).hexdigest()[:_HEX_DIGITS], 16)
+    digest = hashlib.sha256()
+    for name in layout_headers(core_dir):
+        digest.update(f"\0{name}\0".encode())
+        digest.update((core_dir / name).read_bytes())
+    return int(digest.hexdigest()[:_HEX_DIGITS], 16)

@@ -81,7 +81,7 @@ class NotAnArena(ShmallocError):
 
 
 class AbiMismatch(NotAnArena):
-    """The segment was laid out by another version of arena.h."""
+    """The segment was laid out by another version of arena.h or its parts."""
 
 
 class TruncatedArena(NotAnArena):

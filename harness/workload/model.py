@@ -19,7 +19,7 @@ class CacheSpec:
         name: unique within the workload.
         size: of an object, bytes.
         align: bytes, 0 = the core's choice.
-        flags: SLAB_* of arena.h.
+        flags: SLAB_* of arena_slab.h.
         ctor: index into the core's table of constructors, 0 = none.
     """
 

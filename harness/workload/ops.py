@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Building blocks of op arrays: make, insert, open and close windows, find lifetimes.
 
-An op array is a numpy array of `struct shm_op` (arena.h). Everything here works on whole arrays; nothing
+An op array is a numpy array of `struct shm_op` (arena_ops.h). Everything here works on whole arrays; nothing
 loops over ops.
 """
 
@@ -47,7 +47,7 @@ def op_dtype() -> np.dtype[np.void]:
 
 @cache
 def code_of(name: str) -> int:
-    """Return the value of a constant of arena.h, such as OP_ALLOC or OPF_SHARED."""
+    """Return the value of a constant of arena_ops.h, such as OP_ALLOC or OPF_SHARED."""
     return int(layout.constants()[name])
 
 

@@ -13,7 +13,7 @@
 /* --- the build --------------------------------------------------------------------------------- */
 const char *shm_flavour(void);         /* "release" or "checked" */
 const char *shm_build_id(void);        /* hash of the core's sources and flags, hex */
-uint64_t shm_abi_hash(void);           /* hash of arena.h */
+uint64_t shm_abi_hash(void);           /* hash of arena.h and its parts */
 const char *shm_compiler(void);
 const char *shm_verdict_name(unsigned int verdict);   /* NULL past the last, as all the names */
 const char *shm_reason_name(unsigned int reason);

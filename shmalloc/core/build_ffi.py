@@ -4,6 +4,7 @@
     build_ffi.py id CORE_DIR FLAGS         print "<build id> <abi hash>"
     build_ffi.py emit CORE_DIR MODULE OUT  write the C source of extension module MODULE to OUT
     build_ffi.py cdef CORE_DIR             print the declarations
+    build_ffi.py headers CORE_DIR          print the names of the headers that they come from, a line each
 
 The headers are the only place where anything is declared. What cffi cannot read is filtered out:
 comments, guards, includes. `#define X value` becomes `#define X ...`, each structure gets a `...;`,
@@ -18,8 +19,9 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
-HEADERS = ("arena.h", "gfp.h", "api.h")
+API_HEADERS = ("gfp.h", "api.h")  # besides arena.h and its parts
 
 _PREAMBLE = """\
 #include <stdint.h>
@@ -136,10 +138,24 @@ def filter_header(text: str, known: dict[str, int]) -> str:
     return "".join(out)
 
 
+def _buildid(core_dir: Path) -> ModuleType:
+    """Load shmalloc's _buildid.py without the package, which is not built yet."""
+    spec = importlib.util.spec_from_file_location("_buildid", core_dir.parent / "_buildid.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def headers(core_dir: Path) -> list[str]:
+    """List the headers that cffi reads, each after those that it includes."""
+    return [*_buildid(core_dir).layout_headers(core_dir), *API_HEADERS]
+
+
 def cdef(core_dir: Path) -> str:
     """Make the declarations of the whole core, with the glue's own at the end."""
     known: dict[str, int] = {}
-    parts = [filter_header((core_dir / name).read_text(), known) for name in HEADERS]
+    parts = [filter_header((core_dir / name).read_text(), known) for name in headers(core_dir)]
     return re.sub(r"\n\s*\n+", "\n", "".join(parts)) + _GLUE_CDEF
 
 
@@ -157,10 +173,7 @@ def emit(core_dir: Path, module: str, out: Path) -> None:
 
 def identify(core_dir: Path, flags: str) -> str:
     """Return the build id and the ABI hash as one line of text, for CMake."""
-    spec = importlib.util.spec_from_file_location("_buildid", core_dir.parent / "_buildid.py")
-    assert spec is not None and spec.loader is not None
-    buildid = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(buildid)
+    buildid = _buildid(core_dir)
     return f"{buildid.source_id(core_dir, flags)} {buildid.abi_hash(core_dir):#018x}"
 
 
@@ -173,6 +186,8 @@ def main(arguments: list[str]) -> None:
             emit(Path(core_dir), module, Path(out))
         case ["cdef", core_dir]:
             print(cdef(Path(core_dir)), end="")
+        case ["headers", core_dir]:
+            print("\n".join(headers(Path(core_dir))))
         case _:
             sys.exit(__doc__)
 

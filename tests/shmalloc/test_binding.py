@@ -64,6 +64,34 @@ def test_installed_core_is_of_this_checkout(core: _binding.Core) -> None:
     assert core.lib.shm_abi_hash() == _buildid.abi_hash(CORE_DIR)
 
 
+def test_an_edit_of_any_part_of_the_layout_is_another_abi(source_tree: Path) -> None:
+    copy = source_tree / "shmalloc" / "core"
+    parts = _buildid.layout_headers(copy)
+    assert sorted(parts) == sorted(path.name for path in CORE_DIR.glob("arena*.h"))
+    assert parts[-1] == "arena.h"
+    hashes = {_buildid.abi_hash(copy)}
+    for part in parts:
+        text = (copy / part).read_text()
+        (copy / part).write_text(text.replace("#endif", "#define SHM_MORE 1\n#endif"))
+        hashes.add(_buildid.abi_hash(copy))
+        (copy / part).write_text(text)
+    assert len(hashes) == len(parts) + 1
+    assert _buildid.abi_hash(copy) == _buildid.abi_hash(CORE_DIR)
+    (copy / "api.h").write_text("")
+    assert _buildid.abi_hash(copy) in hashes
+
+
+def test_a_part_that_is_included_counts_at_once(source_tree: Path) -> None:
+    copy = source_tree / "shmalloc" / "core"
+    (copy / "arena_new.h").write_text('#include "arena_base.h"\n')
+    before = _buildid.abi_hash(copy)
+    assert before == _buildid.abi_hash(CORE_DIR)
+    (copy / "arena_ops.h").write_text('#include "arena_new.h"\n' + (copy / "arena_ops.h").read_text())
+    assert _buildid.abi_hash(copy) != before
+    order = _buildid.layout_headers(copy)
+    assert order.index("arena_base.h") < order.index("arena_new.h") < order.index("arena_ops.h")
+
+
 def test_names_end_where_the_core_says(core: _binding.Core) -> None:
     assert core.names("verdict")[:2] == ("ok", "vacuous")
     assert len(core.names("verdict")) == core.lib.NR_VERDICTS
@@ -115,7 +143,7 @@ def test_source_tree_in_front_uses_the_installed_core(source_tree: Path) -> None
 
 
 def test_edited_source_tree_in_front_is_refused(source_tree: Path) -> None:
-    arena_h = source_tree / "shmalloc" / "core" / "arena.h"
+    arena_h = source_tree / "shmalloc" / "core" / "arena_base.h"
     arena_h.write_text(arena_h.read_text().replace("#define SHM_MAX_CPUS 128", "#define SHM_MAX_CPUS 64"))
     result = python(_SHADOWED, source_tree)
     assert result.returncode != 0

@@ -23,6 +23,16 @@ def build_ffi() -> ModuleType:
     return module
 
 
+def test_the_build_depends_on_every_header_that_cffi_reads(build_ffi: ModuleType) -> None:
+    names = build_ffi.headers(SCRIPT.parent)
+    assert set(names) == {path.name for path in SCRIPT.parent.glob("arena*.h")} | {"gfp.h", "api.h"}
+    assert names.index("arena_base.h") < names.index("arena_pages.h") < names.index("arena.h")
+    printed = subprocess.run(
+        [sys.executable, SCRIPT, "headers", SCRIPT.parent], capture_output=True, check=True
+    )
+    assert printed.stdout.decode().split() == names
+
+
 def test_comments_guards_and_includes_go(build_ffi: ModuleType) -> None:
     text = "#ifndef X_H\n#define X_H\n#include <stdint.h>\nint f(void); /* two\n lines */ // rest\n#endif\n"
     assert build_ffi.filter_header(text, {}).split() == ["int", "f(void);"]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from shmalloc import _binding, layout
+from shmalloc import _binding, _buildid, layout
 
 CORE_DIR = Path(__file__).resolve().parents[2] / "shmalloc" / "core"
-HEADERS = ("arena.h", "gfp.h", "api.h")
+HEADERS = (*_buildid.layout_headers(CORE_DIR), "gfp.h", "api.h")
 
 STRUCTS = [
     name
