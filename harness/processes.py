@@ -5,37 +5,33 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-_ROOT = Path(__file__).resolve().parent.parent
+from harness import spawning
+from harness.spawning import Handle
+
 _ERROR_CHARS = 600
 _POLL_S = 0.002
 
 
 class Process:
-    """One process of a run: a fresh interpreter with one of our modules.
+    """One process of a run: an interpreter with one of our modules.
 
     What it prints goes to memory files, so that neither side ever waits for the other.
 
     Attributes: role: for messages, "CPU 3".  cpu: its number, or None.  pid.
     """
 
-    def __init__(
-        self, role: str, cpu: int | None, popen: subprocess.Popen[bytes], out: int, err: int
-    ) -> None:
+    def __init__(self, role: str, cpu: int | None, handle: Handle, out: int, err: int) -> None:
         self.role = role
         self.cpu = cpu
-        self.pid = popen.pid
-        self._popen = popen
+        self.pid = handle.pid
+        self._handle = handle
         self._out, self._err = out, err
 
     @classmethod
@@ -51,20 +47,18 @@ class Process:
         """Start a module. Args: segment: the arena's name.  spec: its JSON, on stdin.  fds: to keep open."""
         out, err = os.memfd_create("shmalloc-out"), os.memfd_create("shmalloc-err")
         try:
-            with _memory_file(json.dumps(spec).encode()) as stdin, _interrupts_held():
-                popen = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, segment, str(os.getpid())],
-                    stdin=stdin,
-                    stdout=out,
-                    stderr=err,
-                    pass_fds=tuple(fds),
-                    env={**os.environ, "PYTHONPATH": _python_path()},
+            with _memory_file(json.dumps(spec).encode()) as stdin:
+                handle = spawning.start(
+                    module,
+                    (segment, str(os.getpid())),
+                    spec.get("flavour"),
+                    {0: stdin, 1: out, 2: err, **{fd: fd for fd in fds}},
                 )
         except BaseException:
             os.close(out)
             os.close(err)
             raise
-        return cls(role, cpu, popen, out, err)
+        return cls(role, cpu, handle, out, err)
 
     def pin(self, core: int) -> None:
         """Keep the process on one core; one that has ended already does not mind."""
@@ -73,11 +67,11 @@ class Process:
 
     def poll(self) -> int | None:
         """Return how it ended, a negative signal number if by a signal; None while it lives."""
-        return self._popen.poll()
+        return self._handle.poll()
 
     def kill(self) -> None:
         """End it, whatever it does."""
-        self._popen.kill()
+        self._handle.kill()
 
     def report(self) -> dict[str, Any]:
         """Return the JSON that it printed last, empty if none."""
@@ -94,9 +88,9 @@ class Process:
 
     def close(self) -> None:
         """Reap it, for good, and let go of what it printed."""
-        if self._popen.poll() is None:
-            self._popen.kill()
-            self._popen.wait()
+        if self._handle.poll() is None:
+            self._handle.kill()
+            self._handle.wait()
         os.close(self._out)
         os.close(self._err)
 
@@ -110,12 +104,6 @@ def reap(processes: Sequence[Process], grace_s: float) -> None:
                 process.kill()
             deadline = float("inf")
         time.sleep(_POLL_S)
-
-
-def _python_path() -> str:
-    """Let the child find this very package, whatever its working directory is."""
-    inherited = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([str(_ROOT), *([inherited] if inherited else [])])
 
 
 def _read(fd: int) -> str:
@@ -133,13 +121,3 @@ def _memory_file(data: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let the child begin with Ctrl-C blocked, until it has said that it does not care."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -24,6 +24,7 @@ from harness.problems import CannotRun, ConfigError, Problem
 from harness.progress import Goal, Progress
 from harness.results import SCHEMA, run_verdict
 from harness.script import engine as script
+from harness.spawning import kept_zygote
 from harness.vocabulary import Vocabulary
 
 RUNS_DIR = Path("results")
@@ -129,15 +130,18 @@ def run_experiment(
     Raises: Interrupted, NoRoom, GeometryError, ConfigError, CannotRun.
     """
     results, left, pieces = [], Left(), stress.Pieces()
-    for at, cell in enumerate(experiment.cells):
-        interruption.check()
-        label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
-        progress.begin(Goal(label, cell.config.seconds, cell.config.ops or 0))
-        job = stress.Job(cell, experiment.base_dir, vocabulary, interruption, progress.update, pieces=pieces)
-        result, left.samples[cell.id] = _ENGINES[cell.config.engine](job)
-        result["replay"] = replay_command(experiment, cell)
-        progress.end(result["verdict"], result["expected"])
-        results.append(result)
+    with kept_zygote():
+        for at, cell in enumerate(experiment.cells):
+            interruption.check()
+            label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
+            progress.begin(Goal(label, cell.config.seconds, cell.config.ops or 0))
+            job = stress.Job(
+                cell, experiment.base_dir, vocabulary, interruption, progress.update, pieces=pieces
+            )
+            result, left.samples[cell.id] = _ENGINES[cell.config.engine](job)
+            result["replay"] = replay_command(experiment, cell)
+            progress.end(result["verdict"], result["expected"])
+            results.append(result)
     run = _run_json(experiment, results, vocabulary)
     if experiment.resolved["engine"] == "atlas":
         from harness.atlas import engine as atlas

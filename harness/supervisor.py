@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 2.0  # from asking all to end until they are killed
 _FASTEST_S, _SLOWEST_S = 0.001, 0.02  # between two looks
+_LATE = 0.1  # of a phase's time: how late its end is seen at most
 _WATCH_S = 0.5  # between two looks for stalls
 _ASLEEP_S = 1.0  # more than this between two looks: the parent itself was stopped
 _START_S = 30.0  # deadline of phases that do no ops, in processor time; interpreters start in one
@@ -177,6 +178,7 @@ class Crew:
         deadline_s = self._deadline_s if ops else max(self._deadline_s, _START_S)
         watch = Watch(self._arena, {p.cpu: p.pid for p in self._cpus if p.cpu is not None}, deadline_s)
         pause_s, unwatched_s, before = _FASTEST_S, 0.0, time.monotonic()
+        began = before
         while waiting := unfinished():
             self._interruption.check()
             self._check_deaths(may_exit=may_exit)
@@ -191,7 +193,7 @@ class Crew:
                 unwatched_s = 0.0
                 if incident is not None:
                     raise Ended(incident)
-            pause_s = min(2 * pause_s, _SLOWEST_S)
+            pause_s = min(max(_FASTEST_S, (now - began) * _LATE), _SLOWEST_S)
         self._check_deaths(may_exit=may_exit)
 
     def _check_deaths(self, *, may_exit: bool) -> None:

@@ -98,7 +98,10 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 class Running:
-    """A run in progress. Attributes: process: the parent.  segment: in /dev/shm.  children."""
+    """A run in progress. Attributes: process: the parent.  segment: in /dev/shm.  children.
+
+    zygotes: what has made the children, which is a child, too.
+    """
 
     def __init__(self, process: subprocess.Popen[str], count: int) -> None:
         self.process = process
@@ -108,6 +111,8 @@ class Running:
     def _children(self, count: int) -> list[psutil.Process]:
         assert self.process.poll() is None, self.process.communicate()
         found = [child for child in psutil.Process(self.process.pid).children() if _has_started(child)]
+        self.zygotes = [child for child in found if "harness.zygote" in child.cmdline()]
+        found = [child for child in found if child not in self.zygotes]
         return found if len(found) == count else []
 
     def _segment(self) -> Path | None:
@@ -133,7 +138,7 @@ class Running:
 
     def is_gone(self) -> bool:
         """Whether no child lives."""
-        return not any(_lives(child) for child in self.children)
+        return not any(_lives(child) for child in [*self.children, *self.zygotes])
 
 
 def _has_started(child: psutil.Process) -> bool:
