@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The storm on trial: what a signal breaks is seen to be broken, in the way it is, and what it does not is ok.
+
+All signals but one test's come before exact instructions: no result here is a matter of luck.
+"""
+
+import mmap
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.bench import storm
+from harness.bench.peers.building import build
+from harness.bench.subjects import Subject
+
+SOURCE = Path(__file__).resolve().parent / "bench_subjects" / "storms.c"
+CALLS = 600
+
+Storm = Callable[[str], storm.StormResult]
+
+
+@pytest.fixture(scope="module")
+def plugin() -> Path:
+    if not shutil.which("gcc"):
+        pytest.skip("the storm's subjects are built with gcc, and there is none")
+    return build(SOURCE, ["-Wall", "-Wextra", "-Werror"])
+
+
+@pytest.fixture
+def held(plugin: Path) -> Storm:
+    return lambda name: storm.storm_once(Subject(name, "floor", plugin, name), "step", calls=CALLS)
+
+
+@pytest.mark.parametrize(
+    ("subject", "outcome", "detail"),
+    [
+        ("array", "corruption", "allocated already"),
+        ("untagged", "corruption", "allocated already"),
+        ("scribbles", "corruption", "written to while it was allocated, at byte 56"),
+        ("wild", "corruption", "no memory: SIGSEGV"),
+        ("unsound", "corruption", "its own audit is not content"),
+        ("mutex", "deadlock", "sleeps on a futex in the handler's"),
+        ("spin", "deadlock", "spins in the handler's"),
+        ("aborts", "crash", "SIGABRT in the handler's allocation, which interrupted an allocation: entered twice"),
+        ("faults", "crash", "SIGSEGV in the handler's allocation, which interrupted an allocation"),
+    ],
+)  # fmt: skip
+def test_what_a_signal_breaks_is_found(held: Storm, subject: str, outcome: str, detail: str) -> None:
+    result = held(subject)
+
+    assert (result.outcome, detail in result.detail) == (outcome, True), result
+    assert result.source == "step"
+
+
+def test_what_survives_is_ok(held: Storm) -> None:
+    result = held("tagged")
+
+    assert result.outcome == "ok", result
+    assert result.detail == ""
+    assert result.refused == 0
+    assert result.handled == result.inside  # each came where it was sent to
+    assert result.handled > CALLS * 0.8  # a call that ends before its instruction gets none
+
+
+def test_refusals_of_handlers_are_no_failure_and_are_counted(held: Storm) -> None:
+    flag, refuses = held("flag"), held("refuses")
+
+    assert (flag.outcome, refuses.outcome) == ("ok", "ok"), (flag, refuses)
+    assert 0 < flag.refused < refuses.refused
+    assert flag.detail == f"{flag.refused} allocations of handlers refused"
+
+
+def test_signals_before_instructions_are_the_same_in_each_run(held: Storm) -> None:
+    assert held("flag") == held("flag")
+
+
+@pytest.mark.parametrize(
+    ("subject", "detail"), [("absent", "setup: not on this machine"), ("nobody", "has no subject nobody")]
+)
+def test_a_storm_that_cannot_be_held_has_no_outcome(held: Storm, subject: str, detail: str) -> None:
+    result = held(subject)
+
+    assert result.outcome is None
+    assert detail in result.detail
+
+
+def test_a_timer_storm_counts_its_handlers(plugin: Path) -> None:
+    subject = Subject("tagged", "floor", plugin, "tagged")
+
+    result = storm.storm_once(subject, "timer", seconds=0.2, period_us=200)
+
+    assert result.outcome == "ok", result
+    assert result.handled > 0
+
+
+def test_both_parts_are_one_result(plugin: Path) -> None:
+    survives = storm.storm(Subject("tagged", "floor", plugin, "tagged"), 0.2)
+    broken = storm.storm(Subject("array", "floor", plugin, "array"), 0.001)
+
+    assert (survives.outcome, survives.source) == ("ok", "timer"), survives
+    assert broken.outcome == "corruption", broken  # by the second, unless the first has met it
+
+
+_PRETENDER = """
+import mmap, struct, sys, time
+page = mmap.mmap(int(sys.argv[-1].partition("=")[2]), 4096)
+def say(*words): page[:96] = struct.pack("12Q", *words)
+"""
+
+
+def _watched(monkeypatch: pytest.MonkeyPatch, program: str) -> tuple[str | None, int]:
+    monkeypatch.setattr(storm, "STUCK_S", 0.2)
+    fd = os.memfd_create("page")
+    os.ftruncate(fd, 4096)
+    process = subprocess.Popen([sys.executable, "-c", _PRETENDER + program, f"page_fd={fd}"], pass_fds=(fd,))
+    try:
+        with mmap.mmap(fd, 4096) as page:
+            return storm._watch(process, page), storm._Page.read(page).calls
+    finally:
+        process.kill()
+        process.wait()
+        os.close(fd)
+
+
+def test_sleep_with_progress_is_no_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = "for call in range(40): say(1, 0, 0, 0, 0, call, 0, 0, 0, 0, 0, 0); time.sleep(0.02)"
+
+    assert _watched(monkeypatch, slow) == (None, 39)
+
+
+def test_neither_time_nor_sleep_is_no_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is stopped stands still, and could not have got on."""
+    monkeypatch.setattr(storm, "_HOPELESS_S", 1.5)
+    stopped = (
+        "import os, signal\nsay(1, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0)\nos.kill(os.getpid(), signal.SIGSTOP)"
+    )
+
+    assert _watched(monkeypatch, stopped) == ("not finished", 7)
+
+
+def test_before_its_beginning_nothing_is_a_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _watched(monkeypatch, "time.sleep(0.6)") == (None, 0)
+
+
+def test_a_storm_dies_with_its_parent(plugin: Path) -> None:
+    """Its parent is killed in the middle; nothing is left that would have to be told."""
+    program = (
+        "from pathlib import Path; from harness.bench import storm; from harness.bench.subjects import Subject\n"
+        f"storm.storm_once(Subject('tagged', 'floor', Path({str(plugin)!r}), 'tagged'), 'timer', seconds=600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-P", "-c", program])
+    try:
+        child = _child_of(parent.pid)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert os.waitpid(child, 0)[0] == child  # the tests adopt orphans
+
+
+def _child_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    while True:
+        for child in children.read_text().split():
+            if os.readlink(f"/proc/{child}/exe").endswith("/shmalloc-bench-storm"):
+                return int(child)
