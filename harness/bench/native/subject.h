@@ -8,7 +8,7 @@
  *   setup(options)    in the first process, before there is a second side
  *   join(0)           on the thread of side 0
  *   join(1)           if the row has two sides: on the thread of side 1, or, SUBJECT_SHARED, in its
- *                     process, a fork of the first; never before join(0) has returned
+ *                     process, which was forked between setup and join(0); after join(0) has returned
  *   alloc, free       by the sides that have joined
  *   leave(side)       each on its own thread, side 1 first
  *   teardown()        in the first process
