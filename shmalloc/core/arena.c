@@ -202,6 +202,9 @@ static void map_regions(void *base)
 	shm.pools = ptr_of(h->regions[REGION_POOLS].offset);
 	shm.freelists = ptr_of(h->regions[REGION_FREELISTS].offset);
 	shm.objpool_cpus = ptr_of(h->regions[REGION_OBJPOOL_CPUS].offset);
+	shm.bpf_lists = ptr_of(h->regions[REGION_BPF_CACHES].offset);
+	shm.bpf_lists_bytes = h->regions[REGION_BPF_CACHES].bytes;
+	shm.pool_size = h->geometry.pool_size;
 	shm.maps = ptr_of(h->regions[REGION_MAPS].offset);
 	shm.nr_memcgs = h->geometry.max_memcgs;
 	shm.memcgs = ptr_of(h->regions[REGION_MEMCGS].offset);

@@ -8,11 +8,23 @@
 #include "arena_base.h"
 #include "arena_deferred.h"
 
+/*
+ * Tells where elements begin without a division: an offset times the inverse of the size's odd part,
+ * rotated by the size's power of two, is the quotient if there is no remainder, and larger than any
+ * quotient if there is one.
+ */
+struct exact_divisor {
+	uint32_t inverse;
+	uint32_t shift;
+};
+
 /* Elements of one size in blocks of pages; none crosses the end of its block. */
 struct area_block {
 	uint64_t offset;             /* of its first element */
 	uint32_t first;              /* index of that */
+	uint32_t nr_elems;
 	uint32_t order;
+	uint32_t pad;
 };
 
 struct shm_area {
@@ -20,6 +32,7 @@ struct shm_area {
 	uint32_t elem_size;          /* bytes, a multiple of 8 */
 	uint32_t nr_blocks;          /* 0: there is none */
 	uint32_t nr_pages;           /* held */
+	struct exact_divisor divide; /* by elem_size */
 	struct area_block blocks[SHM_AREA_BLOCKS];
 };
 
@@ -84,14 +97,16 @@ struct objpool_head {
 	uint64_t freelist;           /* k45: offset of the first object, for all CPUs */
 };
 
-/* One CPU's part of it. */
+/* One CPU's part of it: one cache line. */
 struct objpool_cpu {
-	uint64_t slot;               /* offset of its objpool_slot */
+	uint64_t slot;               /* offset of its objpool_slot; 0 = there is no pool */
 	uint64_t objects;            /* offset of the first of its share of the objects */
 	uint32_t nr_objs;
 	uint32_t nr_pages;           /* that both lie in */
-	uint32_t nesting;            /* pushes of this CPU in progress, one inside the other */
-	uint32_t pad;
+	uint32_t pushing;            /* a push of this CPU is in progress, or several, one inside the other */
+	uint32_t nr_all;             /* objects of the pool */
+	struct exact_divisor divide; /* by the distance from object to object */
+	uint64_t pad[3];
 };
 
 /* A ring; the entries, offsets of objects, follow. */
@@ -124,9 +139,9 @@ struct bpf_mem_cache {
 	int32_t low_watermark;       /* objects */
 	int32_t high_watermark;
 	int32_t batch;               /* objects of a refill */
-	uint32_t draining;
-	uint32_t refill_failed;      /* the last refill found no memory */
 	uint64_t tgt;                /* where the last freed object came from: a hint, for what is trimmed */
+	uint32_t draining;           /* from here on: not on the cache line of allocations and frees */
+	uint32_t refill_failed;      /* the last refill found no memory */
 	uint64_t free_by_rcu;        /* wait for a grace period, from the next refill on */
 	uint64_t free_by_rcu_tail;
 	struct llist_head free_llist_extra_rcu;
@@ -142,7 +157,7 @@ struct bpf_mem_cache {
 	uint64_t nr_trims;
 	uint64_t nr_reused;          /* objects that a refill took from where they waited */
 	uint64_t nr_extra;           /* frees that found it active */
-	uint64_t pad[3];
+	uint64_t pad[7];
 };
 
 #endif

@@ -88,6 +88,15 @@ __helper bool this_cpu_dec32(u32 *p)
 	return zero;
 }
 
+/* the value before */
+__helper u32 this_cpu_fetch_inc32(u32 *p)
+{
+	u32 value = 1;
+
+	__asm__ volatile("xaddl %0, %1" : "+r"(value), "+m"(*p)::"memory");
+	return value;
+}
+
 __helper void this_cpu_inc64(u64 *p)
 {
 	__asm__ volatile("incq %0" : "+m"(*p)::"memory");

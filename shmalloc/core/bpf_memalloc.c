@@ -7,8 +7,9 @@
  * tells an NMI that it has interrupted a list's update; the extra list for what is freed there; refill
  * and trim by irq_work; objects pass an RCU and a tasks-trace grace period before they go back to
  * kmalloc, and a refill takes them from there first; one callback in flight per list and domain.
- * Changed: lists are table entries, the irq_work's argument is the entry it lies in; where an empty
- * list has no refill queued although it needs one, the checked flavour says so (K-37).
+ * Changed: what passes no watermark writes `active` instead of counting it (bpf_memalloc.h); lists are
+ * table entries, the irq_work's argument is the entry it lies in; where an empty list has no refill queued
+ * although it needs one, the checked flavour says so (K-37).
  * Left out: per-CPU objects, bpf_mem_cache_alloc_flags, the worker that destroys in the background.
  * Context: allocation and free any; refill irq_work; set-up and destruction task.
  */
@@ -27,43 +28,27 @@
 static const u16 bucket_bytes[BPF_NR_BUCKETS] = { 96, 192, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096 };
 
 /* bucket of (size - 1) / 8, header included, up to 192 bytes */
-static const u8 small_bucket[24] = {
+const u8 bpf_small_bucket[24] = {
 	2, 2, 3, 3, 4, 4, 4, 4, 0, 0, 0, 0, 5, 5, 5, 5, 1, 1, 1, 1, 1, 1, 1, 1,
 };
 
 __helper struct bpf_mem_cache *list_of(u32 cpu, u32 index)
 {
-	return (struct bpf_mem_cache *)ptr_of(shm.hdr->regions[REGION_BPF_CACHES].offset) +
-	       (u64)cpu * shm.hdr->bpf_caches_per_cpu + index;
+	return shm.bpf_lists + (u64)cpu * shm.hdr->bpf_caches_per_cpu + index;
 }
 
-__helper u32 bucket_index(u64 bytes)
+__slowpath struct bpf_mem_cache *bpf_mem_bucket_of(u64 mark)
 {
-	if (bytes <= 192)
-		return small_bucket[(bytes - 1) / 8];
-	return fls64(bytes - 1) - 2;
-}
+	const struct bpf_mem_cache *origin = ptr_of(mark);
+	u64 within = mark - off_of(shm.bpf_lists);
+	u32 index;
 
-__fastpath struct bpf_mem_cache *bpf_mem_bucket(u64 size)
-{
-	if (!size || size > BPF_MAX_SIZE)
+	if (within >= shm.bpf_lists_bytes || within % sizeof(*origin) || !origin->unit_size)
 		return NULL;
-	return list_of(this_cpu()->id, bucket_index(size + BPF_HEADER_BYTES));
-}
-
-__fastpath struct bpf_mem_cache *bpf_mem_bucket_of(u64 object)
-{
-	const struct bpf_mem_cache *origin = ptr_of(*(const u64 *)ptr_of(object - BPF_HEADER_BYTES));
-	u32 index = bucket_index(origin->unit_size);
-
+	index = bpf_bucket_index(origin->unit_size);
 	if (broken(k38) && origin->unit_size == 256)
 		index++;
-	return list_of(this_cpu()->id, index);
-}
-
-__fastpath struct bpf_mem_cache *bpf_mem_fixed(const struct shm_map *map)
-{
-	return list_of(this_cpu()->id, BPF_NR_BUCKETS + map->index);
+	return &shm.cpu_bpf_lists[index];
 }
 
 /* --- lists that only their CPU touches ---------------------------------------------------------- */
@@ -140,9 +125,8 @@ __helper void check_refill_queued(const struct bpf_mem_cache *c)
 #endif
 }
 
-__fastpath u64 unit_alloc(struct bpf_mem_cache *c)
+__slowpath u64 unit_alloc_slow(struct bpf_mem_cache *c, u32 flags)
 {
-	u32 flags = local_irq_save();
 	s32 count = 0;
 	u64 unit = 0;
 	bool mine;
@@ -176,14 +160,11 @@ __fastpath u64 unit_alloc(struct bpf_mem_cache *c)
 	return likely(unit) ? unit + BPF_HEADER_BYTES : 0;
 }
 
-__fastpath void unit_free(struct bpf_mem_cache *c, u64 object)
+__slowpath void unit_free_slow(struct bpf_mem_cache *c, u64 object, u32 flags)
 {
 	u64 unit = object - BPF_HEADER_BYTES;
 	s32 count = 0;
-	u32 flags;
 
-	c->tgt = *link_of(unit); /* a hint: where trimmed objects will probably be wanted */
-	flags = local_irq_save();
 	if (likely(enter(c))) {
 		probe(bpf_active);
 		push(&c->free_llist, unit);

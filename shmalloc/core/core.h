@@ -60,8 +60,12 @@ struct shm_env {
 	struct per_cpu_pages *pagesets;
 	struct shm_pool *pools;
 	struct pcpu_freelist_head *freelists; /* of pool 0, by CPU; then of pool 1, ... */
+	struct pcpu_freelist_head *cpu_freelist; /* of pool 0 and the current CPU */
 	struct shm_map *maps;
 	struct objpool_cpu *objpool_cpus;
+	struct objpool_cpu *objpool_cpu;     /* of the current CPU */
+	struct bpf_mem_cache *bpf_lists;
+	struct bpf_mem_cache *cpu_bpf_lists; /* of the current CPU */
 	struct pageblock *pageblocks;
 	struct shm_cpu *cpus;
 	struct mem_cgroup *memcgs;
@@ -74,6 +78,8 @@ struct shm_env {
 	u64 *slots;
 	u64 bytes;
 	u64 tid_step;
+	u64 bpf_lists_bytes;
+	u32 pool_size;             /* bytes of an element of the pools of prealloc and objpool */
 	u32 nr_cpus;
 	u32 nr_nodes;
 	u32 nr_zones;

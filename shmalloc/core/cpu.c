@@ -22,6 +22,9 @@ void cpu_load(u32 id)
 	shm.cache_stats = ptr_of(h->regions[REGION_CACHE_STATS].offset + (u64)id * h->cache_stats_stride);
 	shm.tele = cpu_telemetry(id);
 	shm.memcg_cpu = &shm.memcg_cpus[id];
+	shm.cpu_freelist = &shm.freelists[id];
+	shm.objpool_cpu = &shm.objpool_cpus[id];
+	shm.cpu_bpf_lists = shm.bpf_lists + (u64)id * h->bpf_caches_per_cpu;
 	shm.cpu_sheaves = ptr_of(h->regions[REGION_CACHE_SHEAVES].offset + (u64)id * h->cache_sheaves_stride);
 	barrier();
 	WRITE_ONCE(shm.cpu, &shm.cpus[id]);

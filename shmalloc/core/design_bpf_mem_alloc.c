@@ -9,39 +9,40 @@
 #include "design.h"
 #include "rcu.h"
 
+__slowpath static u64 none_of(u64 size)
+{
+	if (!size)
+		return SHM_ZERO_SIZE;
+	reason_shortage(REASON_SIZE_LIMIT);
+	return 0;
+}
+
 __fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
 {
-	struct bpf_mem_cache *c;
 	u64 object;
 
 	(void)node;
-	if (!size)
-		return SHM_ZERO_SIZE;
-	c = bpf_mem_bucket(size);
-	if (unlikely(!c)) {
-		reason_shortage(REASON_SIZE_LIMIT);
-		return 0;
-	}
-	object = unit_alloc(c);
-	if (object && gfp & __GFP_ZERO)
+	if (unlikely(size - 1 >= BPF_MAX_SIZE))
+		return none_of(size);
+	object = unit_alloc(bpf_mem_bucket(size));
+	if (unlikely(gfp & __GFP_ZERO) && object)
 		zero_bytes(ptr_of(object), size);
 	return object;
 }
 
 __fastpath static void free_object(u64 object)
 {
-	if (object > SHM_ZERO_SIZE)
-		unit_free(bpf_mem_bucket_of(object), object);
+	u64 mark;
+
+	if (object <= SHM_ZERO_SIZE)
+		return;
+	mark = bpf_mark_of(object);
+	unit_free(bpf_list_for(mark), object, mark);
 }
 
-/* One of its objects: a slab's object begins 8 bytes before, which carries the mark of a list. */
 __slowtext static bool owns(u64 off)
 {
-	const struct shm_region *region = &shm.hdr->regions[REGION_BPF_CACHES];
-	const struct page *page = virt_to_head_page(off - BPF_HEADER_BYTES);
-	u64 mark = READ_ONCE(*(const u64 *)ptr_of(off - BPF_HEADER_BYTES)) - region->offset;
-
-	return page->flags & PG_slab && mark < region->bytes && mark % sizeof(struct bpf_mem_cache) == 0;
+	return bpf_plausible(off) && bpf_list_for(bpf_mark_of(off));
 }
 
 __slowtext static int map_init(struct shm_map *map)
@@ -56,12 +57,12 @@ __slowtext static void map_exit(struct shm_map *map)
 
 __slowtext static u64 elem_alloc(struct shm_map *map)
 {
-	return unit_alloc(bpf_mem_fixed(map));
+	return unit_alloc(&shm.cpu_bpf_lists[BPF_NR_BUCKETS + map->index]);
 }
 
 __slowtext static void elem_free(struct shm_map *map, u64 elem)
 {
-	unit_free(bpf_mem_fixed(map), elem);
+	unit_free(&shm.cpu_bpf_lists[BPF_NR_BUCKETS + map->index], elem, bpf_mark_of(elem));
 }
 
 const struct design_ops design_bpf_mem_alloc = {

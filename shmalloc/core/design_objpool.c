@@ -7,14 +7,13 @@
  */
 #include "objpool.h"
 
-__fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
+__slowpath static u64 pop(u64 size)
 {
 	u64 object;
 
-	(void)node;
 	if (!size)
 		return SHM_ZERO_SIZE;
-	if (size > shm.hdr->geometry.pool_size) {
+	if (size > shm.pool_size) {
 		reason_shortage(REASON_SIZE_LIMIT);
 		return 0;
 	}
@@ -22,15 +21,25 @@ __fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
 	if (!object) {
 		this_cpu_inc64(&shm.tele->objpool_misses);
 		reason_shortage(REASON_FREELIST_EMPTY);
-	} else if (gfp & __GFP_ZERO) {
-		zero_bytes(ptr_of(object), size);
 	}
+	return object;
+}
+
+__fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
+{
+	u64 object = objpool_alloc_fast(size);
+
+	(void)node;
+	if (!object)
+		object = pop(size);
+	if (unlikely(gfp & __GFP_ZERO) && object > SHM_ZERO_SIZE)
+		zero_bytes(ptr_of(object), size);
 	return object;
 }
 
 __fastpath static void free_object(u64 object)
 {
-	if (object <= SHM_ZERO_SIZE)
+	if (object <= SHM_ZERO_SIZE || objpool_push_fast(object))
 		return;
 	if (unlikely(shm.hdr->objpool.freed))
 		objpool_drop();

@@ -12,36 +12,47 @@ __helper struct shm_pool *default_pool(void)
 	return &shm.pools[0];
 }
 
-__fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
+__slowpath static u64 pop(u64 size)
 {
-	struct shm_pool *pool = default_pool();
 	u32 flags;
 	u64 elem;
 
-	(void)node;
 	if (!size)
 		return SHM_ZERO_SIZE;
-	if (size > shm.hdr->geometry.pool_size) {
+	if (size > shm.pool_size) {
 		reason_shortage(REASON_SIZE_LIMIT);
 		return 0;
 	}
 	flags = local_irq_save();
-	elem = __pcpu_freelist_pop(pool);
+	elem = __pcpu_freelist_pop(default_pool());
 	local_irq_restore(flags);
-	if (elem && gfp & __GFP_ZERO)
+	return elem;
+}
+
+__slowpath static void push(u64 elem)
+{
+	u32 flags = local_irq_save();
+
+	__pcpu_freelist_push(default_pool(), elem);
+	local_irq_restore(flags);
+}
+
+__fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
+{
+	u64 elem = prealloc_alloc_fast(size);
+
+	(void)node;
+	if (!elem)
+		elem = pop(size);
+	if (unlikely(gfp & __GFP_ZERO) && elem > SHM_ZERO_SIZE)
 		zero_bytes(ptr_of(elem), size);
 	return elem;
 }
 
 __fastpath static void free_elem(u64 elem)
 {
-	u32 flags;
-
-	if (elem <= SHM_ZERO_SIZE)
-		return;
-	flags = local_irq_save();
-	__pcpu_freelist_push(default_pool(), elem);
-	local_irq_restore(flags);
+	if (elem > SHM_ZERO_SIZE && !prealloc_push_fast(elem))
+		push(elem);
 }
 
 __slowtext static bool owns(u64 off)

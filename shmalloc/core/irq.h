@@ -16,21 +16,24 @@ void irq_replay(void);
 
 __helper u32 local_irq_save(void)
 {
-	u32 flags = this_cpu()->irqs_disabled;
+	struct shm_cpu *cpu = this_cpu();
+	u32 flags = cpu->irqs_disabled;
 
-	WRITE_ONCE(this_cpu()->irqs_disabled, 1);
+	WRITE_ONCE(cpu->irqs_disabled, 1);
 	barrier();
 	return flags;
 }
 
 __helper void local_irq_restore(u32 flags)
 {
+	struct shm_cpu *cpu = this_cpu();
+
 	if (flags)
 		return;
 	barrier();
-	WRITE_ONCE(this_cpu()->irqs_disabled, 0);
+	WRITE_ONCE(cpu->irqs_disabled, 0);
 	barrier();
-	if (unlikely(READ_ONCE(this_cpu()->irq_pending)))
+	if (unlikely(READ_ONCE(cpu->irq_pending)))
 		irq_replay();
 }
 

@@ -152,6 +152,15 @@ __helper int res_spin_lock(struct spinlock *lock)
 	return error;
 }
 
+/* The same without the wait.  False: it is held, whoever by. */
+__helper bool res_spin_trylock(struct spinlock *lock)
+{
+	if (unlikely(cmpxchg(&lock->word, 0, lock_word_mine()) != 0))
+		return false;
+	lock_rules_acquired(&lock->word, lock->class);
+	return true;
+}
+
 __helper bool lock_is_mine(const struct spinlock *lock)
 {
 	u32 word = READ_ONCE(lock->word);

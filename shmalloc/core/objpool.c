@@ -10,12 +10,11 @@
  * Changed: an NMI's push may come between those two steps.  In 6.18 it tells the poppers of its own place and
  * so of the one before it, which is not yet written, and the interrupted push takes `last` back (the broken
  * variant k50); here the outermost push of a CPU alone tells, and `last` only goes forward.
- * Changed, too: there is no vmalloc, so a ring and its objects are pages in a row, 4 MiB at most.
+ * Changed, too: no locked instruction reserves a place, since `tail` is its own CPU's; there is no vmalloc, so a ring and its objects are pages in a row, 4 MiB at most.
  * Left out: kmalloc for GFP_ATOMIC pools, callbacks for objects.
  * Context: any; init and fini task.
  */
 #include "objpool.h"
-#include "pool.h"
 
 #define NODE_BYTES 16 /* freelist.h: {refs, next} in front of each object */
 #define ON_FREELIST 0x80000000u
@@ -35,11 +34,6 @@ __helper struct objpool_head *objpool(void)
 __helper struct objpool_slot *slot_of(u32 cpu)
 {
 	return ptr_of(shm.objpool_cpus[cpu].slot);
-}
-
-__helper u64 *entry_of(struct objpool_slot *slot, u32 at)
-{
-	return (u64 *)(slot + 1) + (at & slot->mask);
 }
 
 /* --- freelist.h ------------------------------------------------------------------------------------ */
@@ -109,7 +103,7 @@ __helper u64 try_get_slot(u32 cpu)
 			head = READ_ONCE(slot->head);
 			continue;
 		}
-		object = READ_ONCE(*entry_of(slot, head));
+		object = READ_ONCE(*objpool_entry(slot, head));
 		if (try_cmpxchg(&slot->head, &head, head + 1))
 			return object;
 	}
@@ -117,9 +111,9 @@ __helper u64 try_get_slot(u32 cpu)
 }
 
 /* 0: all rings are empty. */
-__fastpath u64 objpool_pop(void)
+__slowpath u64 objpool_pop(void)
 {
-	u32 self = this_cpu()->id, flags;
+	u32 at = this_cpu()->id % shm.nr_cpus, flags;
 	u64 object = 0;
 
 	if (!objpool()->capacity)
@@ -131,7 +125,8 @@ __fastpath u64 objpool_pop(void)
 		return object;
 	}
 	for (u32 i = 0; i < shm.nr_cpus && !object; i++) {
-		object = try_get_slot((self + i) % shm.nr_cpus);
+		object = try_get_slot(at);
+		at = at + 1 < shm.nr_cpus ? at + 1 : 0;
 		if (object && i)
 			this_cpu_inc64(&shm.tele->objpool_steals);
 	}
@@ -139,45 +134,14 @@ __fastpath u64 objpool_pop(void)
 	return object;
 }
 
-/* The outermost push of this CPU: all places that were reserved are written. */
-__helper void publish(struct objpool_slot *slot)
+__slowpath void objpool_push(u64 object)
 {
-	u32 last = READ_ONCE(slot->last), tail = READ_ONCE(slot->tail);
-
-	while ((s32)(tail - last) > 0 && !try_cmpxchg(&slot->last, &last, tail))
-		;
-}
-
-__helper void add_to_slot(struct objpool_slot *slot, u32 *nesting, u64 object)
-{
-	u32 tail = READ_ONCE(slot->tail);
-	bool outermost;
-
-	this_cpu_inc32(nesting);
-	do {
-		if (tail - READ_ONCE(slot->head) > objpool()->nr_objs)
-			warn_once();
-	} while (!try_cmpxchg(&slot->tail, &tail, tail + 1));
-	probe(objpool_reserved);
-	WRITE_ONCE(*entry_of(slot, tail), object);
-	probe(objpool_written);
-	outermost = this_cpu_dec32(nesting);
-	if (broken(k50))
-		store_release(&slot->last, tail + 1);
-	else if (outermost)
-		publish(slot);
-	probe(objpool_published);
-}
-
-__fastpath void objpool_push(u64 object)
-{
-	struct objpool_cpu *mine = &shm.objpool_cpus[this_cpu()->id];
 	u32 flags = local_irq_save();
 
 	if (unlikely(objpool()->node_bytes))
 		freelist_add(object);
 	else
-		add_to_slot(slot_of(this_cpu()->id), &mine->nesting, object);
+		add_to_slot(shm.objpool_cpu, object);
 	local_irq_restore(flags);
 }
 
@@ -210,8 +174,11 @@ static int init_slot(u32 cpu)
 
 	if (!off)
 		return -ENOMEM;
-	*of = (struct objpool_cpu){ .slot = off, .nr_objs = share, .objects = off + ring + objpool()->node_bytes,
-				    .nr_pages = (u32)((bytes + SHM_PAGE_SIZE - 1) >> SHM_PAGE_SHIFT) };
+	*of = (struct objpool_cpu){
+		.slot = off, .objects = off + ring + objpool()->node_bytes, .nr_objs = share,
+		.nr_pages = (u32)((bytes + SHM_PAGE_SIZE - 1) >> SHM_PAGE_SHIFT),
+		.nr_all = objpool()->nr_objs, .divide = exact_divisor(stride),
+	};
 	slot = ptr_of(of->slot);
 	zero_bytes(slot, ring);
 	slot->mask = objpool()->capacity - 1;
@@ -222,7 +189,7 @@ static int init_slot(u32 cpu)
 			*node_of(object) = (struct freelist_node){ 0 };
 			freelist_add(object);
 		} else {
-			*entry_of(slot, i) = object;
+			*objpool_entry(slot, i) = object;
 		}
 	}
 	slot->tail = slot->last = objpool()->node_bytes ? 0 : share;
@@ -274,15 +241,11 @@ __slowpath void objpool_drop(void)
 	put_refs(1);
 }
 
-__slowtext bool objpool_has(u64 off)
+/* Does an object begin here, whose share ever it is? */
+__slowpath bool objpool_has(u64 off)
 {
-	u32 stride = objpool()->obj_size + objpool()->node_bytes;
-
-	for (u32 cpu = 0; objpool()->capacity && cpu < shm.nr_cpus; cpu++) {
-		const struct objpool_cpu *of = &shm.objpool_cpus[cpu];
-
-		if (off >= of->objects && off - of->objects < (u64)of->nr_objs * stride)
-			return (off - of->objects) % stride == 0;
-	}
+	for (u32 cpu = 0; cpu < shm.nr_cpus; cpu++)
+		if (objpool_share_has(&shm.objpool_cpus[cpu], off))
+			return true;
 	return false;
 }

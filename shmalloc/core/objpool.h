@@ -2,7 +2,8 @@
 #ifndef SHM_OBJPOOL_H
 #define SHM_OBJPOOL_H
 
-#include "design.h"
+#include "irq.h"
+#include "pool.h"
 
 int objpool_init(u32 nr_objs, u32 obj_size);
 void objpool_fini(void);
@@ -10,5 +11,102 @@ void objpool_drop(void);
 u64 objpool_pop(void);
 void objpool_push(u64 object);
 bool objpool_has(u64 off);
+
+__helper u64 *objpool_entry(struct objpool_slot *slot, u32 at)
+{
+	return (u64 *)(slot + 1) + (at & slot->mask);
+}
+
+/* Is this where an object of a CPU's share begins? */
+__helper bool objpool_share_has(const struct objpool_cpu *of, u64 off)
+{
+	u64 within = off - of->objects;
+
+	return within < MAX_BLOCK_BYTES && quotient_of(&of->divide, (u32)within) < of->nr_objs;
+}
+
+/*
+ * The poppers are told of all places that are reserved, and these are written.  A handler's push may
+ * reserve one meanwhile and leaves it to this one to tell of it, which therefore looks once more at the end.
+ */
+__helper void objpool_publish(struct objpool_slot *slot, u32 *pushing)
+{
+	for (;;) {
+		u32 tail = READ_ONCE(slot->tail);
+
+		store_release(&slot->last, tail);
+		WRITE_ONCE(*pushing, 0);
+		if (likely(READ_ONCE(slot->tail) == tail))
+			return;
+		WRITE_ONCE(*pushing, 1);
+	}
+}
+
+/*
+ * Only this CPU writes `tail` and `last`, so that one unlocked instruction reserves, and a store tells: what
+ * it has to be whole against is a handler.  Irqs off.
+ */
+__helper void add_to_slot(struct objpool_cpu *mine, u64 object)
+{
+	struct objpool_slot *slot = ptr_of(mine->slot);
+	bool outermost = !READ_ONCE(mine->pushing);
+	u32 tail;
+
+	WRITE_ONCE(mine->pushing, 1);
+	tail = this_cpu_fetch_inc32(&slot->tail);
+	if (unlikely(tail - READ_ONCE(slot->head) > mine->nr_all))
+		warn_once();
+	probe(objpool_reserved);
+	WRITE_ONCE(*objpool_entry(slot, tail), object);
+	probe(objpool_written);
+	if (broken(k50)) {
+		WRITE_ONCE(mine->pushing, !outermost);
+		store_release(&slot->last, tail + 1);
+	} else if (likely(outermost)) {
+		objpool_publish(slot, &mine->pushing);
+	}
+	probe(objpool_published);
+}
+
+/* The oldest of the own ring, by one try.  0: nothing was changed, go the whole way.  Any context. */
+__helper u64 objpool_alloc_fast(u64 size)
+{
+	const struct objpool_cpu *mine = shm.objpool_cpu;
+	struct objpool_slot *slot;
+	u64 object = 0;
+	u32 flags, head;
+
+	if (unlikely(size - 1 >= shm.pool_size || !mine->slot) || broken(k45))
+		return 0;
+	slot = ptr_of(mine->slot);
+	flags = local_irq_save();
+	head = load_acquire(&slot->head);
+	if (likely(head != READ_ONCE(slot->last))) {
+		object = READ_ONCE(*objpool_entry(slot, head));
+		if (unlikely(!try_cmpxchg(&slot->head, &head, head + 1)))
+			object = 0;
+	}
+	local_irq_restore(flags);
+	return object;
+}
+
+/* To the own ring.  False: nothing was changed, go the whole way.  Any context. */
+__helper bool objpool_push_fast(u64 object)
+{
+	u32 flags;
+
+	if (unlikely(shm.hdr->objpool.freed) || broken(k45))
+		return false;
+	flags = local_irq_save();
+	add_to_slot(shm.objpool_cpu, object);
+	local_irq_restore(flags);
+	return true;
+}
+
+/* The same for what may be anything. */
+__helper bool objpool_free_fast(u64 off)
+{
+	return (likely(objpool_share_has(shm.objpool_cpu, off)) || objpool_has(off)) && objpool_push_fast(off);
+}
 
 #endif

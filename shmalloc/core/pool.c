@@ -12,6 +12,16 @@
 
 #define AREA_GFP (GFP_KERNEL | __GFP_NOWARN)
 
+/* Each round of Newton's doubles the bits of the inverse that are right; d itself has three. */
+__slowpath struct exact_divisor exact_divisor(u32 by)
+{
+	u32 shift = (u32)__builtin_ctz(by), odd = by >> shift, inverse = odd;
+
+	for (u32 bits = 3; bits < 32; bits *= 2)
+		inverse *= 2 - odd * inverse;
+	return (struct exact_divisor){ .inverse = inverse, .shift = shift };
+}
+
 __slowtext static u32 order_holding(u64 bytes)
 {
 	return fls64((bytes - 1) >> SHM_PAGE_SHIFT);
@@ -35,17 +45,22 @@ __slowpath int area_alloc(struct shm_area *area, u32 nr_elems, u32 elem_size)
 {
 	u32 done = 0;
 
-	*area = (struct shm_area){ .nr_elems = nr_elems, .elem_size = elem_size };
+	*area = (struct shm_area){
+		.nr_elems = nr_elems, .elem_size = elem_size, .divide = exact_divisor(elem_size),
+	};
 	while (done < nr_elems && area->nr_blocks < SHM_AREA_BLOCKS) {
 		struct page *page;
-		u32 order;
+		u32 order, count;
 
 		page = block_alloc(area, (u64)(nr_elems - done) * elem_size, &order);
 		if (!page)
 			break;
-		area->blocks[area->nr_blocks++] = (struct area_block){ page_to_off(page), done, order };
+		count = (u32)min_of(((u64)SHM_PAGE_SIZE << order) / elem_size, (u64)nr_elems - done);
+		area->blocks[area->nr_blocks++] = (struct area_block){
+			.offset = page_to_off(page), .first = done, .nr_elems = count, .order = order,
+		};
 		area->nr_pages += 1u << order;
-		done += (u32)min_of(((u64)SHM_PAGE_SIZE << order) / elem_size, (u64)nr_elems - done);
+		done += count;
 	}
 	if (done == nr_elems)
 		return 0;
@@ -91,18 +106,4 @@ __slowpath void free_pages_exact(u64 off, u32 pages)
 		else
 			free_pages(&page[i], 0);
 	}
-}
-
-/* Is this where an element begins? */
-__slowtext bool area_has(const struct shm_area *area, u64 off)
-{
-	for (u32 i = 0; i < area->nr_blocks; i++) {
-		const struct area_block *block = &area->blocks[i];
-		u32 end = i + 1 < area->nr_blocks ? block[1].first : area->nr_elems;
-		u64 within = off - block->offset;
-
-		if (off >= block->offset && within < (u64)(end - block->first) * area->elem_size)
-			return within % area->elem_size == 0;
-	}
-	return false;
 }

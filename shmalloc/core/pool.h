@@ -4,13 +4,37 @@
 #define SHM_POOL_H
 
 #include "design.h"
+#include "lock.h"
 
 /* pool.c */
 int area_alloc(struct shm_area *area, u32 nr_elems, u32 elem_size);
 void area_free(struct shm_area *area);
 u64 alloc_pages_exact(u64 bytes, int node);
 void free_pages_exact(u64 off, u32 pages);
-bool area_has(const struct shm_area *area, u64 off);
+struct exact_divisor exact_divisor(u32 by);
+
+__helper u32 quotient_of(const struct exact_divisor *divisor, u32 n)
+{
+	u32 x = n * divisor->inverse;
+
+	return x >> divisor->shift | x << (-divisor->shift & 31);
+}
+
+#define MAX_BLOCK_BYTES ((u64)SHM_PAGE_SIZE << SHM_MAX_PAGE_ORDER)
+
+/* Is this where an element begins? */
+__helper bool area_has(const struct shm_area *area, u64 off)
+{
+	const struct area_block *block = area->blocks, *end = block + area->nr_blocks;
+
+	for (; block < end; block++) {
+		u64 within = off - block->offset;
+
+		if (within < MAX_BLOCK_BYTES && quotient_of(&area->divide, (u32)within) < block->nr_elems)
+			return true;
+	}
+	return false;
+}
 
 /* Where element i lies; i is below nr_elems. */
 __helper u64 area_elem(const struct shm_area *area, u32 i)
@@ -37,6 +61,56 @@ int pcpu_freelist_init(struct shm_pool *pool, u32 nr_elems, u32 spare, u32 elem_
 void pcpu_freelist_destroy(struct shm_pool *pool);
 u64 __pcpu_freelist_pop(struct shm_pool *pool);
 void __pcpu_freelist_push(struct shm_pool *pool, u64 elem);
+
+/*
+ * The design prealloc, whose links lie at the elements' starts: the own freelist, by one try.
+ * 0, false: nothing was changed, go the whole way.  Any context.
+ */
+__helper u64 prealloc_alloc_fast(u64 size)
+{
+	struct pcpu_freelist_head *head = shm.cpu_freelist;
+	u32 flags;
+	u64 elem = 0;
+
+	if (unlikely(size - 1 >= shm.pool_size) || broken(k35))
+		return 0;
+	flags = local_irq_save();
+	if (likely(READ_ONCE(head->first)) && likely(res_spin_trylock(&head->lock))) {
+		probe(freelist_pop_locked);
+		elem = head->first;
+		if (likely(elem)) /* it may have been stolen before the lock was taken */
+			WRITE_ONCE(head->first, *(const u64 *)ptr_of(elem));
+		spin_unlock(&head->lock);
+	}
+	local_irq_restore(flags);
+	return elem;
+}
+
+__helper bool prealloc_push_fast(u64 elem)
+{
+	struct pcpu_freelist_head *head = shm.cpu_freelist;
+	u32 flags;
+	bool done;
+
+	if (broken(k35))
+		return false;
+	flags = local_irq_save();
+	done = res_spin_trylock(&head->lock);
+	if (likely(done)) {
+		probe(freelist_push_locked);
+		*(u64 *)ptr_of(elem) = head->first;
+		WRITE_ONCE(head->first, elem);
+		spin_unlock(&head->lock);
+	}
+	local_irq_restore(flags);
+	return done;
+}
+
+/* The same for what may be anything. */
+__helper bool prealloc_free_fast(u64 off)
+{
+	return likely(area_has(&shm.pools[0].area, off)) && prealloc_push_fast(off);
+}
 
 /* hashtab.c: the caller is in a read-side section */
 int htab_map_update(struct shm_map *map, const void *key, const void *value, u64 flags);
