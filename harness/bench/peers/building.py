@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["CannotBuild", "NoCompiler", "NoHeader", "build"]
+__all__ = ["CannotBuild", "NoCompiler", "NoHeader", "build", "library_file"]
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
 _FLAGS = ("-O2", "-g", "-fPIC", "-fvisibility=hidden", "-fno-omit-frame-pointer", "-shared", "-Wl,-z,now")
@@ -62,10 +62,23 @@ def build(source: Path, flags: Sequence[str] = (), libraries: Sequence[str] = ()
     return made
 
 
+def library_file(name: str) -> Path | None:
+    """Return the file of that name in the folders that the C compiler links from."""
+    try:
+        compiler = _compiler(".c")
+    except NoCompiler:
+        return None
+    asked = subprocess.run(
+        [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False
+    )
+    path = Path(asked.stdout.strip())
+    return path if path.is_absolute() and path.exists() else None
+
+
 def _compiler(suffix: str) -> list[str]:
     variable, *names = _COMPILERS[suffix]
-    if chosen := os.environ.get(variable, "").split():
-        names = chosen[:1]
+    chosen = os.environ.get(variable, "").split()
+    names = chosen[:1] or names
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
         raise NoCompiler(f"no {' or '.join(names)}")
