@@ -238,6 +238,10 @@ class Arena:
             raise ShmallocError(f"{self.name}: this Arena is closed")
         return self._mapping
 
+    def data_ranges(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """List the parts of the bytes from *begin* to *end* that were ever written to, in order."""
+        return self._mapped().data_ranges(self.name, begin, end)
+
     def add_cpu(self, cpu: Cpu) -> None:
         """Have a CPU given back when this arena is closed.  `Cpu` does it by itself."""
         self._cpus.add(cpu)

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import posix_ipc
 
 from shmalloc.errors import NotAnArena, ShmallocError, TruncatedArena
+from shmalloc.room import SHM_DIRECTORY
 
 if TYPE_CHECKING:
     from shmalloc._binding import Core
@@ -47,15 +50,17 @@ class Mapping:
         base: the address of the mapping.
     """
 
-    def __init__(self, mapped: mmap.mmap, ffi: Any) -> None:
+    def __init__(self, mapped: mmap.mmap, ffi: Any, identity: tuple[int, int]) -> None:
         self._mmap = mapped
         self._ffi = ffi
+        self._identity = identity
         self._export()
 
     @classmethod
     def of_descriptor(cls, descriptor: int, size_bytes: int, core: Core) -> Mapping:
         """Map a whole segment for reading and writing; the descriptor may be closed afterwards."""
-        return cls(mmap.mmap(descriptor, size_bytes), core.ffi)
+        status = os.fstat(descriptor)
+        return cls(mmap.mmap(descriptor, size_bytes), core.ffi, (status.st_dev, status.st_ino))
 
     @classmethod
     def of_name(cls, name: str, core: Core) -> Mapping:
@@ -95,6 +100,23 @@ class Mapping:
         """Bytes that are mapped."""
         return len(self._mmap)
 
+    def data_ranges(self, name: str, begin: int, end: int) -> list[tuple[int, int]]:
+        """List the parts of [begin, end) that somebody has written to, in order; the rest reads as zeros.
+
+        To read it nevertheless would take memory for it.  It is all one part if the segment has lost its name.
+        """
+        try:
+            descriptor = os.open(f"{SHM_DIRECTORY}{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return [(begin, end)]
+        try:
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino) != self._identity:
+                return [(begin, end)]
+            return list(_data_ranges(descriptor, begin, end))
+        finally:
+            os.close(descriptor)
+
     def pointer(self, struct: str, offset: int) -> Any:
         """Return a pointer that keeps the mapping alive; the caller has checked the offset."""
         header = self.header
@@ -123,6 +145,21 @@ class Mapping:
         """Unmap the segment as soon as the last view of it is gone."""
         if not self.close():
             del self.buffer, self.header, self._mmap
+
+
+def _data_ranges(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    while begin < end:
+        try:
+            at = os.lseek(descriptor, begin, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing from here on
+                return
+            yield begin, end  # a file system that knows no holes
+            return
+        if at >= end:
+            return
+        begin = os.lseek(descriptor, at, os.SEEK_HOLE)
+        yield at, min(begin, end)
 
 
 def _too_small(name: str, descriptor: int, size_bytes: int, core: Core) -> ShmallocError:

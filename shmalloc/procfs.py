@@ -81,7 +81,7 @@ def slabinfo(arena: Auditable) -> str:
 def _free_on_partial_lists(view: View) -> Counts:
     """Return the free objects of each cache's partial slabs: (caches,)."""
     wanted = layout.constants()["PG_slab"] | layout.constants()["PG_partial"]
-    page = view.pages[view.pages["flags"] & wanted == wanted]
+    page = view.pages[view.page_flags() & wanted == wanted]
     cache, counters = page["slab_cache"].astype(np.int64) - 1, page["counters"].astype(np.int64)
     known = (cache >= 0) & (cache < len(view.caches))
     free = (counters >> 16 & 0x7FFF) - (counters & 0xFFFF)
@@ -125,7 +125,7 @@ def pagetypeinfo(arena: Auditable) -> str:
 def _free_by_type(view: View, orders: int) -> Counts:
     """Count free blocks: (zones, migratetypes, orders)."""
     shape = (len(view.zones), len(MIGRATETYPE_NAMES), orders)
-    pfn = np.flatnonzero(view.pages["flags"] & layout.constants()["PG_buddy"])
+    pfn = np.flatnonzero(view.page_flags() & layout.constants()["PG_buddy"])
     order = np.minimum(view.pages["order"][pfn], orders - 1)
     kind = view.pageblocks["migratetype"][pfn >> view.pageblock_order] % shape[1]
     place = np.ravel_multi_index((view.zone_of(pfn), kind, order), shape)
@@ -211,7 +211,7 @@ def _numa_events(pagesets: NDArray[Any]) -> dict[str, int]:
 
 def _slab_pages(view: View) -> Counts:
     """Count the pages of reclaimable and of other slabs: (nodes, 2)."""
-    pfn = np.flatnonzero(view.pages["flags"] & layout.constants()["PG_slab"])
+    pfn = np.flatnonzero(view.page_flags() & layout.constants()["PG_slab"])
     cache = view.pages["slab_cache"][pfn].astype(np.int64) - 1
     pfn, cache = (
         pfn[(cache >= 0) & (cache < len(view.caches))],

@@ -96,10 +96,11 @@ def _live_objects(view: View, cache: int) -> Iterator[tuple[int, int]]:
     """Yield node and offset of each object that is on no freelist of its slab."""
     row, pages = view.caches[cache], view.pages
     wrong = constant("PG_disabled")
-    for pfn in (pages["slab_cache"] == cache + 1).nonzero()[0].tolist():
+    slabs = (view.page_flags() & constant("PG_slab")).nonzero()[0]
+    for pfn in slabs[pages["slab_cache"][slabs] == cache + 1].tolist():
         page = pages[pfn]
         flags, objects = int(page["flags"]), int(page["counters"]) >> 16 & 0x7FFF
-        if not flags & constant("PG_slab") or flags & wrong:
+        if flags & wrong:
             continue
         first = view.memory_offset + pfn * constant("SHM_PAGE_SIZE") + int(row["red_left_pad"])
         slots = range(first, first + objects * int(row["size"]), int(row["size"]))

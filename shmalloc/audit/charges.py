@@ -50,7 +50,7 @@ def keep_vectors(view: View, findings: Findings) -> Iterator[Keep]:
 
 
 def _slab_heads(view: View) -> Ints:
-    found: Ints = np.flatnonzero((view.pages["flags"] & constant("PG_slab")) != 0)
+    found: Ints = np.flatnonzero((view.page_flags() & constant("PG_slab")) != 0)
     return found
 
 

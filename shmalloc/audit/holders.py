@@ -107,7 +107,7 @@ class _Claims:
             self.findings.add(CORRUPTION, where, f"{what} {struct:#x} is no page")
             return -1
         pfn = structs.index(struct)
-        slab = int(self.slabs.at(np.array([pfn]))[0])
+        slab = self.slabs.headed_by(pfn)
         if slab >= 0 and (cache is None or self.slabs.cache[slab] == cache):
             return slab
         if self._reported(pfn):
@@ -121,7 +121,7 @@ class _Claims:
     def _reported(self, pfn: int) -> bool:
         """Say whether it is a slab that was left out because it makes no sense."""
         at = self.blocks.headed_by(pfn)
-        slab = self.slabs.at(np.array([pfn]))[0]
+        slab = self.slabs.headed_by(pfn)
         return at >= 0 and slab < 0 and bool(self.blocks.flags[at] & constant("PG_slab"))
 
     def _name(self, holder: int, cpu: int) -> str:

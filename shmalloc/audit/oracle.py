@@ -17,11 +17,10 @@ from shmalloc.audit.objects import FreeObjects
 from shmalloc.audit.pages import Blocks, flag_names
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.slabs import Slabs
-from shmalloc.audit.view import Ints, View, Words, constant
+from shmalloc.audit.view import WORDS_PER_PAGE, Ints, View, Words, constant
 
 __all__ = ["check_bitmaps", "check_owned_objects", "check_owned_pages", "count_owned"]
 
-WORDS_PER_PAGE = 8
 GRANULE_BYTES = 8
 _WORD_BYTES = 64 * GRANULE_BYTES  # of memory that one word describes
 _CHUNK_WORDS = 1 << 16  # looked at together: they fit a core's cache
@@ -37,12 +36,12 @@ _FIRST = np.uint64(3)  # where the one object of a block begins: at once, or beh
 def check_bitmaps(view: View, findings: Findings) -> None:
     """Check the bitmaps against each other: an owned range has a first and a last bit, and no hole."""
     wrong: dict[str, list[int]] = {text: [] for text in _CONTRADICTIONS}
-    words = view.nr_pages * WORDS_PER_PAGE
-    for begin in range(0, words, _CHUNK_WORDS):
-        chunk = slice(begin, min(begin + _CHUNK_WORDS, words))
-        if any(bitmap[chunk].any() for bitmap in (view.owned, view.start, view.end)):
-            for text, offsets in zip(_CONTRADICTIONS, _contradictions(view, chunk, words), strict=True):
-                wrong[text] += offsets
+    for span in view.bitmap_spans():
+        for begin in range(span.start, span.stop, _CHUNK_WORDS):
+            chunk = slice(begin, min(begin + _CHUNK_WORDS, span.stop))
+            if any(bitmap[chunk].any() for bitmap in (view.owned, view.start, view.end)):
+                for text, offsets in zip(_CONTRADICTIONS, _contradictions(view, chunk, span), strict=True):
+                    wrong[text] += offsets
     for text, offsets in wrong.items():
         findings.add_each(
             CORRUPTION,
@@ -52,17 +51,20 @@ def check_bitmaps(view: View, findings: Findings) -> None:
         )
 
 
-def _contradictions(view: View, chunk: slice, words: int) -> list[list[int]]:
-    """Return the offsets where some words of the bitmaps break each of the rules; each word once."""
+def _contradictions(view: View, chunk: slice, span: slice) -> list[list[int]]:
+    """Return the offsets where some words of the bitmaps break each of the rules; each word once.
+
+    Args: span: what lies around the chunk; beyond it are zeros.
+    """
     owned, start, end = view.owned[chunk], view.start[chunk], view.end[chunk]
     goes_on = owned & ~start  # each of these bits follows another owned one
     before = owned << _ONE
     before[1:] |= owned[:-1] >> _TOP
     expected_end = owned & ~(goes_on >> _ONE)
     expected_end[:-1] &= ~(goes_on[1:] << _TOP)
-    if chunk.start > 0:
+    if chunk.start > span.start:
         before[0] |= view.owned[chunk.start - 1] >> _TOP
-    if chunk.stop < words:
+    if chunk.stop < span.stop:
         expected_end[-1] &= ~((view.owned[chunk.stop] & ~view.start[chunk.stop]) << _TOP)
     found = []
     reported = np.zeros(len(owned), bool)
@@ -88,7 +90,9 @@ def check_owned_pages(view: View, blocks: Blocks, kept: Ints, findings: Findings
     pages = view.nr_pages
     owned = view.owned[: pages * WORDS_PER_PAGE].reshape(pages, WORDS_PER_PAGE)
     start = view.start[: pages * WORDS_PER_PAGE].reshape(pages, WORDS_PER_PAGE)
-    used = np.flatnonzero((owned != 0).any(axis=1))
+    used = np.concatenate(
+        [np.zeros(0, np.int64), *(_used_pages(owned, span) for span in view.bitmap_spans())]
+    )
     at = blocks.around(used)
     kind = np.append(blocks.kind, 0)[at]
     in_use = (kind == constant("PG_slab")) | (kind == constant("PG_allocated"))
@@ -123,6 +127,13 @@ def check_owned_pages(view: View, blocks: Blocks, kept: Ints, findings: Findings
     )
 
 
+def _used_pages(owned: Words, span: slice) -> Ints:
+    """Return the pages that have an owned bit in some words, which are those of whole pages."""
+    first, last = span.start // WORDS_PER_PAGE, -(-span.stop // WORDS_PER_PAGE)
+    used: Ints = first + np.flatnonzero((owned[first:last] != 0).any(axis=1))
+    return used
+
+
 def _place(blocks: Blocks, pfn: int) -> str:
     at = int(blocks.around(np.array([pfn]))[0])
     return flag_names(int(blocks.flags[at])) if at >= 0 else "in no block"
@@ -145,8 +156,8 @@ def check_owned_objects(
     live = slabs.objects - free.free()
     usable = holders.holder != DISABLED
     shape = slabs.cache * (constant("SHM_MAX_PAGE_ORDER") + 1) + slabs.order
-    for key in np.unique(shape[usable]):
-        bits = _bits_of(view, slabs, np.flatnonzero(usable & (shape == key)))
+    for alike in _groups(shape, np.flatnonzero(usable)):
+        bits = _bits_of(view, slabs, alike)
         begins, bodies = _templates(view, slabs, int(bits.slab[0]))
         begins |= _behind_header(begins)
         _report_bits(view, slabs, bits.slab, bits.start & ~begins, "begins where no object does", findings)
@@ -154,8 +165,15 @@ def check_owned_objects(
         beyond[(bits.start & ~begins != 0).any(axis=1)] = 0  # reported, and the rest follows from it
         _report_bits(view, slabs, bits.slab, beyond, "reaches beyond its object", findings)
         owners = np.bitwise_count(bits.start & begins).sum(axis=1).astype(np.int64)
-        trusted = findings.trusted("slab", len(slabs))[bits.slab]
+        trusted = findings.trusted_of("slab", bits.slab)
         _report_lost(view, slabs, free, bits, (live[bits.slab] - owners) * trusted, findings)
+
+
+def _groups(key: Ints, which: Ints) -> list[Ints]:
+    """Divide indices into those of equal keys, in one sort, however many keys there are."""
+    which = which[np.argsort(key[which], kind="stable")]
+    borders = np.flatnonzero(np.diff(key[which])) + 1
+    return [group for group in np.split(which, borders) if len(group)]
 
 
 def _behind_header(begins: Words) -> Words:
@@ -190,6 +208,8 @@ def _packed(bits: np.typing.NDArray[np.bool_]) -> Words:
 
 
 def _report_bits(view: View, slabs: Slabs, slab: Ints, bits: Words, text: str, findings: Findings) -> None:
+    if not bits.any():
+        return
     wrong = np.argwhere(bits)
 
     def describe(i: int) -> tuple[str, str]:
@@ -244,7 +264,10 @@ def _report_lost(
 
 def count_owned(view: View, findings: Findings) -> None:
     """Fill in the totals of live objects (and blocks of pages) and of the bytes that they own."""
-    words = view.nr_pages * WORDS_PER_PAGE
-    findings.totals["live_objects"] = int(np.bitwise_count(view.start[:words]).sum(dtype=np.int64))
-    owned = int(np.bitwise_count(view.owned[:words]).sum(dtype=np.int64))
-    findings.totals["live_bytes"] = owned * GRANULE_BYTES
+    spans = view.bitmap_spans()
+    findings.totals["live_objects"] = sum(_count_bits(view.start[span]) for span in spans)
+    findings.totals["live_bytes"] = sum(_count_bits(view.owned[span]) for span in spans) * GRANULE_BYTES
+
+
+def _count_bits(words: Words) -> int:
+    return int(np.bitwise_count(words).sum(dtype=np.int64))

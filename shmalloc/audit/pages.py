@@ -90,7 +90,7 @@ class Blocks:
 
 def find_blocks(view: View, findings: Findings) -> Blocks:
     """Find all blocks by their heads' flags, and check that they tile the page frames."""
-    page_flags = view.pages["flags"].copy()
+    page_flags = view.page_flags()
     kinds: Flags = page_flags & np.uint32(_bits(*PLACES))
     pfn = np.flatnonzero(kinds)
     flags, kind, order = page_flags[pfn], kinds[pfn], view.pages["order"][pfn].astype(np.int64)

@@ -100,6 +100,11 @@ class Findings:
         """Say whether nothing was found wrong with it so far."""
         return (kind, int(index)) not in self._doubtful
 
+    def trusted_of(self, kind: str, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say of some of a kind whether nothing was found wrong with them so far."""
+        doubted = [index for other, index in self._doubtful if other == kind]
+        return ~np.isin(indices, doubted) if doubted else np.ones(len(indices), bool)
+
     def trusted(self, kind: str, length: int) -> NDArray[np.bool_]:
         """Say of each of the first *length* of a kind whether nothing was found wrong with it."""
         mask = np.ones(length, bool)

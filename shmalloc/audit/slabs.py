@@ -55,6 +55,11 @@ class Slabs:
         """Return the slab whose first page each page frame is, -1 for none."""
         return self._lookup(pfns, np.ones(len(self), np.int64))
 
+    def headed_by(self, pfn: int) -> int:
+        """Return the slab whose first page one page frame is, -1 for none."""
+        index = int(np.searchsorted(self.pfn, pfn))
+        return index if index < len(self) and self.pfn[index] == pfn else -1
+
     def around(self, pfns: Ints) -> Ints:
         """Return the slab that each page frame lies in, -1 for none."""
         return self._lookup(pfns, np.int64(1) << self.order)

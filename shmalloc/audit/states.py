@@ -164,24 +164,31 @@ def check_tids(view: View, findings: Findings) -> None:
 
 def count_slabs(view: View, slabs: Slabs, holders: Holders, free: FreeObjects, findings: Findings) -> None:
     """Fill in the totals of slabs and objects by state, overall and per cache."""
-    everything = np.ones(len(slabs), bool)
-    findings.totals.update(_count(slabs, holders, free, everything, ""))
-    for cache in np.unique(slabs.cache):
-        name = view.cache_name(int(cache)).replace(" ", ".", 1)
-        findings.totals.update(_count(slabs, holders, free, slabs.cache == cache, f"{name}."))
+    caches = len(view.caches)
+    held = np.bincount(slabs.cache * len(HOLDER_NAMES) + holders.holder, minlength=caches * len(HOLDER_NAMES))
+    held = held.reshape(caches, len(HOLDER_NAMES))
+    objects = _by_cache(slabs.cache, slabs.objects, caches)
+    placed = np.stack([_by_cache(slabs.cache, column, caches) for column in free.counts.T], axis=1)
+    findings.totals.update(_totals(held.sum(axis=0), int(objects.sum()), placed.sum(axis=0), ""))
+    for cache in np.flatnonzero(held.any(axis=1)).tolist():
+        name = view.cache_name(cache).replace(" ", ".", 1)
+        findings.totals.update(_totals(held[cache], int(objects[cache]), placed[cache], f"{name}."))
 
 
-def _count(slabs: Slabs, holders: Holders, free: FreeObjects, mine: Mask, prefix: str) -> dict[str, int]:
-    counts = free.counts[mine].sum(axis=0)
-    objects = int(slabs.objects[mine].sum())
-    held = np.bincount(holders.holder[mine], minlength=len(HOLDER_NAMES))
+def _by_cache(cache: Ints, number: Ints, caches: int) -> Ints:
+    """Add up a number of each slab by cache: in one pass, however many caches there are."""
+    return np.bincount(cache, number, minlength=caches).astype(np.int64)
+
+
+def _totals(held: Ints, objects: int, placed: Ints, prefix: str) -> dict[str, int]:
+    of, at = held.tolist(), placed.tolist()
     return {
-        f"{prefix}slabs_total": int(mine.sum()),
-        **{f"{prefix}slabs_{name}": int(held[i]) for i, name in enumerate(HOLDER_NAMES)},
+        f"{prefix}slabs_total": sum(of),
+        **{f"{prefix}slabs_{name}": of[i] for i, name in enumerate(HOLDER_NAMES)},
         f"{prefix}objects_total": objects,
-        f"{prefix}objects_live": objects - int(counts[1:].sum()),
-        f"{prefix}objects_free_slab": int(counts[ON_SLAB]),
-        f"{prefix}objects_free_cpu": int(counts[ON_CPU] + counts[ON_FLUSH]),
-        f"{prefix}objects_deferred": int(counts[ON_DEFERRED]),
-        f"{prefix}objects_kept": int(counts[KEPT]),
+        f"{prefix}objects_live": objects - sum(at[1:]),
+        f"{prefix}objects_free_slab": at[ON_SLAB],
+        f"{prefix}objects_free_cpu": at[ON_CPU] + at[ON_FLUSH],
+        f"{prefix}objects_deferred": at[ON_DEFERRED],
+        f"{prefix}objects_kept": at[KEPT],
     }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Protocol, TypeAlias
@@ -22,6 +23,7 @@ Flags: TypeAlias = NDArray[np.uint32]
 Mask: TypeAlias = NDArray[np.bool_]
 Records: TypeAlias = NDArray[Any]
 
+WORDS_PER_PAGE = 8  # of each of the oracle's bitmaps
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
 MIGRATETYPE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic")
 
@@ -43,6 +45,13 @@ class Auditable(Protocol):
         """Return a region as Arena.region does."""
 
 
+class Sparse(Auditable, Protocol):
+    """One that knows what of it was never written to: zeros, which take memory when they are read."""
+
+    def data_ranges(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """List the parts of [begin, end) that may be other than zeros, in order, in bytes."""
+
+
 @dataclass(frozen=True)
 class View:
     """Views of one arena. Nothing is copied, except what a cached property says.
@@ -54,6 +63,7 @@ class View:
         pageblocks, pages (nr_pages,): records.
         owned, start, end: the oracle's bitmaps, uint64, a bit for each 8 bytes of page memory; empty if off.
         memory_offset, pages_offset: of page frame 0 and of its struct page, in bytes.
+        data_ranges: as Sparse has it.
     """
 
     header: Any
@@ -77,6 +87,7 @@ class View:
     address: int
     memory_offset: int
     pages_offset: int
+    data_ranges: Callable[[int, int], list[tuple[int, int]]]
 
     @classmethod
     def of(cls, arena: Auditable) -> View:
@@ -113,7 +124,35 @@ class View:
             address=address,
             memory_offset=_address(arena.region("memory")) - address,
             pages_offset=_address(pages) - address,
+            data_ranges=getattr(arena, "data_ranges", _everything),
         )
+
+    def page_flags(self) -> Flags:
+        """Copy the flags of all pages; struct pages that nobody has ever written to are not touched."""
+        size, begin = self.pages.dtype.itemsize, self.pages_offset
+        flags = np.zeros(self.nr_pages, np.uint32)
+        for first, last in self.data_ranges(begin, begin + self.nr_pages * size):
+            part = slice((first - begin) // size, -(-(last - begin) // size))
+            flags[part] = self.pages["flags"][part]
+        return flags
+
+    def bitmap_spans(self) -> list[slice]:
+        """List the words in which any of the oracle's bitmaps may have a bit, in order, with gaps between them."""
+        parts: list[tuple[int, int]] = []
+        for bitmap in (self.owned, self.start, self.end):
+            begin = _address(bitmap) - self.address
+            words = min(len(bitmap), self.nr_pages * WORDS_PER_PAGE)
+            parts += [
+                ((first - begin) // 8, -(-(last - begin) // 8))
+                for first, last in self.data_ranges(begin, begin + words * 8)
+            ]
+        spans: list[slice] = []
+        for first, last in sorted(parts):
+            if spans and first <= spans[-1].stop:
+                spans[-1] = slice(spans[-1].start, max(spans[-1].stop, last))
+            else:
+                spans.append(slice(first, last))
+        return spans
 
     @property
     def nr_pages(self) -> int:
@@ -220,6 +259,10 @@ class View:
     def page_memory(self, pfns: Ints) -> Ints:
         """Return the offset of each page frame's memory."""
         return self.memory_offset + pfns * constant("SHM_PAGE_SIZE")
+
+
+def _everything(begin: int, end: int) -> list[tuple[int, int]]:
+    return [(begin, end)]
 
 
 def _indices(shape: tuple[int, ...]) -> Ints:
