@@ -15,6 +15,7 @@ import signal
 import struct
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ STEP_CALLS = (
     4000  # a signal in each: many, for a sweep of short calls; a step costs some 20 us on a virtual machine
 )
 STUCK_S = 1.0
+_SEEDS = (2, 3, 4)
 _HOPELESS_S = 120.0
 _POLL_S = 0.01
 _FUTEX = "202"
@@ -44,7 +46,9 @@ _NAMES = (
     *("thread_refused", "handler_refused"),
 )
 _WORDS = struct.Struct(f"{len(_NAMES)}Q")
-_STARTING, _OK, _CORRUPTION, _CANNOT = 0, 1, 2, 3
+_STARTING = 0
+_OK, _CANNOT = 1, 3
+_FOUND: dict[int, Outcome] = {2: "corruption", 4: "deadlock"}
 _PLACES = ("", "an allocation", "a free", "an object that it was given")
 _ON_OBJECT = 3
 
@@ -110,25 +114,36 @@ class _Page:
 def storm(subject: Subject, seconds: float = 2.0, *, core: int | None = None) -> StormResult:
     """Put a subject under signals of a timer, and if it gets through, under some at exact instructions.
 
+    One that does not get through is tried some times more: what breaks it may end in several ways.
+
     Args: seconds: of the timer's part.  core: to stay on.
-    Returns: the first part that is not ok; else both as one, as the timer's.
+    Returns: the first storm that is not ok; else all as one, as the timer's.
     """
     by_timer = storm_once(subject, "timer", seconds=seconds, core=core)
-    if by_timer.outcome != "ok":
+    if by_timer.outcome is None:
         return by_timer
+    if by_timer.outcome != "ok":
+        return _again(
+            by_timer, [storm_once(subject, "timer", seconds=seconds, core=core, seed=n) for n in _SEEDS]
+        )
     by_step = storm_once(subject, "step", seconds=max(seconds / 2, 0.1), calls=STEP_CALLS, core=core)
     if by_step.outcome is None:
         return replace(by_timer, detail=f"no signals at exact instructions: {by_step.detail}")
+    handled, refused = by_timer.handled + by_step.handled, by_timer.refused + by_step.refused
     if by_step.outcome != "ok":
-        return replace(by_step, handled=by_timer.handled + by_step.handled)
-    refused = by_timer.refused + by_step.refused
-    return replace(
-        by_timer,
-        handled=by_timer.handled + by_step.handled,
-        inside=by_timer.inside + by_step.inside,
-        refused=refused,
-        detail=f"{refused} allocations of handlers refused" if refused else "",
-    )
+        return replace(by_step, handled=handled, refused=refused)
+    inside = by_timer.inside + by_step.inside
+    return replace(by_timer, handled=handled, inside=inside, refused=refused, detail=_refusals(refused))
+
+
+def _again(first: StormResult, more: Sequence[StormResult]) -> StormResult:
+    outcomes = Counter(each.outcome or "none" for each in more)
+    text = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+    return replace(first, detail=f"{first.detail}; {len(more)} more: {text}")
+
+
+def _refusals(number: int) -> str:
+    return f"{number} allocations of handlers refused" if number else ""
 
 
 def storm_once(
@@ -228,11 +243,10 @@ def _looked_at(pid: int) -> tuple[str, float, str]:
 
 def _judge(page: _Page, status: int, stuck: str | None, said: str) -> StormResult:
     counts = StormResult(None, page.handled, page.inside, page.handler_refused)
-    if page.end == _CORRUPTION:
-        return replace(counts, outcome="corruption", detail=page.text)
+    if found := _FOUND.get(page.end):
+        return replace(counts, outcome=found, detail=page.text)
     if page.end == _OK:
-        refused = f"{page.handler_refused} allocations of handlers refused" if page.handler_refused else ""
-        return replace(counts, outcome="ok", detail=refused)
+        return replace(counts, outcome="ok", detail=_refusals(page.handler_refused))
     if page.end == _CANNOT:
         return replace(counts, detail=page.text)
     if stuck == "not finished":

@@ -43,7 +43,8 @@ def held(plugin: Path) -> Storm:
         ("untagged", "corruption", "allocated already"),
         ("scribbles", "corruption", "written to while it was allocated, at byte 56"),
         ("wild", "corruption", "no memory: SIGSEGV"),
-        ("unsound", "corruption", "its own audit is not content"),
+        ("unsound", "corruption", "its own audit is not content, by its own verdict"),
+        ("proves", "deadlock", "deadlock, by its own verdict"),
         ("mutex", "deadlock", "sleeps on a futex in the handler's"),
         ("spin", "deadlock", "spins in the handler's"),
         ("aborts", "crash", "SIGABRT in the handler's allocation, which interrupted an allocation: entered twice"),
@@ -80,7 +81,12 @@ def test_signals_before_instructions_are_the_same_in_each_run(held: Storm) -> No
 
 
 @pytest.mark.parametrize(
-    ("subject", "detail"), [("absent", "setup: not on this machine"), ("nobody", "has no subject nobody")]
+    ("subject", "detail"),
+    [
+        ("absent", "setup: not on this machine"),
+        ("nobody", "has no subject nobody"),
+        ("nothing", "it allocates nothing"),
+    ],
 )
 def test_a_storm_that_cannot_be_held_has_no_outcome(held: Storm, subject: str, detail: str) -> None:
     result = held(subject)
@@ -104,6 +110,13 @@ def test_both_parts_are_one_result(plugin: Path) -> None:
 
     assert (survives.outcome, survives.source) == ("ok", "timer"), survives
     assert broken.outcome == "corruption", broken  # by the second, unless the first has met it
+
+
+def test_what_is_broken_is_tried_again(plugin: Path) -> None:
+    unsound = storm.storm(Subject("unsound", "floor", plugin, "unsound"), 0.001)
+
+    assert unsound.outcome == "corruption"
+    assert unsound.detail == "its own audit is not content, by its own verdict; 3 more: 3 corruption"
 
 
 _PRETENDER = """

@@ -525,6 +525,8 @@ static void begin(const struct subject_options *options)
 		what = "join";
 		error = subject->join(0, &why);
 	}
+	if (subject->flags & SUBJECT_EMPTY)
+		end(STORM_CANNOT, "it allocates nothing");
 	if (error)
 		end(STORM_CANNOT, "%s: %s", what, why ? why : strerror(-error));
 	base = subject->base ? subject->base() : 0;
@@ -573,7 +575,7 @@ int main(int argc, char **argv)
 	storm();
 	why = subject->verdict ? subject->verdict() : NULL;
 	if (why)
-		end(STORM_CORRUPTION, "%s", why);
+		end(strcmp(why, "deadlock") ? STORM_CORRUPTION : STORM_DEADLOCK, "%s, by its own verdict", why);
 	if (subject->leave)
 		subject->leave(0);
 	if (subject->teardown)

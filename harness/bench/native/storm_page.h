@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 enum storm_state { STORM_STARTING, STORM_RUNNING, STORM_AFTER };  /* AFTER: signals are over, calls go on */
-enum storm_end { STORM_NO_END, STORM_OK, STORM_CORRUPTION, STORM_CANNOT };
+enum storm_end { STORM_NO_END, STORM_OK, STORM_CORRUPTION, STORM_CANNOT, STORM_DEADLOCK };
 enum storm_where { STORM_OUTSIDE, STORM_IN_ALLOC, STORM_IN_FREE, STORM_ON_OBJECT };
 
 /* harness/bench/storm.py reads it by this order */

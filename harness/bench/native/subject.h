@@ -80,7 +80,7 @@ struct subject {
 	subject_free *handler_free;
 	void (*handler_enter)(void);
 	void (*handler_exit)(void);
-	const char *(*verdict)(void); /* after a storm: NULL = sound, as far as the subject can tell; else what is wrong */
+	const char *(*verdict)(void); /* after a storm: NULL = sound, as far as it can tell; "deadlock", proved; else what is wrong */
 };
 
 struct subject_table {

@@ -245,6 +245,11 @@ static const char *unsound(void)
 	return "its own audit is not content";
 }
 
+static const char *proof(void)
+{
+	return "deadlock";
+}
+
 static int no_setup(const struct subject_options *options, const char **why)
 {
 	(void)options;
@@ -291,6 +296,9 @@ static const struct subject subjects[] = {
 	{ STORMED("refuses", fill_stack, flag_alloc, flag_free), .handler_alloc = refuse },
 	{ STORMED("unsound", fill_list, list_alloc, list_free), .alloc_args = { 1 }, .free_args = { 1 },
 		.verdict = unsound },
+	{ STORMED("proves", fill_list, list_alloc, list_free), .alloc_args = { 1 }, .free_args = { 1 },
+		.verdict = proof },
+	{ .abi = SUBJECT_ABI, .flags = SUBJECT_EMPTY, .name = "nothing", .alloc = refuse, .free = flag_free },
 	{ STORMED("absent", no_setup, array_alloc, array_free) },
 };
 
