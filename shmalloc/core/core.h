@@ -87,7 +87,9 @@ struct shm_env {
 	u32 pageblock_order;
 	u32 geo_flags;
 	u32 broken;                /* variant in force (checked) */
+#if SHM_CHECKED
 	u32 probes_armed;
+#endif
 	void *thread;              /* thread pointer of the bound thread */
 	u32 tid;
 	u32 pid;
@@ -95,7 +97,9 @@ struct shm_env {
 	struct shm_program program[NR_KINDS];
 	u64 program_at[NR_KINDS];  /* next op of the program */
 	u32 program_on[NR_KINDS];
+#if SHM_CHECKED
 	struct shm_program probe_program;    /* of a probe that is to arrive as an IRQ */
+#endif
 	struct shm_program *current_program;
 	const struct shm_op *current_op;      /* of the running level */
 	const struct shm_op *interrupted_op;  /* of the level below, for OPF_SAME */
@@ -246,8 +250,8 @@ enum shm_probe_site {
 };
 #undef PROBE
 
-void probe_hit(enum shm_probe_site site);
 #if SHM_CHECKED
+void probe_hit(enum shm_probe_site site);
 #define probe(name) \
 	do { \
 		if (unlikely(shm.probes_armed)) \

@@ -10,6 +10,9 @@
 #include "sys.h"
 #include "signals.h"
 
+/* pending interrupts that run ops; there are no probes to run any in release */
+#define IRQ_PENDING_OPS (IRQ_PENDING_PROGRAM | (SHM_CHECKED ? IRQ_PENDING_PROBE : 0))
+
 bool level_enter(u32 ctx, u64 rip, u64 rbp)
 {
 	struct shm_cpu *cpu = this_cpu();
@@ -90,8 +93,10 @@ static void run_guarded(enum shm_irq_kind kind, u32 pending)
 			ipi_run();
 		if (pending & IRQ_PENDING_PROGRAM)
 			program_run(kind);
+#if SHM_CHECKED
 		if (pending & IRQ_PENDING_PROBE)
 			program_run_ops(&shm.probe_program, 0, shm.probe_program.nr_ops);
+#endif
 		guard_exit(&guard);
 	} else {
 		guard_unwound(&guard);
@@ -108,7 +113,7 @@ static bool irq_once(u32 pending, u64 rip, u64 rbp, bool sync)
 	barrier();
 	taken = level_enter(CTX_IRQ, sync ? 0 : rip, rbp);
 	if (taken) {
-		if (pending & (IRQ_PENDING_PROGRAM | IRQ_PENDING_PROBE))
+		if (pending & IRQ_PENDING_OPS)
 			count_landing(&shm.tele->interrupts[KIND_IRQ], rip, cpu->level);
 		run_guarded(KIND_IRQ, pending);
 		level_exit();
