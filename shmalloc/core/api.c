@@ -59,7 +59,7 @@ bool plausible_object(u64 off)
 	return size && within % size == 0 && within / size < counters_objects(READ_ONCE(page->counters));
 }
 
-static bool plausible_block(u64 off, u32 order)
+bool plausible_block(u64 off, u32 order)
 {
 	const struct page *page;
 

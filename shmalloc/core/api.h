@@ -112,6 +112,25 @@ uint32_t shm_kmalloc_index(uint64_t size, uint32_t gfp); /* cache index that ser
 /* what one cache of this size would look like: out[0] order, [1] objects, [2] cpu_partial_slabs, [3] min_partial */
 int shm_slab_sizing(uint32_t size, uint32_t flags, const struct shm_geometry *geometry, uint32_t *out);
 
+/* --- for programs [guarded]: a design that any context may call, and a signal handler need not say that it is one --- */
+uint64_t shm_malloc(uint64_t size);
+uint64_t shm_zalloc(uint64_t size);      /* its bytes are 0 */
+uint64_t shm_realloc(uint64_t off, uint64_t size); /* 0: off is as it was; it never shrinks; size 0 frees */
+int shm_free(uint64_t off);              /* -EINVAL: no object begins there, as far as can be told */
+uint64_t shm_malloc_nolock(uint64_t size); /* never waits for anybody's lock */
+int shm_free_nolock(uint64_t off);
+uint64_t shm_cache_alloc(unsigned int cache);
+uint64_t shm_cache_alloc_nolock(unsigned int cache);
+int shm_cache_free(unsigned int cache, uint64_t off); /* -EINVAL also: an object of another cache */
+int shm_cache_free_nolock(unsigned int cache, uint64_t off);
+uint64_t shm_pages(unsigned int order);  /* 2^order pages in a row */
+int shm_pages_free(uint64_t off, unsigned int order);
+/* Around the work of a handler that calls much: as if an NMI had arrived.  The result of enter, 0 or 1, goes to
+ * leave; -EPERM not the CPU's thread, -EBUSY no level left. */
+int shm_handler_enter(void);
+int shm_handler_leave(int previous);
+unsigned int shm_last_failure(void);     /* reason of the last of these calls that returned 0, in any context */
+
 /* --- memcg [guarded]: ids are 1..max_memcgs, 0 is the root, which is not charged -------------------- */
 /* id of the memcg, or a negative errno (-EINVAL no such parent or a bad name, -EEXIST, -ENOSPC) */
 int shm_memcg_create(const char *name, unsigned int parent);

@@ -67,6 +67,7 @@ int design_free_bulk(u32 design, struct kmem_cache *s, u32 size, u64 *p);
 
 /* api.c: the start of a live object, as far as can be told */
 bool plausible_object(u64 off);
+bool plausible_block(u64 off, u32 order); /* of pages, as they were handed out */
 
 /* alloc and free of a map's element: from its design, from or to the map's own spare ones */
 u64 design_elem_alloc(struct shm_map *map);
