@@ -92,7 +92,7 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
-                env=_environment(),
+                env=environment(),
             )
 
     def close(self) -> None:
@@ -174,11 +174,11 @@ def _fresh(module: str, arguments: Sequence[str], descriptors: Mapping[int, int]
             stdout=descriptors[1],
             stderr=descriptors[2],
             pass_fds=tuple(number for number in descriptors if number > 2),
-            env=_environment(),
+            env=environment(),
         )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Let the child find this very package, whatever its working directory is."""
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([str(_ROOT), *([inherited] if inherited else [])])

@@ -14,15 +14,20 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from harness.bench.built import built
 from harness.bench.subjects import Subject
+from harness.spawning import environment
 
 __all__ = ["Outcome", "Source", "StormResult", "storm", "storm_once"]
 
@@ -168,7 +173,10 @@ def storm_once(
         *(f"stride={stride}", f"seed={seed}", f"parent={os.getpid()}"),
         *(() if core is None else (f"core={core}",)),
     ]
-    return replace(_held([str(built(EXECUTABLE))], words, subject), source=source)
+    command = [str(built(EXECUTABLE))]
+    if subject.sharing == "python":
+        command = [sys.executable, "-P", "-m", "harness.bench.peers.python_storm"]
+    return replace(_held(command, words, subject), source=source)
 
 
 def _held(command: Sequence[str], words: Sequence[str], subject: Subject) -> StormResult:
@@ -182,13 +190,12 @@ def _held(command: Sequence[str], words: Sequence[str], subject: Subject) -> Sto
                 stdout=said_fd,
                 stderr=said_fd,
                 pass_fds=(page_fd,),
-                env={**os.environ, **subject.environment},
+                env={**environment(), **subject.environment},
             )
             try:
                 stuck = _watch(process, page)
             finally:
-                process.kill()
-                process.wait()
+                _remove(process)
             said = os.pread(said_fd, 1 << 16, max(0, os.fstat(said_fd).st_size - (1 << 16)))
             return _judge(_Page.read(page), process.returncode, stuck, _last_line(said))
     except OSError as error:
@@ -196,6 +203,22 @@ def _held(command: Sequence[str], words: Sequence[str], subject: Subject) -> Sto
     finally:
         os.close(page_fd)
         os.close(said_fd)
+
+
+def _remove(process: subprocess.Popen[bytes]) -> None:
+    """End it, those whom it has started, and what it has left in shared memory."""
+    helpers = []
+    with suppress(psutil.Error):
+        helpers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for helper in helpers:  # Python's own has one, which would end by itself
+        with suppress(psutil.Error):
+            helper.kill()
+    psutil.wait_procs(helpers, timeout=STUCK_S)
+    for path in Path("/dev/shm").glob(f"shmalloc-{process.pid}-*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _watch(process: subprocess.Popen[bytes], page: mmap.mmap) -> str | None:
@@ -245,6 +268,8 @@ def _judge(page: _Page, status: int, stuck: str | None, said: str) -> StormResul
     counts = StormResult(None, page.handled, page.inside, page.handler_refused)
     if found := _FOUND.get(page.end):
         return replace(counts, outcome=found, detail=page.text)
+    if page.end == _OK and not page.inside:
+        return replace(counts, detail="no handler has interrupted it")
     if page.end == _OK:
         return replace(counts, outcome="ok", detail=_refusals(page.handler_refused))
     if page.end == _CANNOT:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,28 +96,61 @@ def test_a_storm_that_cannot_be_held_has_no_outcome(held: Storm, subject: str, d
     assert detail in result.detail
 
 
-def test_a_timer_storm_counts_its_handlers(plugin: Path) -> None:
-    subject = Subject("tagged", "floor", plugin, "tagged")
-
-    result = storm.storm_once(subject, "timer", seconds=0.2, period_us=200)
+def test_a_timer_storm_interrupts_the_subject(plugin: Path) -> None:
+    """The subject waits for a handler in each of its allocations."""
+    result = storm.storm_once(Subject("waits", "floor", plugin, "waits"), "timer", calls=1000)
 
     assert result.outcome == "ok", result
-    assert result.handled > 0
+    assert 100 < result.inside <= result.handled
 
 
-def test_both_parts_are_one_result(plugin: Path) -> None:
-    survives = storm.storm(Subject("tagged", "floor", plugin, "tagged"), 0.2)
-    broken = storm.storm(Subject("array", "floor", plugin, "array"), 0.001)
+def test_a_storm_that_has_met_nothing_is_not_ok() -> None:
+    """What is not Python inside has no lines to come between."""
+    page = storm._Page(*(0, 1, 0, 0, 0, 1000, 50, 50, 0, 0, 0), text="")
 
-    assert (survives.outcome, survives.source) == ("ok", "timer"), survives
-    assert broken.outcome == "corruption", broken  # by the second, unless the first has met it
+    met_nothing = storm._judge(page, 0, None, "")
+    met_something = storm._judge(replace(page, inside=1), 0, None, "")
+
+    assert (met_nothing.outcome, met_nothing.detail) == (None, "no handler has interrupted it")
+    assert met_something.outcome == "ok"
 
 
-def test_what_is_broken_is_tried_again(plugin: Path) -> None:
-    unsound = storm.storm(Subject("unsound", "floor", plugin, "unsound"), 0.001)
+@pytest.mark.parametrize(
+    ("timer", "step", "outcome", "handled", "detail"),
+    [
+        ("ok", "ok", "ok", 30, "3 allocations of handlers refused"),
+        ("ok", "crash", "crash", 30, "by step"),
+        ("ok", None, "ok", 10, "no signals at exact instructions: by step"),
+        (None, "ok", None, 10, "by timer"),
+        ("deadlock", "ok", "deadlock", 10, "by timer; 3 more: 2 deadlock, 1 crash"),
+    ],
+)
+def test_both_parts_are_one_result(
+    monkeypatch: pytest.MonkeyPatch, timer: str, step: str, outcome: str, handled: int, detail: str
+) -> None:
+    parts = {
+        "timer": storm.StormResult(timer, 10, 5, 1, "by timer"),
+        "step": storm.StormResult(step, 20, 5, 2, "by step"),
+    }
 
-    assert unsound.outcome == "corruption"
-    assert unsound.detail == "its own audit is not content, by its own verdict; 3 more: 3 corruption"
+    def part(_subject: object, source: str, *, seed: int = 1, **_: object) -> storm.StormResult:
+        return replace(parts[source], outcome="crash") if seed == 3 else parts[source]
+
+    monkeypatch.setattr(storm, "storm_once", part)
+
+    result = storm.storm(Subject("any", "floor", Path("any"), "any"))
+
+    assert (result.outcome, result.handled, result.detail) == (outcome, handled, detail)
+
+
+@pytest.mark.parametrize(
+    ("subject", "outcome"), [("python_heap", "deadlock"), ("python_shared_memory", "ok")]
+)
+def test_what_python_has_of_its_own(subject: str, outcome: str) -> None:
+    """The heap takes a lock that knows no owner; a segment is the operating system's business."""
+    result = storm.storm_once(Subject(subject, "peer", Path(), subject, sharing="python"), "step", calls=100)
+
+    assert result.outcome == outcome, result
 
 
 _PRETENDER = """

@@ -257,6 +257,27 @@ static int no_setup(const struct subject_options *options, const char **why)
 	return -1;
 }
 
+/* Waits in each allocation for a handler, once the calls that come before the storm are over, while there are any. */
+#define CALLS_BEFORE 1024u
+
+static volatile uint64_t handlers, allocations;
+static bool no_more;
+
+static void count_handler(void)
+{
+	handlers = handlers + 1;
+}
+
+static uint64_t wait_alloc(uint64_t bytes, uint64_t arg1, uint64_t arg2)
+{
+	uint64_t before = handlers, spins = 1ull << 28;
+
+	allocations = allocations + 1;
+	while (allocations > CALLS_BEFORE && !no_more && handlers == before)
+		no_more = !--spins;
+	return list_alloc(bytes, arg1, arg2);
+}
+
 static const char *wrong_side;
 
 static void at_enter(void)
@@ -289,6 +310,8 @@ static const struct subject subjects[] = {
 		.verdict = sides },
 	{ STORMED("untagged", fill_list, list_alloc, list_free) },
 	{ STORMED("tagged", fill_list, list_alloc, list_free), .alloc_args = { 1 }, .free_args = { 1 } },
+	{ STORMED("waits", fill_list, wait_alloc, list_free), .alloc_args = { 1 }, .free_args = { 1 },
+		.handler_alloc = list_alloc, .handler_enter = count_handler },
 	{ STORMED("aborts", fill_stack, abort_alloc, flag_free) },
 	{ STORMED("faults", fill_stack, fault_alloc, flag_free) },
 	{ STORMED("wild", fill_stack, wild_alloc, flag_free) },
