@@ -188,6 +188,7 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
 def _parser() -> argparse.ArgumentParser:
     from harness import live
     from harness.atlas import commands as atlas
+    from harness.bench import commands as bench
 
     parser = argparse.ArgumentParser(
         prog="shmalloc", description="A testbed for memory allocators that may be called from any context."
@@ -196,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_show(commands)
     atlas.add_commands(commands)
+    bench.add_commands(commands)
     live.add_commands(commands)
     return parser
 

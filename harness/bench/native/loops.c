@@ -7,6 +7,7 @@
 
 #include "runner.h"
 
+#define PUBLISHED 16u /* entries: two lines of them; divides RING_ENTRIES */
 #define SPINS 10000 /* before the core is offered to others: the other side may wait for this one's */
 
 static inline uint64_t call_alloc(const struct calls *c, uint64_t bytes)
@@ -68,7 +69,7 @@ struct result loop_ops(const struct calls *c, const struct row *row, struct curs
 		if (handle) {
 			slots[slot] = 0;
 			call_free(c, handle);
-		} else {
+		} else if (ops[at].bytes) {
 			handle = call_alloc(c, ops[at].bytes);
 			slots[slot] = handle;
 			refused += !handle;
@@ -98,13 +99,17 @@ static inline void wait_a_little(unsigned int *spins)
 		sched_yield();
 }
 
+/*
+ * Both sides publish how far they are every few objects: a line of the ring's entries goes over at once, and what
+ * is left in the numbers is the objects' own lines and the allocator's.
+ */
 struct result loop_produce(const struct calls *c, const struct row *row, struct ring *ring, uint64_t objects)
 {
-	uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed), head;
+	uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+	uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
 	uint64_t at = 0, refused = 0;
 	unsigned int spins = 0;
 
-	head = atomic_load_explicit(&ring->head, memory_order_acquire);
 	for (uint64_t i = 0; i < objects; i++) {
 		uint64_t handle = call_alloc(c, row->ops[at].bytes);
 
@@ -116,9 +121,11 @@ struct result loop_produce(const struct calls *c, const struct row *row, struct 
 			if (tail - head == RING_ENTRIES)
 				wait_a_little(&spins);
 		}
-		ring->entries[tail % RING_ENTRIES] = handle;
-		atomic_store_explicit(&ring->tail, ++tail, memory_order_release);
+		ring->entries[tail++ % RING_ENTRIES] = handle;
+		if (tail % PUBLISHED == 0)
+			atomic_store_explicit(&ring->tail, tail, memory_order_release);
 	}
+	atomic_store_explicit(&ring->tail, tail, memory_order_release);
 	return (struct result){ objects, refused };
 }
 
@@ -135,12 +142,14 @@ struct result loop_consume(const struct calls *c, struct ring *ring, uint64_t ob
 			if (tail == head)
 				wait_a_little(&spins);
 		}
-		handle = ring->entries[head % RING_ENTRIES];
-		atomic_store_explicit(&ring->head, ++head, memory_order_release);
+		handle = ring->entries[head++ % RING_ENTRIES];
+		if (head % PUBLISHED == 0)
+			atomic_store_explicit(&ring->head, head, memory_order_release);
 		if (__builtin_expect(handle != 0, 1)) {
 			(void)*(volatile uint64_t *)(c->base + handle);
 			call_free(c, handle);
 		}
 	}
+	atomic_store_explicit(&ring->head, head, memory_order_release);
 	return (struct result){ 0, 0 };
 }

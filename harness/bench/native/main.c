@@ -8,7 +8,8 @@
  *
  * Then one line on stdout, {"ready": ...}, or {"cannot": WHY} and the end.  Commands on stdin, a line each:
  *
- *   run SAMPLES MICROSECONDS   {"samples": [[NS, PAIRS, SWITCHES, REFUSED], ...], "line_ns": N, "steal": TICKS}
+ *   run SAMPLES MICROSECONDS   {"samples": [[NS, PAIRS, SWITCHES, REFUSED], ...], "line_ns": N, "line_after_ns": N,
+ *                              "steal": TICKS}
  *   check PAIRS                {"checked": N, "refused": N, "fault": null or TEXT}
  *
  * The end of stdin is the end.  An ops file is an array of struct op.
@@ -17,11 +18,13 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -292,7 +295,8 @@ static void run(const char *arguments, const struct row *row, const int cores[SI
 		printf("%s[%.4f, %llu, %llu, %llu]", i ? ", " : "", samples[i].ns,
 			(unsigned long long)samples[i].pairs, (unsigned long long)samples[i].switches,
 			(unsigned long long)samples[i].refused);
-	printf("], \"line_ns\": %.2f, \"steal\": %llu}\n", line_ns, steal_ticks(cores, sides) - steal);
+	printf("], \"line_ns\": %.2f, \"line_after_ns\": %.2f, \"steal\": %llu}\n", line_ns, sides_line_ns(),
+		steal_ticks(cores, sides) - steal);
 }
 
 static void check(const char *arguments)
@@ -321,6 +325,7 @@ int main(int argc, char **argv)
 
 	if (argc == 3 && !strcmp(argv[1], "list"))
 		return list(argv[2]);
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* a subject that hangs would outlive whoever waits for it */
 	parse(argc, argv, &arguments);
 	subject = find(load(arguments.plugin), arguments.subject);
 	row = read_row(&arguments);

@@ -30,7 +30,7 @@ enum row_kind {
 	NR_ROW_KINDS
 };
 
-/* An op of an array: frees what the slot holds, or, if it is empty, allocates into it. */
+/* An op of an array: frees what the slot holds, or, if it is empty, allocates into it; bytes 0 = frees only. */
 struct op {
 	uint32_t slot;
 	uint32_t bytes;

@@ -90,7 +90,7 @@ static void ops(struct watch *w, const struct row *row, uint64_t pairs)
 
 		if (o->handle)
 			give(w, o), o->handle = 0;
-		else
+		else if (row->ops[at].bytes)
 			*o = take(w, row->ops[at].bytes);
 	}
 	for (uint64_t i = 0; objects && i < row->nr_slots; i++)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""What is measured: of all rows and all subjects those that were asked for by name or pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from harness.bench import own, peers, rows
+from harness.bench.rows import Row
+from harness.bench.subjects import Missing, Subject
+from harness.problems import ConfigError, Problem, shown, unknown
+
+__all__ = ["Selection", "select"]
+
+TRACES = Path("configs", "traces")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is measured. Attributes: rows.  subjects.  missing: peers that are not there.  empty: the empty loop."""
+
+    rows: tuple[Row, ...]
+    subjects: tuple[Subject, ...]
+    missing: tuple[Missing, ...]
+    empty: Subject
+
+    def subjects_of(self, row: Row) -> list[Subject]:
+        """Return the subjects that a row is for: those called from Python have rows of their own."""
+        if row.kind == "python":
+            return [subject for subject in self.subjects if row.name in (subject.rows or ())]
+        return [
+            subject
+            for subject in self.subjects
+            if not subject.runner and (subject.rows is None or row.name in subject.rows)
+        ]
+
+
+def select(
+    row_names: Sequence[str],
+    subject_names: Sequence[str],
+    preload: Mapping[str, Path],
+    traces: Path | None,
+) -> Selection:
+    """Select rows and subjects. Args: names, or patterns; none = all.  traces: folder with recorded ones.
+
+    Raises: ConfigError, with every name that is unknown.
+    """
+    found = peers.find(preload)
+    python = _python_subjects()
+    ours = own.own()
+    all_subjects = [*ours, *found.subjects, *python]
+    python_names = dict.fromkeys(
+        name for subject in all_subjects for name in (subject.rows or ()) if subject.runner
+    )
+    all_rows = [*rows.native_rows(), *_traces(traces), *rows.python_rows(list(python_names))]
+    problems: list[Problem] = []
+    chosen_rows = _chosen("--rows", row_names, [row.name for row in all_rows], problems)
+    names = [subject.name for subject in all_subjects]
+    chosen_subjects = _chosen("--subjects", subject_names, names, problems)
+    if problems:
+        raise ConfigError("command line", problems)
+    return Selection(
+        tuple(row for row in all_rows if row.name in chosen_rows),
+        tuple(subject for subject in all_subjects if subject.name in chosen_subjects),
+        tuple(missing for missing in found.missing if not subject_names),
+        next(subject for subject in ours if subject.name == own.EMPTY),
+    )
+
+
+def _python_subjects() -> list[Subject]:
+    try:
+        from harness.bench import python_rows  # type: ignore[attr-defined,unused-ignore]
+    except ImportError:
+        return []
+    return list(python_rows.subjects())
+
+
+def _traces(folder: Path | None) -> Iterable[Row]:
+    paths = sorted((folder or TRACES).glob("*.npz"))
+    if folder is not None and not paths:
+        problem = Problem(
+            "--traces", shown(str(folder)), "no recorded trace in it; allowed is a folder with .npz files"
+        )
+        raise ConfigError("command line", [problem])
+    return [rows.trace_row(path) for path in paths]
+
+
+def _chosen(option: str, wanted: Sequence[str], names: Sequence[str], problems: list[Problem]) -> set[str]:
+    if not wanted:
+        return set(names)
+    chosen: set[str] = set()
+    for pattern in wanted:
+        matching = {name for name in names if fnmatchcase(name, pattern)}
+        if not matching:
+            problems.append(Problem(option, shown(pattern), unknown("name", pattern, names)))
+        chosen |= matching
+    return chosen
