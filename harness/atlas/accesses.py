@@ -103,6 +103,8 @@ def _row(one: Instruction, operand: Memory) -> tuple[object, ...]:
     )
 
 
+_LINK_LOADS = {"get_freepointer", "get_plain_freepointer"}
+
 # --- the window of a fast path without a transaction id -----------------------------------------------
 
 
@@ -154,7 +156,7 @@ def _load_of_link(image: Image, steps: Steps, exchange: int, distance: _Array) -
         written = code.written(one.address) & followed
         if not written:
             continue
-        loads_link = "get_freepointer" in {frame.function for frame in table.at(one.address)}
+        loads_link = _LINK_LOADS & {frame.function for frame in table.at(one.address)}
         if loads_link and one.memory and 0 <= distance[step] < _MAX_OBJECT_BYTES:
             return step
         if one.mnemonic == "mov":

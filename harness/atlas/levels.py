@@ -43,6 +43,7 @@ TABLE = (
         "kmalloc",
         {
             "slab_common.c": "kmalloc_node kmalloc_cache kmalloc_large krealloc ksize large_size cache_of_object",
+            "first.h": "kmalloc_first kmem_cache_alloc_first first_of_cache ordinary_cache",
             "slab_fast.h": "kmalloc_slab kmalloc_type post_alloc slab_should_fail",
             "slub.c": "kmem_cache_alloc_node zero_object",
             "slub_bulk.c": "kmem_cache_alloc_bulk alloc_bulk",
@@ -54,6 +55,7 @@ TABLE = (
     Level(
         "slab_alloc_node",
         {
+            "first.h": "cpu_slab_usable",
             "slab_fast.h": "slab_alloc_node_fast cpu_slab_pop",
             "slub_nolock.c": "alloc_or_busy",
             "try_kmalloc.c": "try_alloc",
@@ -131,13 +133,14 @@ TABLE = (
     Level(
         "kfree",
         {
+            "first.h": "kfree_first kmem_cache_free_first free_looked_at look_at",
             "slab_common.c": "kfree",
             "slub.c": "kmem_cache_free",
             "slub_bulk.c": _ALL,
             "slub_nolock.c": "kfree_nolock",
         },
     ),
-    Level("slab_free", {"slab_fast.h": "slab_free_fast", "slub.c": "slab_free_slow"}),
+    Level("slab_free", {"slab_fast.h": "slab_free_fast cpu_slab_push", "slub.c": "slab_free_slow"}),
     Level("__slab_free", {"slub.c": "__slab_free free_with_list_lock", "slub_lists.c": "put_cpu_partial"}),
     Level("defer_free", {"slub_nolock.c": "defer_free defer_link_offset"}),
     Level(
@@ -177,13 +180,13 @@ TABLE = (
     ),
     Level("irq_work", {"irq_work.c": "irq_work_run irq_work_tick"}),
     # --- sheaves ----------------------------------------------------------------------------------
-    Level("alloc_from_pcs", {"slub_sheaves.c": "slab_alloc_sheaves alloc_from_pcs"}),
+    Level("alloc_from_pcs", {"first.h": "sheaf_pop", "slub_sheaves.c": "slab_alloc_sheaves alloc_from_pcs"}),
     Level(
         "__pcs_replace_empty_main",
         {"slub_sheaves.c": "__pcs_replace_empty_main refill_sheaf install_full_sheaf"},
     ),
     Level("refill_objects", {"slub_sheaf_slow.c": _ALL}),
-    Level("free_to_pcs", {"slub_sheaves.c": "slab_free_sheaves free_to_pcs"}),
+    Level("free_to_pcs", {"first.h": "sheaf_push", "slub_sheaves.c": "slab_free_sheaves free_to_pcs"}),
     Level(
         "__pcs_replace_full_main",
         {
@@ -224,6 +227,7 @@ TABLE = (
             "api.c": _ALL,
             "bulk.c": _ALL,
             "design.c": _ALL,
+            "first.h": "may_try_first account_object release_object",
             "design_bpf_mem_alloc.c": _ALL,
             "design_kmalloc.c": _ALL,
             "design_kmalloc_nolock.c": _ALL,

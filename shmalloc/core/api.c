@@ -2,12 +2,13 @@
 /*
  * The outer face: thread check, a place to unwind to, offsets that are looked at before they are
  * followed.  Calls go through the designs, so that they are counted and owned like any other.
+ *
+ * Allocation and free try first what needs no such place (first.h).  The rest is out of line, so that the
+ * attempt keeps its few registers: with both in one function it would save and restore five around each call.
  */
-#include "design.h"
+#include "first.h"
 #include "lock.h"
-#include "oracle.h"
 #include "page_alloc.h"
-#include "slab_fast.h"
 #include "sys.h"
 
 #define REFUSED (thread_is_cpu() ? -EDEADLK : -EPERM)
@@ -74,15 +75,32 @@ static bool owned_by_design(u32 design, u64 off)
 	return !(off & 7) && off_in_memory(off) && (!oracle_on() || oracle_is_live(off)) && designs[design]->owns(off);
 }
 
-static int free_object(u32 design, u64 off)
+static bool may_free(u32 design, u64 off)
 {
-	if (off <= SHM_ZERO_SIZE)
-		return off && off != SHM_ZERO_SIZE ? -EINVAL : 0;
 	if (designs[design]->owns)
-		return owned_by_design(design, off) ? design_free(design, off) : -EINVAL;
-	if (!plausible_object(off) || (!designs[design]->frees_large && virt_to_head_page(off)->flags & PG_large))
-		return -EINVAL;
-	return design_free(design, off);
+		return owned_by_design(design, off);
+	return plausible_object(off) && (designs[design]->frees_large || !(virt_to_head_page(off)->flags & PG_large));
+}
+
+static int free_object(u32 design, u64 off, enum first_free first)
+{
+	if (first == FREE_NOT_TRIED) {
+		if (off <= SHM_ZERO_SIZE)
+			return off && off != SHM_ZERO_SIZE ? -EINVAL : 0;
+		if (!may_free(design, off))
+			return -EINVAL;
+	}
+	return design_free_rest(design, off, first);
+}
+
+static __attribute__((noinline)) int free_guarded(u32 design, u64 off, enum first_free first)
+{
+	return GUARDED(int, REFUSED, free_object(design, off, first));
+}
+
+static __attribute__((noinline)) u64 alloc_guarded(u32 design, u64 size, gfp_t gfp, int node)
+{
+	return GUARDED(u64, 0, design_alloc_whole(design, size, gfp, node));
 }
 
 static int free_rcu(u64 off, u32 head_offset)
@@ -192,29 +210,76 @@ __export int shm_set_memalloc(int on)
 	return 0;
 }
 
-__export uint64_t shm_kmalloc(uint64_t size, uint32_t gfp)
+/*
+ * The whole path of each call, and a function for each kind of arena: cmpxchg16b takes registers that a sheaf
+ * does not need.
+ */
+#define ALLOC_CALLS(name) \
+	static __attribute__((noinline)) u64 name##_guarded(u64 size, gfp_t gfp, int node) \
+	{ \
+		return GUARDED(u64, 0, design_alloc_whole(DESIGN_##name, size, gfp, node)); \
+	} \
+	__fastpath __attribute__((noinline)) static u64 name##_cpu_slabs(u64 size, gfp_t gfp, int node) \
+	{ \
+		u64 object = kmalloc_first(DESIGN_##name, size, gfp, node, false); \
+		return likely(object) ? object : name##_guarded(size, gfp, node); \
+	} \
+	__helper u64 name##_outer(u64 size, gfp_t gfp, int node) \
+	{ \
+		u64 object; \
+		if (!may_try_first(true)) \
+			return name##_cpu_slabs(size, gfp, node); \
+		object = kmalloc_first(DESIGN_##name, size, gfp, node, true); \
+		return likely(object) ? object : name##_guarded(size, gfp, node); \
+	}
+
+#define FREE_CALLS(name, design, allow_spin) \
+	static __attribute__((noinline)) int name##_guarded(u64 off, enum first_free first) \
+	{ \
+		return GUARDED(int, REFUSED, free_object(design, off, first)); \
+	} \
+	__fastpath __attribute__((noinline)) static int name##_cpu_slabs(u64 off) \
+	{ \
+		enum first_free first = kfree_first(design, off, allow_spin, false); \
+		return likely(first == FREE_DONE) ? 0 : name##_guarded(off, first); \
+	} \
+	__helper int name##_outer(u64 off) \
+	{ \
+		enum first_free first; \
+		if (!may_try_first(true)) \
+			return name##_cpu_slabs(off); \
+		first = kfree_first(design, off, allow_spin, true); \
+		return likely(first == FREE_DONE) ? 0 : name##_guarded(off, first); \
+	}
+
+ALLOC_CALLS(kmalloc)
+ALLOC_CALLS(kmalloc_nolock)
+FREE_CALLS(kfree, DESIGN_kmalloc, true)
+FREE_CALLS(kfree_nolock, DESIGN_kmalloc_nolock, false)
+
+__export __fastpath uint64_t shm_kmalloc(uint64_t size, uint32_t gfp)
 {
-	return GUARDED(u64, 0, design_alloc(DESIGN_kmalloc, size, gfp, NO_NODE));
+	return kmalloc_outer(size, gfp, NO_NODE);
 }
 
-__export uint64_t shm_kmalloc_node(uint64_t size, uint32_t gfp, int node)
+__export __fastpath uint64_t shm_kmalloc_node(uint64_t size, uint32_t gfp, int node)
 {
-	return GUARDED(u64, 0, design_alloc(DESIGN_kmalloc, size, gfp, node));
+	return kmalloc_outer(size, gfp, node);
 }
 
-__export uint64_t shm_kmalloc_nolock(uint64_t size, uint32_t gfp, int node)
+__export __fastpath uint64_t shm_kmalloc_nolock(uint64_t size, uint32_t gfp, int node)
 {
-	return GUARDED(u64, 0, design_alloc(DESIGN_kmalloc_nolock, size, gfp, node));
+	return kmalloc_nolock_outer(size, gfp, node);
 }
 
-__export int shm_kfree(uint64_t off)
+__export __fastpath int shm_kfree(uint64_t off)
 {
-	return GUARDED(int, REFUSED, free_object(DESIGN_kmalloc, off));
+	return kfree_outer(off);
 }
 
-__export int shm_kfree_nolock(uint64_t off)
+__export __fastpath int shm_kfree_nolock(uint64_t off)
 {
-	return GUARDED(int, REFUSED, free_object(DESIGN_kmalloc_nolock, off));
+	return kfree_nolock_outer(off);
 }
 
 /* Ownership moves with the object: nobody owns the memory while it does. */
@@ -252,7 +317,7 @@ static struct kmem_cache *cache_of(u32 index)
 	       &shm.caches[index] : NULL;
 }
 
-__export uint64_t shm_design_cache_alloc(unsigned int design, unsigned int cache, uint32_t gfp, int node)
+static __attribute__((noinline)) u64 cache_alloc_guarded(u32 design, u32 cache, gfp_t gfp, int node)
 {
 	struct kmem_cache *s = cache_of(cache);
 
@@ -261,30 +326,49 @@ __export uint64_t shm_design_cache_alloc(unsigned int design, unsigned int cache
 	return GUARDED(u64, 0, design_cache_alloc(design, s, gfp, node));
 }
 
-__export uint64_t shm_kmem_cache_alloc(unsigned int cache, uint32_t gfp, int node)
+__helper u64 cache_alloc_outer(u32 design, u32 cache, gfp_t gfp, int node)
 {
-	return shm_design_cache_alloc(DESIGN_kmalloc, cache, gfp, node);
+	u64 object = kmem_cache_alloc_first(design, cache, gfp, node, sheaf_arena());
+
+	return likely(object) ? object : cache_alloc_guarded(design, cache, gfp, node);
 }
 
-__export uint64_t shm_kmem_cache_alloc_nolock(unsigned int cache, uint32_t gfp, int node)
+__export uint64_t shm_design_cache_alloc(unsigned int design, unsigned int cache, uint32_t gfp, int node)
 {
-	return shm_design_cache_alloc(DESIGN_kmalloc_nolock, cache, gfp, node);
+	return cache_alloc_guarded(design, cache, gfp, node);
 }
 
-static int free_to_cache(struct kmem_cache *s, u64 off)
+__export __fastpath uint64_t shm_kmem_cache_alloc(unsigned int cache, uint32_t gfp, int node)
 {
-	if (!plausible_object(off) || virt_to_head_page(off)->slab_cache != s->index + 1)
+	return cache_alloc_outer(DESIGN_kmalloc, cache, gfp, node);
+}
+
+__export __fastpath uint64_t shm_kmem_cache_alloc_nolock(unsigned int cache, uint32_t gfp, int node)
+{
+	return cache_alloc_outer(DESIGN_kmalloc_nolock, cache, gfp, node);
+}
+
+static int free_to_cache(struct kmem_cache *s, u64 off, enum first_free first)
+{
+	if (first == FREE_NOT_TRIED && (!plausible_object(off) || virt_to_head_page(off)->slab_cache != s->index + 1))
 		return -EINVAL;
-	return design_free(DESIGN_kmalloc, off);
+	return design_free_rest(DESIGN_kmalloc, off, first);
 }
 
-__export int shm_kmem_cache_free(unsigned int cache, uint64_t off)
+static __attribute__((noinline)) int cache_free_guarded(u32 cache, u64 off, enum first_free first)
 {
 	struct kmem_cache *s = cache_of(cache);
 
 	if (!s)
 		return -EINVAL;
-	return GUARDED(int, REFUSED, free_to_cache(s, off));
+	return GUARDED(int, REFUSED, free_to_cache(s, off, first));
+}
+
+__export __fastpath int shm_kmem_cache_free(unsigned int cache, uint64_t off)
+{
+	enum first_free first = kmem_cache_free_first(DESIGN_kmalloc, cache, off, true, sheaf_arena());
+
+	return likely(first == FREE_DONE) ? 0 : cache_free_guarded(cache, off, first);
 }
 
 static u64 kmalloc_cache_owned(struct kmem_cache *s, u64 size, gfp_t gfp, int node)
@@ -321,11 +405,14 @@ __export unsigned int shm_last_reason(void)
 	return shm.cpu ? shm.cpu->levels[0].reason : REASON_NONE;
 }
 
-__export uint64_t shm_design_alloc(unsigned int design, uint64_t size, uint32_t gfp, int node)
+__export __fastpath uint64_t shm_design_alloc(unsigned int design, uint64_t size, uint32_t gfp, int node)
 {
-	if (design >= NR_DESIGNS)
+	u64 object;
+
+	if (unlikely(design >= NR_DESIGNS))
 		return 0;
-	return GUARDED(u64, 0, design_alloc(design, size, gfp, node));
+	object = designs[design]->alloc_first ? designs[design]->alloc_first(size, gfp, node) : 0;
+	return likely(object) ? object : alloc_guarded(design, size, gfp, node);
 }
 
 __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int node, unsigned int order)
@@ -335,11 +422,14 @@ __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int 
 	return GUARDED(u64, 0, design_pages_alloc(design, gfp, node, order));
 }
 
-__export int shm_design_free(unsigned int design, uint64_t off)
+__export __fastpath int shm_design_free(unsigned int design, uint64_t off)
 {
-	if (design >= NR_DESIGNS)
+	enum first_free first;
+
+	if (unlikely(design >= NR_DESIGNS))
 		return -EINVAL;
-	return GUARDED(int, REFUSED, free_object(design, off));
+	first = designs[design]->free_first ? designs[design]->free_first(off) : FREE_NOT_TRIED;
+	return likely(first == FREE_DONE) ? 0 : free_guarded(design, off, first);
 }
 
 __export int shm_design_pages_free(unsigned int design, uint64_t off, unsigned int order)

@@ -184,6 +184,7 @@ static void map_regions(void *base)
 	shm.hdr = h;
 	shm.bytes = h->size_bytes;
 	shm.nr_pages = h->nr_pages;
+	shm.mem_bytes = h->nr_pages << SHM_PAGE_SHIFT;
 	shm.nr_cpus = h->geometry.nr_cpus;
 	shm.nr_nodes = h->geometry.nr_nodes;
 	shm.nr_zones = h->nr_zones;

@@ -26,6 +26,7 @@
 #define SLAB_CMPXCHG_DOUBLE 0x10000u  /* set by the core: freelist updates by cmpxchg16b */
 #define SLAB_OBJECT_POISON 0x20000u   /* set by the core: the content of free objects is poisoned */
 #define SLAB_MAY_FAIL 0x40000u        /* set by the core while failslab is armed */
+#define SLAB_UNORDINARY 0x80000u      /* set by the core: debugged, charged, hardened or without cmpxchg16b */
 #define SLAB_DEBUG_FLAGS 0x1fu
 
 /* what the debug checks write and expect, kernel values */
@@ -105,10 +106,9 @@ struct kmem_cache {
 	uint32_t ctor;               /* index into the constructor table, 0 = none */
 	uint32_t remote_node_defrag_ratio; /* 0..1000 */
 	uint32_t refcount;
-	uint32_t reciprocal;         /* ceil(2^32 / size) */
 	uint32_t kmalloc_type;
 	uint32_t sheaf_capacity;     /* objects; 0 = no sheaves: a debug cache, or a 6.18 arena */
-	uint32_t pad;
+	uint64_t divides;            /* ceil(2^64 / size): n * divides < divides if size divides n */
 	uint64_t random;             /* hardening key */
 	char name[SHM_CACHE_NAME];
 	uint16_t random_seq[SHM_RANDOM_SEQ]; /* permutation of object indices, if randomised */

@@ -21,6 +21,11 @@
 #define SHM_CHECKED 0
 #endif
 
+/* A lock's word: CPU + 1, then the execution level, then the generation of the acquisition. */
+#define LOCK_CPU_MASK 0xffffu
+#define LOCK_LEVEL_SHIFT 16
+#define LOCK_GENERATION_SHIFT 24
+
 #define MAX_SECONDS 1e8 /* longer durations are cut to this: for ever */
 
 /* Where a proven deadlock unwinds to: one per execution level. */
@@ -41,6 +46,7 @@ struct probe {
 	struct shm_program program;
 };
 
+/* The first two cache lines are what every call needs. */
 struct shm_env {
 	char *base;                /* of the mapping; offset 0 */
 	struct shm_cpu *cpu;       /* current CPU, NULL = unbound */
@@ -50,8 +56,15 @@ struct shm_env {
 	struct slub_percpu_sheaves *cpu_sheaves; /* of the current CPU, by cache index (7.x) */
 	struct page *pages;
 	u64 mem_off;               /* offset of page frame 0's memory */
-	u64 nr_pages;
+	u64 mem_bytes;
+	struct shm_counts *counts; /* of the current CPU in the running context; those of a design: this_counts() */
+	void *sheaf_thread;        /* thread, if its calls may try sheaves first (first.h) ... */
+	void *slab_thread;         /* ... or cpu slabs */
+	u64 tid_step;
+	u32 geo_flags;
+	u32 lock_word;             /* what names this CPU and level in a lock word */
 	struct shm_header *hdr;
+	u64 nr_pages;
 	struct shm_telemetry *tele;
 	struct kmem_cache_node *cache_nodes;
 	struct node_barn *barns;
@@ -77,7 +90,6 @@ struct shm_env {
 	u64 *end;
 	u64 *slots;
 	u64 bytes;
-	u64 tid_step;
 	u64 bpf_lists_bytes;
 	u32 pool_size;             /* bytes of an element of the pools of prealloc and objpool */
 	u32 nr_cpus;
@@ -85,7 +97,6 @@ struct shm_env {
 	u32 nr_zones;
 	u32 nr_slots;
 	u32 pageblock_order;
-	u32 geo_flags;
 	u32 broken;                /* variant in force (checked) */
 #if SHM_CHECKED
 	u32 probes_armed;
@@ -109,7 +120,12 @@ struct shm_env {
 	s32 timer_id[NR_KINDS];
 	u64 timer_ns[NR_KINDS];
 	u32 timer_jitter[NR_KINDS];  /* per mille */
-};
+	/*
+	 * The kmalloc cache of (size - 1) / 8: a table, since the test whether a size is above 192 is guessed
+	 * wrong half of the time where sizes are mixed, and a wrong guess costs as much as the call.
+	 */
+	u16 kmalloc_index[KMALLOC_MAX_CACHE_SIZE / 8];
+} __attribute__((aligned(64)));
 
 extern struct shm_env shm;
 
@@ -170,6 +186,20 @@ __helper u32 nr_cpu_slots(void)
 __helper u32 this_ctx(void)
 {
 	return this_cpu()->levels[this_cpu()->level].ctx;
+}
+
+/* The running level or its context has changed: interrupts in between leave the same behind. */
+__helper void context_changed(void)
+{
+	struct shm_cpu *cpu = this_cpu();
+
+	WRITE_ONCE(shm.lock_word, (cpu->id + 1) | cpu->level << LOCK_LEVEL_SHIFT);
+	WRITE_ONCE(shm.counts, &shm.tele->counts[0][this_ctx()]);
+}
+
+__helper struct shm_counts *this_counts(u32 design)
+{
+	return &shm.counts[design * NR_CTX];
 }
 
 __helper bool in_nmi(void)

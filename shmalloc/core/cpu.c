@@ -28,12 +28,31 @@ void cpu_load(u32 id)
 	shm.cpu_sheaves = ptr_of(h->regions[REGION_CACHE_SHEAVES].offset + (u64)id * h->cache_sheaves_stride);
 	barrier();
 	WRITE_ONCE(shm.cpu, &shm.cpus[id]);
+	context_changed();
+}
+
+/* From here on this thread is the CPU; last, since a signal handler of the caller's may call at any time. */
+static void thread_load(void)
+{
+	void *self = __builtin_thread_pointer();
+	bool ordinary = shm.nr_nodes == 1 && !(shm.geo_flags & (SHM_GEO_UP | SHM_GEO_NO_CMPXCHG_DOUBLE));
+
+	barrier();
+	shm.thread = self;
+	shm.sheaf_thread = ordinary && sheaf_arena() ? self : NULL;
+	shm.slab_thread = ordinary && !sheaf_arena() ? self : NULL;
+}
+
+static void thread_drop(void)
+{
+	shm.sheaf_thread = shm.slab_thread = shm.thread = NULL;
+	barrier();
 }
 
 static void unbound_after_fork(void)
 {
+	thread_drop();
 	shm.cpu = NULL;
-	shm.thread = NULL;
 	shm.guard = NULL;
 	shm.handlers = 0;
 	shm.terminated = 0;
@@ -222,8 +241,9 @@ __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
 	slot->start_time = shm_start_time(slot->pid);
 	reset_slot(slot);
 	memcg_cpu_reset(cpu);
-	shm.thread = __builtin_thread_pointer();
+	kmalloc_index_load();
 	cpu_load(cpu);
+	thread_load();
 	if (flags & SHM_BIND_HANDLERS && !shm.handlers)
 		error = signals_install(flags & SHM_BIND_TERM, flags & SHM_BIND_NEST);
 	/* last: from here on interrupts may be sent, and without a handler a signal kills */
@@ -271,8 +291,8 @@ __export int shm_cpu_unbind(unsigned int cpu)
 	if (slot == shm.cpu && !thread_is_cpu())
 		return -EPERM;
 	if (slot == shm.cpu) { /* first: a handler must not work on what somebody else may become */
+		thread_drop();
 		shm.cpu = NULL;
-		shm.thread = NULL;
 	}
 	release_slot(slot); /* no interrupt is sent to it any more; one under way is ignored */
 	if (!bound_by_this_process())
@@ -287,8 +307,8 @@ __export int shm_cpu_switch(unsigned int cpu)
 	if (shm.cpus[cpu].state != CPU_ONLINE || shm.cpus[cpu].pid != sys_getpid() ||
 	    shm.cpus[cpu].tid != sys_gettid())
 		return -ENOTCONN;
-	shm.thread = __builtin_thread_pointer();
 	cpu_load(cpu);
+	thread_load();
 	return 0;
 }
 

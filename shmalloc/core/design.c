@@ -2,8 +2,7 @@
 /*
  * The registry, and what surrounds every call of a design: reason, counts, oracle, constructors.
  */
-#include "design.h"
-#include "oracle.h"
+#include "first.h"
 #include "rcu.h"
 
 #define DESIGN(name) &design_##name,
@@ -21,11 +20,6 @@ const struct design_ops *const designs[NR_DESIGNS] = {
 DESIGN_TEXT(shm_design_name, name)
 DESIGN_TEXT(shm_design_summary, summary)
 DESIGN_TEXT(shm_design_contexts, contexts)
-
-__helper struct shm_counts *this_counts(u32 design)
-{
-	return &shm.tele->counts[design][this_ctx()];
-}
 
 /* Where it came from, which zone_statistics() knows of whole pages only. */
 static void count_node(u64 off, int wanted)
@@ -49,14 +43,20 @@ __helper u64 account(u32 design, u64 off, u64 bytes, int node)
 		this_cpu_inc64(&this_counts(design)->failures[this_reason()]);
 		return 0;
 	}
-	this_cpu_inc64(&this_counts(design)->allocs);
 	if (unlikely(shm.nr_nodes > 1))
 		count_node(off, node);
-	oracle_own(off, bytes);
-	return off;
+	return account_object(design, off, bytes);
 }
 
 u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node)
+{
+	const struct design_ops *ops = designs[design];
+	u64 off = ops->alloc_first ? ops->alloc_first(size, gfp, node) : 0;
+
+	return likely(off) ? off : design_alloc_whole(design, size, gfp, node);
+}
+
+u64 design_alloc_whole(u32 design, u64 size, gfp_t gfp, int node)
 {
 	reason_reset();
 	return account(design, designs[design]->alloc(size, gfp, node), size, node);
@@ -96,9 +96,17 @@ u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order)
 
 int design_free(u32 design, u64 object)
 {
-	if (!oracle_release(object))
+	const struct design_ops *ops = designs[design];
+	enum first_free first = ops->free_first ? ops->free_first(object) : FREE_NOT_TRIED;
+
+	return likely(first == FREE_DONE) ? 0 : design_free_rest(design, object, first);
+}
+
+/* What is left to do after a first attempt. */
+int design_free_rest(u32 design, u64 object, enum first_free first)
+{
+	if (first == FREE_REFUSED || (first == FREE_NOT_TRIED && !release_object(design, object)))
 		return -EINVAL;
-	this_cpu_inc64(&this_counts(design)->frees);
 	designs[design]->free(object);
 	return 0;
 }
@@ -109,9 +117,8 @@ int design_free_rcu(u32 design, u64 object, u32 head_offset)
 	const struct kmem_cache *s = slab_cache(page);
 
 	if (!(page->flags & PG_slab) || s->ctor || head_offset & 7 ||
-	    head_offset + sizeof(struct rcu_head) > get_orig_size(s, object) || !oracle_release(object))
+	    head_offset + sizeof(struct rcu_head) > get_orig_size(s, object) || !release_object(design, object))
 		return -EINVAL;
-	this_cpu_inc64(&this_counts(design)->frees);
 	if (designs[design]->free_rcu)
 		designs[design]->free_rcu(object, head_offset);
 	else
@@ -121,9 +128,8 @@ int design_free_rcu(u32 design, u64 object, u32 head_offset)
 
 int design_pages_free(u32 design, u64 off, u32 order)
 {
-	if (!designs[design]->pages_free || !oracle_release(off))
+	if (!designs[design]->pages_free || !release_object(design, off))
 		return -EINVAL;
-	this_cpu_inc64(&this_counts(design)->frees);
 	designs[design]->pages_free(off_to_page(off), order);
 	return 0;
 }

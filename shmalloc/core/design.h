@@ -7,6 +7,14 @@
 
 #include "slab.h"
 
+/* What the first attempt at a free has come to. */
+enum first_free {
+	FREE_DONE,
+	FREE_REFUSED,   /* the oracle: this is not the start of a live object */
+	FREE_NOT_TRIED, /* nothing was changed */
+	FREE_RELEASED,  /* counted and given up by its owner; the design has still to take it */
+};
+
 struct design_ops {
 	const char *name;
 	const char *summary;
@@ -23,6 +31,13 @@ struct design_ops {
 	bool frees_large;         /* free takes a large kmalloc */
 
 	/* what follows may be left out */
+
+	/*
+	 * First attempts, counted and owned (first.h): they wait for nothing, run without a guard, and change nothing
+	 * if they yield 0 or FREE_NOT_TRIED; then the operations above do it all.
+	 */
+	u64 (*alloc_first)(u64 size, gfp_t gfp, int node);
+	enum first_free (*free_first)(u64 object); /* of any offset: looks whether an object begins there */
 	bool own_objects;         /* frees only what it has allocated itself, and nobody else frees that */
 	bool late_frees;          /* objects may come back after the teardown, which frees what they belong to at the last */
 	bool (*owns)(u64 object); /* one of its objects begins here; left out: objects of slabs, and large ones */
@@ -53,9 +68,11 @@ extern const struct design_ops *const designs[NR_DESIGNS];
 
 /* the table's operations, with the oracle and the counts of this CPU and context */
 u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node);
+u64 design_alloc_whole(u32 design, u64 size, gfp_t gfp, int node); /* without the first attempt */
 u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node);
 u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order);
 int design_free(u32 design, u64 object);
+int design_free_rest(u32 design, u64 object, enum first_free first);
 int design_pages_free(u32 design, u64 off, u32 order);
 /* after a grace period; -EINVAL: not a live object, or none that can carry a head */
 int design_free_rcu(u32 design, u64 object, u32 head_offset);

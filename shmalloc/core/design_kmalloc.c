@@ -5,7 +5,7 @@
  * It spins.  Reentered from NMI it deadlocks, and the lock layer proves it.  Outside task context a
  * request that may block becomes GFP_ATOMIC, as its caller would have had to write.
  */
-#include "design.h"
+#include "first.h"
 
 /* K-30: while the system boots, gfp_allowed_mask takes the flags away that say "may wait". */
 __helper gfp_t masked(gfp_t gfp)
@@ -48,6 +48,16 @@ __slowtext static u32 alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 
 	return kmem_cache_alloc_bulk(s, gfp_for_context(gfp), size, p);
 }
 
+__fastpath static u64 kmalloc_alloc_first(u64 size, gfp_t gfp, int node)
+{
+	return kmalloc_first(DESIGN_kmalloc, size, gfp, node, sheaf_arena());
+}
+
+__fastpath static enum first_free kmalloc_free_first(u64 object)
+{
+	return kfree_first(DESIGN_kmalloc, object, true, sheaf_arena());
+}
+
 const struct design_ops design_kmalloc = {
 	.name = "kmalloc",
 	.summary = "the synchronous kmalloc stack: spins, must not run in NMI",
@@ -60,4 +70,6 @@ const struct design_ops design_kmalloc = {
 	.alloc_bulk = alloc_bulk,
 	.free_bulk = kmem_cache_free_bulk,
 	.frees_large = true,
+	.alloc_first = kmalloc_alloc_first,
+	.free_first = kmalloc_free_first,
 };

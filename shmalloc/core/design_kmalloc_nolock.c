@@ -4,7 +4,7 @@
  *
  * Reclaim flags of a request are dropped: the nolock entries accept __GFP_ACCOUNT and __GFP_ZERO.
  */
-#include "design.h"
+#include "first.h"
 #include "rcu.h"
 
 __slowtext static u64 alloc(u64 size, gfp_t gfp, int node)
@@ -31,6 +31,16 @@ __slowtext static void free_rcu(u64 object, u32 head_offset)
 		kfree_rcu(object, head_offset);
 }
 
+__fastpath static u64 kmalloc_nolock_alloc_first(u64 size, gfp_t gfp, int node)
+{
+	return kmalloc_first(DESIGN_kmalloc_nolock, size, gfp, node, sheaf_arena());
+}
+
+__fastpath static enum first_free kmalloc_nolock_free_first(u64 object)
+{
+	return kfree_first(DESIGN_kmalloc_nolock, object, false, sheaf_arena());
+}
+
 const struct design_ops design_kmalloc_nolock = {
 	.name = "kmalloc_nolock",
 	.summary = "kmalloc_nolock of Linux 6.18: trylocks only, deferred free by irq_work",
@@ -42,4 +52,6 @@ const struct design_ops design_kmalloc_nolock = {
 	.free_rcu = free_rcu,
 	.pages_free = free_pages_nolock,
 	.frees_large = false,
+	.alloc_first = kmalloc_nolock_alloc_first,
+	.free_first = kmalloc_nolock_free_first,
 };

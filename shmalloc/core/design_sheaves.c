@@ -6,7 +6,7 @@
  * a request without reclaim flags, and anything in NMI, takes the nolock ones: trylocks only, and one
  * more try in the next larger bucket whatever the failure was.
  */
-#include "design.h"
+#include "first.h"
 #include "rcu.h"
 
 __slowtext static bool may_wait(gfp_t gfp)
@@ -59,6 +59,16 @@ __slowtext static void free_object_rcu(u64 object, u32 head_offset)
 		kfree_rcu(object, head_offset);
 }
 
+__fastpath static u64 sheaves_alloc_first(u64 size, gfp_t gfp, int node)
+{
+	return kmalloc_first(DESIGN_sheaves, size, gfp, node, sheaf_arena());
+}
+
+__fastpath static enum first_free sheaves_free_first(u64 object)
+{
+	return kfree_first(DESIGN_sheaves, object, false, sheaf_arena());
+}
+
 const struct design_ops design_sheaves = {
 	.name = "sheaves",
 	.summary = "Linux 7.x: per-cpu sheaves and barns under a lock that masks nothing; trylocks where waiting is not allowed",
@@ -70,4 +80,6 @@ const struct design_ops design_sheaves = {
 	.free_rcu = free_object_rcu,
 	.pages_free = free_block,
 	.frees_large = true,
+	.alloc_first = sheaves_alloc_first,
+	.free_first = sheaves_free_first,
 };

@@ -4,7 +4,7 @@
  *
  * Reclaim flags of a request are dropped, as kmalloc_nolock does: the two are asked for the same.
  */
-#include "design.h"
+#include "first.h"
 
 __slowtext static u64 alloc(u64 size, gfp_t gfp, int node)
 {
@@ -21,6 +21,16 @@ __slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
 	return alloc_pages_nolock(gfp & __GFP_ACCOUNT, node, order);
 }
 
+__fastpath static u64 try_kmalloc_alloc_first(u64 size, gfp_t gfp, int node)
+{
+	return sheaf_arena() ? 0 : kmalloc_first(DESIGN_try_kmalloc, size, gfp, node, false);
+}
+
+__fastpath static enum first_free try_kmalloc_free_first(u64 object)
+{
+	return kfree_first(DESIGN_try_kmalloc, object, false, sheaf_arena());
+}
+
 const struct design_ops design_try_kmalloc = {
 	.name = "try_kmalloc",
 	.summary = "the plan of the talk: trylock or NULL, no get_partial, node ignored",
@@ -31,4 +41,6 @@ const struct design_ops design_try_kmalloc = {
 	.free = kfree_nolock,
 	.pages_free = free_pages_nolock,
 	.frees_large = false,
+	.alloc_first = try_kmalloc_alloc_first,
+	.free_first = try_kmalloc_free_first,
 };

@@ -27,12 +27,15 @@ bool level_enter(u32 ctx, u64 rip, u64 rbp)
 	cpu->levels[level].reason = REASON_NONE;
 	cpu->levels[level].rip = rip;
 	cpu->levels[level].rbp = rbp;
+	context_changed();
 	return true;
 }
 
 void level_exit(void)
 {
 	WRITE_ONCE(this_cpu()->level, this_cpu()->level - 1);
+	barrier();
+	context_changed();
 }
 
 bool guard_enter(struct guard *guard)
@@ -63,6 +66,7 @@ void guard_unwound(struct guard *guard)
 
 	shm.guard = guard->outer;
 	cpu->level = guard->level;
+	context_changed();
 	cpu->irqs_disabled = guard->irqs_disabled;
 	lock_rules_forget(guard->nr_held);
 	cpu->waiting_for = guard->waiting_for;
@@ -203,6 +207,7 @@ __export int shm_bh_disable(void)
 		return -EPERM;
 	if (this_cpu()->bh_count++ == 0 && this_ctx() == CTX_TASK)
 		this_cpu()->levels[this_cpu()->level].ctx = CTX_SOFTIRQ;
+	context_changed();
 	return 0;
 }
 
@@ -214,6 +219,7 @@ __export int shm_bh_enable(void)
 		return -EINVAL;
 	if (--this_cpu()->bh_count == 0 && this_ctx() == CTX_SOFTIRQ)
 		this_cpu()->levels[this_cpu()->level].ctx = CTX_TASK;
+	context_changed();
 	return 0;
 }
 

@@ -104,7 +104,6 @@ static u64 with_guard(struct node *node)
  */
 __export int shm_kswapd_run(unsigned int node, double seconds)
 {
-	struct shm_env saved = { .cpu = shm.cpu, .tele = shm.tele, .thread = shm.thread };
 	u64 deadline;
 	int result = 0;
 
@@ -117,6 +116,7 @@ __export int shm_kswapd_run(unsigned int node, double seconds)
 	shm.tele = cpu_telemetry(shm.nr_cpus + node);
 	shm.thread = __builtin_thread_pointer();
 	shm.cpu = slot_of(node);
+	context_changed();
 	for (;;) {
 		u32 state = load_acquire(&shm.nodes[node].kswapd_state);
 
@@ -132,9 +132,9 @@ __export int shm_kswapd_run(unsigned int node, double seconds)
 			break;
 		sys_futex_wait(&shm.nodes[node].kswapd_state, KSWAPD_ASLEEP, 20000000);
 	}
-	shm.cpu = saved.cpu;
-	shm.tele = saved.tele;
-	shm.thread = saved.thread;
+	shm.cpu = NULL;
+	shm.tele = NULL;
+	shm.thread = NULL;
 	if (!result)
 		release(node);
 	return result;

@@ -13,10 +13,6 @@
 #include "core.h"
 #include "irq.h"
 
-#define LOCK_CPU_MASK 0xffffu
-#define LOCK_LEVEL_SHIFT 16
-#define LOCK_GENERATION_SHIFT 24
-
 __helper u32 lock_owner_cpu(u32 word)
 {
 	return (word & LOCK_CPU_MASK) - 1;
@@ -30,9 +26,7 @@ __helper u32 lock_owner_level(u32 word)
 /* What this CPU and level put into a lock word; never 0. */
 __helper u32 lock_word_mine(void)
 {
-	struct shm_cpu *cpu = this_cpu();
-
-	return (cpu->id + 1) | cpu->level << LOCK_LEVEL_SHIFT | ++cpu->lock_generation << LOCK_GENERATION_SHIFT;
+	return shm.lock_word | ++this_cpu()->lock_generation << LOCK_GENERATION_SHIFT;
 }
 
 void lock_wait(u32 *word, u32 class, u32 mine);
@@ -227,7 +221,7 @@ __helper bool local_trylock(struct spinlock *lock)
 		preempt_enable();
 		return false;
 	}
-	WRITE_ONCE(lock->word, lock_word_mine());
+	WRITE_ONCE(lock->word, shm.lock_word); /* no generation: nobody ever waits for it */
 	barrier();
 	lock_rules_acquired(&lock->word, lock->class);
 	return true;

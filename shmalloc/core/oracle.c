@@ -110,6 +110,16 @@ bool oracle_release(u64 off)
 	return true;
 }
 
+__cold_call void oracle_own_kept(u64 off, u64 bytes)
+{
+	oracle_own(off, bytes);
+}
+
+__cold_call bool oracle_release_kept(u64 off)
+{
+	return oracle_release(off);
+}
+
 __export int shm_oracle_is_live(uint64_t off)
 {
 	return shm.base && oracle_on() && oracle_is_live(off);

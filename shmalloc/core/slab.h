@@ -275,6 +275,7 @@ void kmem_cache_shrink(struct kmem_cache *s);
 /* slab_common.c */
 /* bucket of (size - 1) / 8 for sizes up to 192; indices as in header.kmalloc_caches */
 extern const u8 kmalloc_size_index[24];
+void kmalloc_index_load(void);
 u64 kmalloc_cache(struct kmem_cache *s, gfp_t gfp, int node, u64 size);
 u64 kmalloc_node(u64 size, gfp_t gfp, int node);
 void kfree(u64 object);

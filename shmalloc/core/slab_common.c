@@ -102,6 +102,13 @@ int kmem_cache_init(void)
 	return 0;
 }
 
+/* A process has its own copy of what the sizes' caches are, when it becomes a CPU. */
+void kmalloc_index_load(void)
+{
+	for (u64 i = 0; i < ARRAY_SIZE(shm.kmalloc_index); i++)
+		shm.kmalloc_index[i] = (u16)kmalloc_slab(i * 8 + 1, 0)->index;
+}
+
 __slowpath static u64 kmalloc_large(u64 size, gfp_t gfp, int node)
 {
 	u32 order = fls64((size - 1) >> SHM_PAGE_SHIFT);

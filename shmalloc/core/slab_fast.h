@@ -58,10 +58,23 @@ __helper bool cpu_slab_cmpxchg(struct kmem_cache_cpu *c, u64 freelist, u64 tid, 
 	return this_cpu_cmpxchg_double(&c->freelist, freelist, tid, next, next_tid(tid));
 }
 
-/* An object of the cpu slab, or 0: there is none, or the slab is of another node. */
-__helper u64 cpu_slab_pop(struct kmem_cache *s, int node)
+/* Of a cache that is known not to be hardened. */
+__helper u64 get_plain_freepointer(const struct kmem_cache *s, u64 object)
 {
-	struct kmem_cache_cpu *c = cpu_slab(s);
+	return READ_ONCE(*(u64 *)ptr_of(object + s->offset));
+}
+
+__helper void set_plain_freepointer(const struct kmem_cache *s, u64 object, u64 next)
+{
+	*(u64 *)ptr_of(object + s->offset) = next;
+}
+
+/*
+ * An object of the cpu slab, or 0: there is none, or the slab is of another node.  plain: a constant, the
+ * cache is not hardened.
+ */
+__helper u64 cpu_slab_pop(struct kmem_cache *s, struct kmem_cache_cpu *c, int node, bool plain)
+{
 
 	for (;;) {
 		u64 tid = READ_ONCE(c->tid), object, slab, next;
@@ -71,7 +84,7 @@ __helper u64 cpu_slab_pop(struct kmem_cache *s, int node)
 		slab = READ_ONCE(c->slab);
 		if (unlikely(!object || !slab || !node_match(slab, node)))
 			return 0;
-		next = get_freepointer(s, object);
+		next = plain ? get_plain_freepointer(s, object) : get_freepointer(s, object);
 		probe(alloc_fastpath);
 		if (likely(cpu_slab_cmpxchg(c, object, tid, next))) {
 			stat(s, alloc_fastpath);
@@ -83,7 +96,7 @@ __helper u64 cpu_slab_pop(struct kmem_cache *s, int node)
 
 __helper u64 slab_alloc_node_fast(struct kmem_cache *s, gfp_t gfp, int node, u64 orig_size)
 {
-	u64 object = cpu_slab_pop(s, node);
+	u64 object = cpu_slab_pop(s, cpu_slab(s), node, false);
 
 	return likely(object) ? object : __slab_alloc(s, gfp, node, orig_size);
 }
@@ -106,14 +119,13 @@ __helper u64 post_alloc(struct kmem_cache *s, u64 object, gfp_t gfp, u64 orig_si
 
 __helper bool cpu_slab_locked_in_nmi(const struct kmem_cache *s)
 {
-	return in_nmi() && local_lock_is_locked(&cpu_slab(s)->lock) && !broken(k42);
+	return unlikely(local_lock_is_locked(&cpu_slab(s)->lock)) && in_nmi() && !broken(k42);
 }
 
 /* Push on the cpu slab's freelist.  False: the slab is not (any more) this CPU's cpu slab. */
-__helper bool slab_free_fast(struct kmem_cache *s, struct page *slab, u64 object, bool allow_spin)
+__helper bool cpu_slab_push(struct kmem_cache *s, struct kmem_cache_cpu *c, struct page *slab, u64 object, bool allow_spin,
+			    bool plain)
 {
-	struct kmem_cache_cpu *c = cpu_slab(s);
-
 	for (;;) {
 		u64 tid = READ_ONCE(c->tid), freelist;
 
@@ -128,7 +140,10 @@ __helper bool slab_free_fast(struct kmem_cache *s, struct page *slab, u64 object
 		if (!allow_spin && unlikely(cpu_slab_locked_in_nmi(s)))
 			return false;
 		freelist = READ_ONCE(c->freelist);
-		set_freepointer(s, object, freelist);
+		if (plain)
+			set_plain_freepointer(s, object, freelist);
+		else
+			set_freepointer(s, object, freelist);
 		probe(free_fastpath);
 		if (likely(cpu_slab_cmpxchg(c, freelist, tid, object))) {
 			stat(s, free_fastpath);
@@ -138,6 +153,11 @@ __helper bool slab_free_fast(struct kmem_cache *s, struct page *slab, u64 object
 		if (broken(k07))
 			allow_spin = true;
 	}
+}
+
+__helper bool slab_free_fast(struct kmem_cache *s, struct page *slab, u64 object, bool allow_spin)
+{
+	return cpu_slab_push(s, cpu_slab(s), slab, object, allow_spin, false);
 }
 
 #endif

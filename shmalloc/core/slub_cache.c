@@ -96,7 +96,7 @@ void calculate_sizes(struct kmem_cache *s, const struct shm_geometry *g)
 	s->min_partial = (u32)clamp_of(ilog2(s->size) / 2, (u32)MIN_PARTIAL, (u32)MAX_PARTIAL);
 	s->cpu_partial = g->flags & SHM_GEO_SHEAVES ? 0 : cpu_partial_objects(s);
 	s->cpu_partial_slabs = (u32)((2ull * s->cpu_partial + objects - 1) / (objects ? objects : 1));
-	s->reciprocal = (u32)(((1ull << 32) + s->size - 1) / s->size);
+	s->divides = ~0ull / s->size + 1;
 	s->allocflags = (order ? __GFP_COMP : 0) | (s->flags & SLAB_CACHE_DMA ? __GFP_DMA : 0) |
 			(s->flags & SLAB_CACHE_DMA32 ? __GFP_DMA32 : 0) |
 			(s->flags & SLAB_RECLAIM_ACCOUNT ? __GFP_RECLAIMABLE : 0);
@@ -232,6 +232,8 @@ int kmem_cache_open(struct kmem_cache *s, const char *name, u32 size, u32 align,
 		s->random = random_next(&seed) | 1;
 	if (shm.geo_flags & SHM_GEO_FREELIST_RANDOM)
 		init_random_seq(s, &seed);
+	if (cache_debug(s) || s->flags & SLAB_ACCOUNT || s->random || !(s->flags & SLAB_CMPXCHG_DOUBLE))
+		s->flags |= SLAB_UNORDINARY; /* not for first.h */
 	init_cache_nodes(s);
 	init_cache_cpus(s);
 	error = init_cache_sheaves(s);

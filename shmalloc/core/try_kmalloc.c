@@ -224,7 +224,7 @@ __helper u64 try_alloc(struct kmem_cache *s, gfp_t gfp, u64 orig_size)
 
 	if (unlikely(cpu_slab_locked_in_nmi(s)))
 		return cpu_slab_is_busy(s);
-	object = cpu_slab_pop(s, NO_NODE);
+	object = cpu_slab_pop(s, cpu_slab(s), NO_NODE, false);
 	if (unlikely(!object))
 		object = try_slab_alloc(s, alloc_gfp, orig_size);
 	return post_alloc(s, object, alloc_gfp, orig_size);

@@ -31,6 +31,8 @@ typedef u32 gfp_t;
 #define __fastpath __attribute__((section("shm_fast")))
 #define __slowpath __attribute__((noinline, section("shm_slow")))
 #define __slowtext __attribute__((section("shm_slow"))) /* part of one, inlined where that is better */
+/* A call of it costs the caller no register: for what a fast path seldom calls. */
+#define __cold_call __attribute__((noinline, cold, no_caller_saved_registers, target("general-regs-only")))
 #define __helper static inline __attribute__((always_inline))
 #define __export __attribute__((visibility("default")))
 

@@ -91,7 +91,7 @@ CASES = (
     Case("k27", "memcg_create@kmalloc/alloc_same", "deadlock", "shm_memcg_create", "objcg_lock"),
     Case("k41", "free_full_overflow@kmalloc/alloc_same", "corruption", "put_cpu_partial", "is in two places"),
     Case("k42", "alloc_refill@kmalloc/free_own", "lost_memory", "from_cpu_slab", "neither free nor owned"),
-    Case("k43", "free_fastpath_empty@kmalloc/alloc_same", "corruption", "slab_free_fast", "the cpu freelist leads to"),
+    Case("k43", "free_fastpath_empty@kmalloc/alloc_same", "corruption", "cpu_slab_push", "the cpu freelist leads to"),
     Case("k49", "sheaf_alloc_refill@sheaves/burst", "lost_memory", "", "neither free nor owned", "sheaves"),
     Case("k50", "objpool_push@objpool/free_own", "lost_memory", "add_to_slot", "the ring of CPU 0", "objpool"),
     Case("double_free", "free_fastpath@kmalloc/free_remote", "corruption", "", "freelist is circular"),
@@ -107,8 +107,8 @@ SHARP = {
     "k18": "get_random_u64",
     "k19": "debug_check_no_obj_freed",
     "k41": "put_cpu_partial",
-    "k43": "kfree",
-    "no_tid": "kmalloc_cache",
+    "k43": "kmalloc_free_first",
+    "no_tid": "kmalloc_alloc_first",
 }
 
 

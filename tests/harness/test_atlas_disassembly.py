@@ -50,7 +50,12 @@ def test_boundaries_are_those_of_objdump(code: Disassembly, name: str) -> None:
     assert [one.address for one in code.body(function)] == [address for address, _ in theirs]
     prefixes = ("lock", "rep", "repz")
     for one, (_, mnemonic) in zip(code.body(function), theirs, strict=True):
-        assert one.text.startswith(mnemonic) or mnemonic in prefixes or mnemonic[0] in "jscn"
+        assert (
+            one.text.startswith(mnemonic)
+            or mnemonic in prefixes
+            or mnemonic[0] in "jscn"
+            or one.text == "nop"
+        )
 
 
 def test_branches_lead_to_instructions(instructions: list[Instruction]) -> None:
@@ -100,9 +105,12 @@ def test_kinds(code: Disassembly, instructions: list[Instruction]) -> None:
 
 
 def test_an_operand_names_registers_as_a_trace_does(instructions: list[Instruction]) -> None:
-    (example,) = [one for one in instructions if one.text == "cmp dword ptr [r10 + rax*8 + 0x38], 3"][:1]
+    pattern = r"cmp dword ptr \[(\w+) \+ (\w+)\*8 \+ 0x38\], 3"
+    example, names = next(
+        (one, found.groups()) for one in instructions if (found := re.fullmatch(pattern, one.text))
+    )
     (operand,) = example.memory
-    assert (REGISTERS[operand.base or 0], REGISTERS[operand.index or 0]) == ("r10", "rax")
+    assert (REGISTERS[operand.base or 0], REGISTERS[operand.index or 0]) == names
     assert (operand.scale, operand.displacement, operand.size, operand.segment) == (8, 0x38, 4, "")
 
 

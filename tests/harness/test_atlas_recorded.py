@@ -109,7 +109,7 @@ def test_stack_in_a_handler(bench: Bench) -> None:
     exchange = next(step for step in range(len(handler)) if steps[step].mnemonic.startswith("cmpxchg16b"))
     stack = [line.partition(" ")[0].partition("+")[0] for line in stacks.at(bench.image, handler, exchange)]
     assert stack[:3] == ["this_cpu_cmpxchg_double", "cpu_slab_cmpxchg", "cpu_slab_pop"]
-    assert stack[-1] == "on_nmi" and "kmalloc_nolock" in stack and "program_run_ops" in stack
+    assert stack[-1] == "on_nmi" and "kmalloc_nolock_alloc_first" in stack and "program_run_ops" in stack
 
 
 def test_what_follows_an_interrupt(bench: Bench) -> None:

@@ -53,6 +53,8 @@ def walk(image: CoreImage, name: str, seed: int, most: int = 4000) -> tuple[Walk
     code, dice = disassembly(image.path), random.Random(seed)
     at, back, rips, depths = start_of(code, name), [], [], []
     while len(rips) < most:
+        if code.function_at(at) is None:
+            break  # behind a function that does not return
         one = code.at(at)
         rips.append(at + image.base)
         depths.append(len(back))
@@ -195,7 +197,8 @@ def test_a_leap_leaves_the_calls_in_between(image: CoreImage) -> None:
     rips = [*trace.rips[: deep + 1], leap.address + image.base, trace.rips[0]]
     regs = np.concatenate([trace.regs[: deep + 1], trace.regs[deep : deep + 1], trace.regs[:1]])
     steps = Steps.of(image, Walk(np.array(rips, dtype=np.uint64), regs))
-    assert len(steps.callers(deep)) >= 2 and steps.callers(deep + 2) == []
+    assert len(steps.callers(deep)) >= 2
+    assert [step for step in steps.callers(deep + 2) if steps[step].kind == "call"] == []
 
 
 def test_a_helper_is_on_its_callers_level(image: CoreImage) -> None:

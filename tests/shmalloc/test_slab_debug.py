@@ -381,7 +381,7 @@ def test_who_allocated_and_freed(cpu: Cpu) -> None:
     cache.free(p)
     text = symbols(cpu.arena.core.path)
     callers = [str(text.find(track.addr)).split("+")[0].split(".")[0] for track in tracks]
-    assert callers == ["shm_design_cache_alloc", "shm_kmem_cache_free"]
+    assert callers == ["cache_alloc_guarded", "cache_free_guarded"]
     assert [(track.cpu, track.pid) for track in tracks] == [(0, os.getpid())] * 2
     assert 0 < tracks[0].when < tracks[1].when
 

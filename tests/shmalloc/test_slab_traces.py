@@ -32,8 +32,8 @@ def test_locations(flavour: str) -> None:
         taken = [cpu.kmalloc(100) for _ in range(23)] + [cpu.kmalloc(128)]
         cpu.kfree(taken.pop(20))
         (first, second) = section(alloc_traces(arena), "kmalloc-128")
-        assert re.match(r" {5}22 shm_kmalloc_node\+0x[0-9a-f]+ waste=616/28 age=", first)
-        assert re.match(r" {6}1 shm_kmalloc_node\+0x[0-9a-f]+ age=", second)
+        assert re.match(r" {5}22 kmalloc_guarded\+0x[0-9a-f]+ waste=616/28 age=", first)
+        assert re.match(r" {6}1 kmalloc_guarded\+0x[0-9a-f]+ age=", second)
         assert f"pid={os.getpid()}" in first and "cpus" not in first and "nodes" not in first
         assert all(LINE.match(line) for line in (first, second))
         # nothing that is live had an owner before
@@ -46,7 +46,7 @@ def test_locations(flavour: str) -> None:
         assert sorted(line.split()[1].split("+")[0] for line in lines) == [
             "<not-available>",
             "<not-available>",
-            "shm_kfree",
+            "kfree_guarded",
         ]
 
 
