@@ -74,7 +74,10 @@ def begin() -> Child:
     if os.getppid() != parent:  # it died before prctl
         unlink(segment)
         os._exit(ORPHANED)
-    return Child(segment, parent, json.load(sys.stdin))
+    spec = json.load(sys.stdin)
+    if spec.get("core") is not None:
+        os.sched_setaffinity(0, {spec["core"]})  # before it is a CPU, which says where it runs
+    return Child(segment, parent, spec)
 
 
 def orphaned_soon(parent: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import time
 from typing import Any
 
 from harness import child
@@ -25,7 +26,7 @@ _WAIT_S = 2.0  # how often an orphan notices that it is one, should the signal h
 class CpuProcess:
     """The CPU that this process is.
 
-    Attributes: child: the process.  arena: attached.  lib, ffi: the core.
+    Attributes: child: the process.  arena: attached.  lib, ffi: the core.  used_s: processor time of the replay.
     """
 
     def __init__(self, process: Child) -> None:
@@ -37,6 +38,7 @@ class CpuProcess:
         self._ops = self.ffi.from_buffer(mmap.mmap(self.spec["ops_fd"], 0, access=mmap.ACCESS_READ))
         self._keep: list[Any] = []  # what the core points to
         self._program_slots: list[tuple[Any, int]] = []
+        self.used_s = 0.0
 
     def run(self) -> None:
         """Live through all phases and exit."""
@@ -55,7 +57,9 @@ class CpuProcess:
         self._tear_down()
         self._meet(TORN_DOWN)
         self._check("unbind", self.lib.shm_cpu_unbind(self.spec["cpu"]))
-        self.child.end(child.FINISHED, done=replay.done, elapsed=replay.elapsed, drained=drained)
+        self.child.end(
+            child.FINISHED, done=replay.done, elapsed=replay.elapsed, used=self.used_s, drained=drained
+        )
 
     def _check(self, what: str, result: int) -> int:
         """Pass on a result; end where the run was stopped, raise where the call failed."""
@@ -181,6 +185,7 @@ class CpuProcess:
                 "flags": self.lib.SHM_REPLAY_PATTERN if self.spec["pattern"] else 0,
             },
         )
+        before = time.process_time()
         for kind, (rate_hz, jitter) in self.spec["timers"].items():
             self._check(f"set the {kind} timer", self.lib.shm_set_timer(self._kind(kind), rate_hz, jitter))
         result = self.lib.shm_replay(replay)
@@ -188,6 +193,7 @@ class CpuProcess:
             self.lib.shm_set_timer(self._kind(kind), 0.0, 0.0)
         for kind in self.spec["programs"]:
             self.lib.shm_set_program(self._kind(kind), self.ffi.NULL)
+        self.used_s = time.process_time() - before
         self._check("replay", result)
         return replay
 

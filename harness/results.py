@@ -20,7 +20,7 @@ SCHEMA = "shmalloc-result/1"
 _INTERRUPTS = ("sent", "handled", "in_allocator", "in_slow_path", "masked", "nested")
 MAX_NODES = constants()["SHM_MAX_NODES"]
 _WITHOUT_REASON = "failures_without_reason"
-_MAXIMA = ("retries_max",)
+_MAXIMA = ("retries_max", "lock_wait_max_cycles")
 
 Array = np.ndarray[Any, Any]
 
@@ -91,6 +91,7 @@ def blank_cell(vocabulary: Vocabulary, facts: Iterable[str] = ()) -> dict[str, A
             for context in CONTEXTS
         },
         "interrupts": {kind: dict.fromkeys(_INTERRUPTS, 0) for kind in KINDS},
+        "processor_s": 0.0,
         "throughput_ops_s": 0.0,
         "memory": {"peak_bytes": 0, "live_bytes": 0, "arena_bytes": 0, "sample_period_s": 0.0, "samples": 0},
         "counters": dict.fromkeys((*vocabulary.counter_names, _WITHOUT_REASON, *facts), 0),

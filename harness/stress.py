@@ -328,6 +328,7 @@ def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -
         "cpus": config.cpus,
         "ops": done,
         **measure(found.snapshot, vocabulary),
+        "processor_s": round(sum(report.get("used", 0.0) for report in found.reports), 6),
         "throughput_ops_s": round(done / seconds, 1) if seconds else 0.0,
         "memory": {
             "peak_bytes": found.sampler.peak_bytes if found.sampler else 0,

@@ -86,10 +86,8 @@ class Crew:
         role: str = "",
     ) -> None:
         """Start one CPU. Args: core: to pin it to, or None.  module: that it runs.  role: for messages."""
-        process = Process.start(role or f"CPU {cpu}", cpu, module, self._arena.name, spec, fds)
-        self._cpus.append(process)
-        if core is not None:
-            process.pin(core)
+        spec = {**spec, "core": core}
+        self._cpus.append(Process.start(role or f"CPU {cpu}", cpu, module, self._arena.name, spec, fds))
 
     def start_injector(self, kind: str, spec: Mapping[str, Any]) -> None:
         """Start a process that sends interrupts."""

@@ -61,7 +61,14 @@ TABLE: Mapping[str, Mapping[str, int]] = {
     "rcu_cpu": {"queued": OUTCOME, "invoked": OUTCOME},
     "rcu_domain": {"gp_since": IGNORE, "stalls": OUTCOME, "stalled_cpu": OUTCOME},
     "batched_entropy": {"made": OUTCOME},
-    "shm_telemetry": {"counts": OUTCOME, "interrupts": OUTCOME, "node_allocs": OUTCOME, "latency": IGNORE},
+    "shm_telemetry": {
+        "counts": OUTCOME,
+        "interrupts": OUTCOME,
+        "node_allocs": OUTCOME,
+        "latency": IGNORE,
+        "lock_wait_cycles": IGNORE,
+        "lock_wait_max_cycles": IGNORE,
+    },
     "shm_interrupts": {"in_allocator": IGNORE, "in_slow_path": IGNORE},  # where it landed is the point itself
     "node": {"kswapd_wakeups": OUTCOME},
     "bpf_mem_cache": {"nr_refills": OUTCOME, "nr_trims": OUTCOME, "nr_reused": OUTCOME, "nr_extra": OUTCOME},

@@ -225,7 +225,7 @@ static void init_cpu(u32 id, const struct shm_geometry *g)
 
 	cpu->id = id;
 	cpu->node = id < g->nr_cpus ? g->cpu_node[id] : id - g->nr_cpus; /* behind the CPUs: kswapds */
-	cpu->core = 0xffffffff;
+	cpu->core = NO_CORE;
 	cpu->random = (g->seed + id + 1) * 0x9e3779b97f4a7c15ull | 1;
 	cpu->defer_work.func = IRQ_WORK_FUNC_free_deferred;
 	cpu->entropy.lock.class = LOCK_RANDOM;

@@ -118,6 +118,8 @@ struct shm_telemetry {
 	uint64_t ipi_runs;
 	uint64_t lock_waits;         /* spin_lock that did not get the lock at once */
 	uint64_t lock_yields;
+	uint64_t lock_wait_cycles;   /* of all these waits, those that gave up included */
+	uint64_t lock_wait_max_cycles;
 	uint64_t skipped_frees;      /* free ops that found an empty slot */
 	uint64_t warnings;           /* WARN_ONCE conditions met */
 	uint64_t retries_max;        /* most rounds of ___slab_alloc in one call */

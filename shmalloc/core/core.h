@@ -313,6 +313,8 @@ void page_alloc_init(void);
 int kmem_cache_init(void);
 void fault_inject_init(void);
 int bootstrap_kmalloc_sheaves(void);
+#define NO_CORE 0xffffffffu /* shm_cpu.core of one that is not pinned to a single core */
+
 void cpu_load(u32 id); /* be this CPU, as far as the core is concerned */
 
 /* Run `call` with a place to unwind to; `failed` is the value if it had to. */

@@ -76,7 +76,6 @@ static void register_fork_handler(void)
 }
 
 #define STEAL_PAUSE_NS 10000000
-#define NOT_PINNED 0xffffffffu
 
 static bool held_by(u32 word, u32 cpu)
 {
@@ -185,15 +184,15 @@ static int claim_slot(struct shm_cpu *cpu, u32 flags)
 static u32 pinned_core(void)
 {
 	u64 mask[16] = { 0 };
-	u32 core = NOT_PINNED;
+	u32 core = NO_CORE;
 
 	if (sys_call4(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask, 0) < 0)
-		return NOT_PINNED;
+		return NO_CORE;
 	for (u32 i = 0; i < ARRAY_SIZE(mask); i++) {
 		if (!mask[i])
 			continue;
-		if (core != NOT_PINNED || mask[i] & (mask[i] - 1))
-			return NOT_PINNED;
+		if (core != NO_CORE || mask[i] & (mask[i] - 1))
+			return NO_CORE;
 		core = i * 64 + (u32)__builtin_ctzll(mask[i]);
 	}
 	return core;

@@ -36,7 +36,9 @@ def test_every_field_of_the_table_exists() -> None:
         assert classes.struct_classes(struct).max() <= IGNORE
     for struct, names in vocabulary.load().counters.items():
         found = classes.struct_classes(struct)
-        assert all(found[describe.offsets(struct)[name] // 4] == OUTCOME for name in names)
+        for name in names:
+            wanted = IGNORE if name.endswith("_cycles") else OUTCOME  # times are never the same
+            assert found[describe.offsets(struct)[name] // 4] == wanted
 
 
 def test_a_field_that_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -363,3 +364,34 @@ def test_both_stacks_are_there_and_have_names(
         assert "program_run_ops" in inner
         assert inner.index(waiter[0]) < inner.index("program_run_ops")
         assert outer[-1].startswith("_cffi_f_shm_") or outer[-1].startswith("shm_")
+
+
+def _ns_for_a_yield(peer: Peer, telemetry: Any) -> float:
+    """Return the processor time that a waiting CPU takes from one yield to the next."""
+
+    def used_ns() -> int:
+        return int(Path(f"/proc/{peer.state.pid}/schedstat").read_text().split()[0])
+
+    yields, before_ns = int(telemetry.lock_yields), used_ns()
+    until(lambda: telemetry.lock_yields > yields + 2000, "CPU 2 yields")
+    return (used_ns() - before_ns) / (int(telemetry.lock_yields) - yields)
+
+
+def test_a_waiter_on_the_owners_core_gives_it_away_at_once() -> None:
+    """The owner cannot run while the waiter does. Elsewhere it may, and the waiter spins some time first."""
+    with Rig.create(cpus=3, bind=1) as rig, Peer(rig.arena, 1) as owner, Peer(rig.arena, 2) as waiter:
+        node_partial(rig, 4, A_BYTES)
+        with gate(rig) as gate_at:
+            park_with_lock(owner, gate_at, "list_lock_held", "probe", "alloc", size=A_BYTES)
+            waiter.begin("alloc", size=A_BYTES)
+            waiter.until_it_waits_for(rig.offset_of(rig.cache_node().list_lock))
+            apart_ns = _ns_for_a_yield(waiter, rig.telemetry(2))
+            owner.state.core = waiter.state.core = 0
+            together_ns = _ns_for_a_yield(waiter, rig.telemetry(2))
+        assert isinstance(owner.result(), int)
+        assert isinstance(waiter.result(), int)
+        telemetry = rig.telemetry(2)
+        assert telemetry.lock_waits == 1
+        assert telemetry.lock_wait_cycles == telemetry.lock_wait_max_cycles > 0
+        assert together_ns < apart_ns / 3
+        assert rig.report().ok
