@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.bench import storm
+from harness.bench.built import built
 from harness.bench.peers.building import build
 from harness.bench.subjects import Subject
 
@@ -151,6 +152,16 @@ def test_what_python_has_of_its_own(subject: str, outcome: str) -> None:
     result = storm.storm_once(Subject(subject, "peer", Path(), subject, sharing="python"), "step", calls=100)
 
     assert result.outcome == outcome, result
+
+
+@pytest.mark.parametrize(
+    "design", ["kmalloc_nolock", "try_kmalloc", "bpf_mem_alloc", "prealloc", "objpool", "sheaves"]
+)
+def test_designs_for_any_context_come_through(design: str) -> None:
+    result = storm.storm_once(Subject(design, "design", built("shmalloc.so"), design), "step", calls=300)
+
+    assert result.outcome == "ok", result
+    assert result.inside > 200
 
 
 _PRETENDER = """

@@ -132,6 +132,21 @@ static const char *verdict(void)
 	return header->nr_violations ? shm_verdict_name(header->violations[0].verdict) : NULL;
 }
 
+/* The storm's signal is an NMI to designs that are for any context; to kmalloc and its like it is what it is to malloc. */
+static int level_before;
+
+static void handler_enter(void)
+{
+	level_before = shm_handler_enter();
+}
+
+static void handler_exit(void)
+{
+	shm_handler_leave(level_before);
+}
+
+#define ANY_CONTEXT .handler_enter = handler_enter, .handler_exit = handler_exit
+
 #define DESIGN(name) \
 	static int name##_join(unsigned int cpu, const char **why) \
 	{ \
@@ -185,6 +200,7 @@ static const struct subject subjects[NR_DESIGNS] = {
 		.setup = setup_6_18,
 		.alloc = (subject_alloc *)(void *)shm_kmalloc_nolock,
 		.free = (subject_free *)(void *)shm_kfree_nolock,
+		ANY_CONTEXT,
 	},
 	[DESIGN_try_kmalloc] = {
 		COMMON(try_kmalloc, GFP_KERNEL, "the plan of the talk"),
@@ -192,6 +208,7 @@ static const struct subject subjects[NR_DESIGNS] = {
 		.max_bytes = 8192,
 		.setup = setup_6_18,
 		THROUGH_TABLE(try_kmalloc),
+		ANY_CONTEXT,
 	},
 	[DESIGN_bpf_mem_alloc] = {
 		COMMON(bpf_mem_alloc, GFP_KERNEL, "the BPF allocator"),
@@ -199,6 +216,7 @@ static const struct subject subjects[NR_DESIGNS] = {
 		.max_bytes = 4096 - 8, /* its header */
 		.setup = setup_6_18,
 		THROUGH_TABLE(bpf_mem_alloc),
+		ANY_CONTEXT,
 	},
 	[DESIGN_no_prealloc] = {
 		COMMON(no_prealloc, GFP_KERNEL, "BPF's way without preallocation"),
@@ -213,6 +231,7 @@ static const struct subject subjects[NR_DESIGNS] = {
 		.max_bytes = SHM_MAX_POOL_SIZE,
 		.setup = setup_6_18,
 		THROUGH_TABLE(prealloc),
+		ANY_CONTEXT,
 	},
 	[DESIGN_objpool] = {
 		COMMON(objpool, GFP_KERNEL, "per-CPU rings"),
@@ -220,12 +239,14 @@ static const struct subject subjects[NR_DESIGNS] = {
 		.max_bytes = SHM_MAX_POOL_SIZE,
 		.setup = setup_6_18,
 		THROUGH_TABLE(objpool),
+		ANY_CONTEXT,
 	},
 	[DESIGN_sheaves] = {
 		COMMON(sheaves, GFP_KERNEL, "kmalloc of Linux 7.0: per-CPU sheaves and barns"),
 		.flags = SUBJECT_SHARED,
 		.setup = setup_7_0,
 		THROUGH_TABLE(sheaves),
+		ANY_CONTEXT,
 	},
 };
 
