@@ -53,6 +53,11 @@ class Core:
         """Hash of the core's sources and flags, 16 hex digits."""
         return self.text(self.lib.shm_build_id()) or ""
 
+    @property
+    def functions(self) -> Any:
+        """Addresses of the functions that are called without cffi: a ``shmalloc._fast.Core``."""
+        return _functions(self.path)
+
     def text(self, pointer: Any) -> str | None:
         """Return the C string at *pointer*, or None for NULL."""
         if pointer == self.ffi.NULL:
@@ -74,6 +79,27 @@ def _names(core: Core, what: str) -> tuple[str, ...]:
     while (name := core.text(function(len(found)))) is not None:
         found.append(name)
     return tuple(found)
+
+
+@cache
+def _functions(path: Path) -> Any:
+    return fast().Core(str(path))
+
+
+@cache
+def fast() -> ModuleType:
+    """Load the calls that Python makes most, which are compiled but no part of the core.
+
+    Raises: BuildMissing.  StaleBuildError.
+    """
+    module = load_module("_fast")
+    sources = _PACKAGE_DIR / "pyface"
+    if (sources / "module.c").is_file() and (current := _buildid.source_id(sources, "")) != module.BUILD_ID:
+        raise StaleBuildError(
+            f"{module.__file__} was built from other sources ({module.BUILD_ID}) than those in {sources} "
+            f"({current}); {_REBUILD}"
+        )
+    return module
 
 
 _loaded: dict[str, Core] = {}

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from shmalloc import designs, views
 from shmalloc.cache import KmemCache
+from shmalloc.calls import Caller
 from shmalloc.design_calls import DesignCalls
 from shmalloc.errors import BadFree, ShmallocError
+from shmalloc.fast import fast
 from shmalloc.flags import gfp_flags, slab_flags
 from shmalloc.maps import HashMap
 from shmalloc.objects import cache_at, cache_name
@@ -19,10 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from shmalloc.arena import Arena
-    from shmalloc.calls import Calls
 
 
-class Allocating:
+class Allocating(Caller):
     """The allocators' side of `shmalloc.Cpu`.
 
     Attributes:
@@ -30,11 +31,11 @@ class Allocating:
     """
 
     arena: Arena
-    _calls: Calls
     _lib: Any
 
     # --- objects ------------------------------------------------------------------------------
 
+    @fast("kmalloc")
     def kmalloc(self, size: int, gfp: int | str = "GFP_KERNEL", node: int = -1) -> int:
         """Allocate *size* bytes; may spin, so not for NMI handlers.
 
@@ -55,6 +56,7 @@ class Allocating:
         """
         return self._calls.allocate(self._lib.shm_kmalloc_node, size, gfp_flags(gfp), self._calls.node(node))
 
+    @fast("kmalloc_nolock")
     def kmalloc_nolock(self, size: int, gfp: int | str = 0, node: int = -1) -> int:
         """Allocate *size* bytes without waiting for any lock.
 
@@ -77,6 +79,7 @@ class Allocating:
             self._lib.shm_kmalloc_nolock, size, gfp_flags(gfp), self._calls.node(node)
         )
 
+    @fast("kfree")
     def kfree(self, offset: int) -> None:
         """Free an object, whoever allocated it.  NULL and ZERO_SIZE_PTR are no-ops.
 
@@ -85,6 +88,7 @@ class Allocating:
         """
         self._calls.free(offset, self._lib.shm_kfree, offset)
 
+    @fast("kfree_nolock")
     def kfree_nolock(self, offset: int) -> None:
         """Free an object without waiting for any lock; otherwise as `kfree`."""
         self._calls.free(offset, self._lib.shm_kfree_nolock, offset)

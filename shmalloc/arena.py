@@ -18,6 +18,7 @@ import posix_ipc
 
 from shmalloc._binding import core as load_core
 from shmalloc._binding import release_variants
+from shmalloc.arrays import array_at
 from shmalloc.calls import Bindings
 from shmalloc.checks import checked_geometry, header_error, no_room, refuse_without_room
 from shmalloc.errors import GeometryError, ShmallocError, Unsupported
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from shmalloc._binding import Core
     from shmalloc.cpu import Cpu
+    from shmalloc.fast import Window
 
 __all__ = ["Arena", "Geometry", "SegmentInfo", "list_segments", "remove"]
 
@@ -229,6 +231,11 @@ class Arena:
         return self._mapped().base
 
     @property
+    def window(self) -> Window:
+        """What blocks and arrays hold of the mapping, so that it stays while they are looked at."""
+        return self._mapped().window
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the segment."""
         return self._mapped().size_bytes
@@ -346,6 +353,23 @@ class Arena:
         if not 0 <= index < where.bytes // stride:
             raise ShmallocError(f"{self.name}: {region} has no item {index}")
         return self.pointer(struct, where.offset + index * stride)
+
+    def at(self, offset: int) -> np.ndarray[Any, Any]:
+        """Look at an array that `Cpu.empty` or `Cpu.zeros` has made, in any process; its owner still frees it.
+
+        Takes no CPU.  The mapping stays while the array is in use; the memory stays the owner's.
+
+        Args:
+            offset: of the array, as `Cpu.give` returns it.
+
+        Returns:
+            The array, writable, without a copy.
+
+        Raises:
+            ShmallocError: there is no array; or the core serves another arena.
+        """
+        self.activate()
+        return array_at(self, offset)
 
     def region(self, name: str) -> np.ndarray[Any, Any]:
         """Look at one region as a numpy array, without a copy.

@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from shmalloc.calls import Caller
 from shmalloc.errors import AllocationFailed, BadFree, ShmallocError
+from shmalloc.fast import fast
 from shmalloc.flags import gfp_flags
 from shmalloc.objects import cache_at, cache_name, cache_of
 
@@ -42,18 +44,15 @@ class CacheInfo:
     min_partial: int
 
 
-class KmemCache:
+class KmemCache(Caller):
     """One slab cache, used from one CPU.  Make one with `Cpu.kmem_cache_create`.
 
     As a context manager it is destroyed at the end.
-
-    Attributes:
-        index: in the arena's cache table: what op arrays call ``cache``.
     """
 
     def __init__(self, calls: Calls, index: int) -> None:
         self._calls = calls
-        self.index = index
+        self._index = index
 
     def __repr__(self) -> str:
         return f"<KmemCache {self.name} index {self.index}>"
@@ -70,6 +69,11 @@ class KmemCache:
         except ShmallocError:
             if value is None:
                 raise
+
+    @property
+    def index(self) -> int:
+        """Of the cache in the arena's table: what op arrays call ``cache``."""
+        return self._index
 
     @property
     def name(self) -> str:
@@ -97,6 +101,7 @@ class KmemCache:
             min_partial=int(row.min_partial),
         )
 
+    @fast("cache_alloc")
     def alloc(self, gfp: int | str = "GFP_KERNEL", node: int = -1) -> int:
         """Allocate an object; may spin.
 
@@ -122,6 +127,7 @@ class KmemCache:
         lib, gfp_bits = self._calls.lib, gfp_flags(gfp)
         return self._calls.allocate(lib.shm_kmalloc_cache, self.index, size, gfp_bits, self._calls.node(node))
 
+    @fast("cache_alloc_nolock")
     def alloc_nolock(self, gfp: int | str = 0, node: int = -1) -> int:
         """Allocate an object without waiting for any lock; otherwise as `alloc`."""
         return self._alloc(self._calls.lib.shm_kmem_cache_alloc_nolock, gfp, node)
@@ -130,10 +136,26 @@ class KmemCache:
         try:
             return self._calls.allocate(function, self.index, gfp_flags(gfp), self._calls.node(node))
         except AllocationFailed as error:
-            if error.reason == "none":
-                self.info()  # says that the cache is gone
+            self._refuse_if_gone(error)
             raise
 
+    def _no_object(self, name: str, arguments: tuple[Any, ...]) -> NoReturn:
+        try:
+            self._calls.no_object(name, arguments)
+        except AllocationFailed as error:
+            self._refuse_if_gone(error)
+            raise
+
+    def _refuse_if_gone(self, error: AllocationFailed) -> None:
+        if error.reason == "none":
+            self.info()  # says that the cache is gone
+
+    def _bad_free(self, result: int, offset: int, name: str, arguments: tuple[Any, ...]) -> NoReturn:
+        self._calls.refuse_caller()
+        self._refuse_other_caches(offset)
+        self._calls.refuse_free(result, offset, name, arguments)
+
+    @fast("cache_free")
     def free(self, offset: int) -> None:
         """Give an object of this cache back.
 

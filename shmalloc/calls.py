@@ -6,10 +6,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from shmalloc import fast
 from shmalloc.errors import (
     AllocationFailed,
     BadFree,
@@ -47,35 +49,28 @@ class Bindings:
     handlers: bool = False
 
 
-class Calls:
+class Calls(fast.Calls):
     """What one CPU asks of the core.
 
     Attributes:
         arena: that it works on.
-        lib: the core's functions.
+        lib: the core's functions, by cffi.
+        number: of the CPU.
     """
 
     def __init__(self, arena: Arena, number: int) -> None:
         self.arena = arena
         self.lib = arena.core.lib
-        self._number = number
-        self._bound = number
+        geometry = arena.header.geometry
+        self.has_oracle = bool(geometry.flags & self.lib.SHM_GEO_ORACLE)
+        super().__init__(
+            arena.core.functions, arena.window, number, int(geometry.nr_nodes), has_oracle=self.has_oracle
+        )
         self._tid = threading.get_native_id()
         self._pid = os.getpid()
         self._seen = count_violations(arena)
         self._current: Callable[[], int] = self.lib.shm_cpu_current
-        self._nr_nodes = int(arena.header.geometry.nr_nodes)
         self._reasons = arena.core.names("reason")
-        self.has_oracle = bool(arena.header.geometry.flags & self.lib.SHM_GEO_ORACLE)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether this process is still the CPU: not closed, not forked."""
-        return self._bound != _NOBODY and self._pid == os.getpid()
-
-    def end(self) -> None:
-        """Refuse every further call."""
-        self._bound = _NOBODY
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call the core as this CPU, and return what it returns.
@@ -85,7 +80,7 @@ class Calls:
             WrongThread: this is not its thread.
             ValueError: an argument that the core's types cannot hold.
         """
-        if self._current() != self._bound:
+        if self._current() != self.bound:
             self.become()
         try:
             return function(*arguments)
@@ -98,9 +93,9 @@ class Calls:
         Raises:
             ValueError: there is no such node.
         """
-        if node == -1 or 0 <= node < self._nr_nodes:
+        if node == -1 or 0 <= node < self.nr_nodes:
             return node
-        raise ValueError(f"node = {node}: allowed are -1 (any) to {self._nr_nodes - 1}")
+        raise ValueError(f"node = {node}: allowed are -1 (any) to {self.nr_nodes - 1}")
 
     def allocate(self, function: Callable[..., int], *arguments: Any) -> int:
         """Call an allocation function.
@@ -108,7 +103,7 @@ class Calls:
         Raises:
             AllocationFailed: it returned NULL.
         """
-        if self._current() != self._bound:
+        if self._current() != self.bound:
             self.become()
         try:
             offset = function(*arguments)
@@ -116,9 +111,39 @@ class Calls:
             raise ValueError(f"{_text(function, arguments)}: {error}") from None
         if offset:
             return offset
+        return self.no_object(_name_of(function), arguments)
+
+    def no_object(self, name: str, arguments: tuple[Any, ...]) -> NoReturn:
+        """Say why an allocation returned NULL.
+
+        Args:
+            name: of the core's function.
+            arguments: that it was given.
+
+        Raises:
+            AllocationFailed: with the reason; or what is wrong besides.
+        """
         self.refuse_caller()
         self.raise_verdict()
-        raise AllocationFailed(self._reasons[self.lib.shm_last_reason()], _text(function, arguments))
+        raise AllocationFailed(self._reasons[self.lib.shm_last_reason()], _call_text(name, arguments))
+
+    def bulk_failed(self, name: str, reason: int, at: int, size: int, partial: bool) -> None:
+        """Say why a bulk allocation got NULL; no error if that was allowed for.
+
+        Args:
+            name: of the call.
+            reason: why, by number.
+            at: index of the first size that nothing was got for.
+            size: at it.
+            partial: the others are there.
+
+        Raises:
+            AllocationFailed: with the reason; or what is wrong besides.
+        """
+        self.refuse_caller()
+        self.raise_verdict()
+        if not partial:
+            raise AllocationFailed(self._reasons[reason], f"{name}: sizes[{at}] = {size}")
 
     def run(self, function: Callable[..., int], *arguments: Any, allowed: tuple[int, ...] = ()) -> int:
         """Call a function that returns a negative errno when it fails.
@@ -162,9 +187,51 @@ class Calls:
         """
         result = self._free(offset, function, arguments)
         if result:
-            raise self._free_error(result, function, arguments) or BadFree(
-                offset, why_not_live(self.arena, offset)
-            )
+            self.refuse_free(result, offset, _name_of(function), arguments)
+
+    def refuse_free(self, result: int, offset: int, name: str, arguments: tuple[Any, ...]) -> NoReturn:
+        """Say why a free was refused.
+
+        Args:
+            result: of the core.
+            offset: that was to be freed.
+            name: of the core's function.
+            arguments: that it was given.
+
+        Raises:
+            BadFree: it is no live object; or what is wrong besides.
+        """
+        raise self._free_error(result, name, arguments) or BadFree(offset, why_not_live(self.arena, offset))
+
+    def bulk_refused(self, name: str, result: int, at: int, offset: int) -> NoReturn:
+        """Say why a bulk free ended before its end; otherwise as `refuse_free`.
+
+        Args:
+            name: of the call.
+            result: of the core.
+            at: index of the offset that was refused.
+            offset: at it.
+        """
+        why = f"offsets[{at}], behind {at} that are free now: {why_not_live(self.arena, offset)}"
+        raise self._free_error(result, name, (offset,)) or BadFree(offset, why)
+
+    def free_late(self, offset: int, size: int) -> None:
+        """Free a block that has outlived its CPU, as another one of this process if there is one.
+
+        Args:
+            offset: of it.
+            size: in bytes, as it was asked for.
+        """
+        for other in self.arena.bindings.cpus:
+            if other.is_open and other.runs_here:
+                return other.free(offset, other.lib.shm_kfree, offset)
+        warnings.warn(
+            f"a block of {size} bytes at {offset:#x} stays allocated: CPU {self.number} of "
+            f"{self.arena.name} was closed before it",
+            ResourceWarning,
+            stacklevel=2,
+        )
+        return None
 
     def free_pages(self, offset: int, order: int, function: Callable[..., int], *before: Any) -> None:
         """Call a function that frees a block of pages.
@@ -182,47 +249,50 @@ class Calls:
         result = self._free(offset, function, arguments)
         if result:
             why = why_no_pages(self.arena, offset, order) or why_not_live(self.arena, offset)
-            raise self._free_error(result, function, arguments) or BadFree(offset, why)
+            raise self._free_error(result, _name_of(function), arguments) or BadFree(offset, why)
 
     def _free(self, offset: int, function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
-        if self._current() != self._bound:
+        if self._current() != self.bound:
             self.become()
         try:
             return function(*arguments)
         except OverflowError:
             raise BadFree(offset, why_not_live(self.arena, offset)) from None
 
-    def _free_error(
-        self, result: int, function: Callable[..., int], arguments: tuple[Any, ...]
-    ) -> ShmallocError | None:
+    def _free_error(self, result: int, name: str, arguments: tuple[Any, ...]) -> ShmallocError | None:
         """Return what is wrong besides the offset."""
         self.refuse_caller()
         self.raise_verdict()
         if result == -errno.EINVAL:
             return None
-        return ShmallocError(f"{_text(function, arguments)}: {os.strerror(-result)}")
+        return ShmallocError(f"{_call_text(name, arguments)}: {os.strerror(-result)}")
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the caller is the CPU's thread."""
+        return threading.get_native_id() == self._tid
 
     def become(self) -> None:
         """Make this the CPU that the core works as."""
         self.refuse_caller()
-        result = self.lib.shm_cpu_switch(self._number)
+        result = self.lib.shm_cpu_switch(self.number)
         if result:
             self.refuse_caller()
-            raise NotBound(f"CPU {self._number} of {self.arena.name}: {os.strerror(-result)}")
+            raise NotBound(f"CPU {self.number} of {self.arena.name}: {os.strerror(-result)}")
 
     def refuse_caller(self) -> None:
         """Raise if the caller cannot be this CPU."""
-        if self._bound == _NOBODY:
-            raise NotBound(f"CPU {self._number} of {self.arena.name} is closed")
+        if self.bound == _NOBODY:
+            raise NotBound(f"CPU {self.number} of {self.arena.name} is closed")
         if os.getpid() != self._pid:
             raise NotBound(
-                f"CPU {self._number} is process {self._pid}; this is process {os.getpid()}, forked from it: "
+                f"CPU {self.number} is process {self._pid}; this is process {os.getpid()}, forked from it: "
                 "it is no CPU until it binds one of its own"
             )
         caller = threading.get_native_id()
         if caller != self._tid:
             raise WrongThread(
-                f"CPU {self._number} is {_thread_text(self._tid)}; the call came from {_thread_text(caller)}"
+                f"CPU {self.number} is {_thread_text(self._tid)}; the call came from {_thread_text(caller)}"
             )
 
     def raise_verdict(self) -> None:
@@ -237,9 +307,21 @@ class Calls:
         fresh = read_violations(self.arena)[self._seen :]
         self._seen = total
         for violation in fresh:
-            mine = violation.cpu == self._number and violation.level == 0  # not a handler's on top of it
+            mine = violation.cpu == self.number and violation.level == 0  # not a handler's on top of it
             if mine and violation.verdict in _ENDLESS_WAITS:
                 raise DeadlockProved(violation)
+
+
+class Caller(fast.Caller):
+    """Base of whatever allocates and frees as a CPU: what the calls that are compiled say when they fail."""
+
+    _calls: Calls
+
+    def _no_object(self, name: str, arguments: tuple[Any, ...]) -> NoReturn:
+        self._calls.no_object(name, arguments)
+
+    def _bad_free(self, result: int, offset: int, name: str, arguments: tuple[Any, ...]) -> NoReturn:
+        self._calls.refuse_free(result, offset, name, arguments)
 
 
 def bind_failure(arena: Arena, number: int, result: int) -> ShmallocError:
@@ -275,4 +357,8 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 
 def _text(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
-    return f"{_name_of(function)}({', '.join(map(str, arguments))})"
+    return _call_text(_name_of(function), arguments)
+
+
+def _call_text(name: str, arguments: tuple[Any, ...]) -> str:
+    return f"{name}({', '.join(map(str, arguments))})"

@@ -18,6 +18,7 @@ from shmalloc.calls import Bindings, Calls, bind_failure
 from shmalloc.errors import Unsupported
 from shmalloc.interrupting import Interrupting
 from shmalloc.memcg import Charging
+from shmalloc.sharing import Sharing
 from shmalloc.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _NO_CORE = 0xFFFFFFFF
 
 
-class Cpu(Allocating, Charging, Interrupting, Waiting):
+class Cpu(Allocating, Sharing, Charging, Interrupting, Waiting):
     """One CPU of an arena, held by the thread that makes this object.
 
     As a context manager the CPU is given back at the end.  One thread may be several CPUs: each call
@@ -160,6 +161,7 @@ def _unbind(calls: Calls, number: int, bindings: Bindings, affinity: set[int] | 
     bindings.cpus.remove(calls)
     if not calls.is_open:
         return
+    calls.free_left()
     others = [other for other in bindings.cpus if other.is_open]
     if others:
         # The signal handlers go with the current CPU; the others still want them.

@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shmalloc import designs
+from shmalloc.calls import Caller
+from shmalloc.fast import fast
 from shmalloc.flags import gfp_flags
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from shmalloc.calls import Calls
 
 
-class DesignCalls:
+class DesignCalls(Caller):
     """The operations of one design. Make one with `Cpu.design`.
 
     Whatever a design is called, its operations are the same; each is counted under its name.
@@ -46,6 +48,7 @@ class DesignCalls:
         """
         self._calls.run(self._calls.lib.shm_design_teardown, self._index)
 
+    @fast("design_alloc")
     def alloc(self, size: int, gfp: int | str = "GFP_ATOMIC", node: int = -1) -> int:
         """Allocate *size* bytes.
 
@@ -74,6 +77,7 @@ class DesignCalls:
         function = self._calls.lib.shm_design_pages_alloc
         return self._calls.allocate(function, self._index, gfp_flags(gfp), self._calls.node(node), order)
 
+    @fast("design_free")
     def free(self, offset: int) -> None:
         """Free an object.
 

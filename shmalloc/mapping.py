@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import posix_ipc
 
 from shmalloc.errors import NotAnArena, ShmallocError, TruncatedArena
+from shmalloc.fast import Window
 from shmalloc.room import SHM_DIRECTORY
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Mapping:
 
     Attributes:
         buffer: all of the segment, writable.
+        window: what keeps it mapped for blocks and arrays.
         header: the segment as a ``struct shm_header *``; nothing says that it is one.
         base: the address of the mapping.
     """
@@ -94,6 +96,7 @@ class Mapping:
         # Over the map itself: cffi over a memoryview crashes when both end in one garbage collection.
         self.header: Any = self._ffi.from_buffer("struct shm_header *", self._mmap, require_writable=True)
         self.base = int(self._ffi.cast("uintptr_t", self.header))
+        self.window = Window(self._mmap)
 
     @property
     def size_bytes(self) -> int:
@@ -138,12 +141,14 @@ class Mapping:
         except BufferError:
             self._export()
             return False
+        self.window.forget()
         self.base = 0
         return True
 
     def let_go(self) -> None:
         """Unmap the segment as soon as the last view of it is gone."""
         if not self.close():
+            self.window.forget()
             del self.buffer, self.header, self._mmap
 
 
