@@ -16,7 +16,7 @@ import numpy as np
 from harness.atlas.disassembly import REGISTERS, Disassembly, Instruction, disassembly
 from shmalloc.symbols import symbols
 
-__all__ = ["SYSCALLS", "Call", "Image", "Steps", "TraceError", "Traced", "check_trace"]
+__all__ = ["SYSCALLS", "Activation", "Image", "Steps", "TraceError", "Traced", "check_trace"]
 
 RAX, RSP = REGISTERS.index("rax"), REGISTERS.index("rsp")
 
@@ -71,7 +71,7 @@ class Traced(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Activation:
     """One execution of a function, or a part of one that the trace begins or ends in.
 
     Attributes: caller: step of the call, or of the jump at a function's end; None if it is not in the trace.
@@ -98,7 +98,7 @@ class Steps:
     addresses: np.ndarray[Any, np.dtype[np.int64]]
     instructions: Sequence[Instruction]
     which: np.ndarray[Any, np.dtype[np.intp]]
-    frames: Sequence[Call]
+    frames: Sequence[Activation]
     frame: np.ndarray[Any, np.dtype[np.intp]]
     strays: Sequence[int]
 
@@ -142,7 +142,7 @@ class _Calls:
         which: np.ndarray[Any, np.dtype[np.intp]],
         stack_pointers: np.ndarray[Any, Any],
     ) -> None:
-        self.frames = [Call(None)]
+        self.frames = [Activation(None)]
         self.frame = np.zeros(len(which), dtype=np.intp)
         self.strays: list[int] = []
         self._code = code
@@ -165,7 +165,7 @@ class _Calls:
         """Account for an instruction that may lead elsewhere; False if it stays in its call."""
         one, then = self._step_of[step], self._step_of[step + 1]
         if one.kind == "call":
-            self._enter(Call(step), step)
+            self._enter(Activation(step), step)
             return True
         if one.kind == "ret":
             self._return(step, then)
@@ -175,11 +175,11 @@ class _Calls:
         if one.target is None and self._leaps(step):
             return True
         if self._ends_in_jump(one, then):
-            self._enter(Call(step, is_jump=True), step)
+            self._enter(Activation(step, is_jump=True), step)
             return True
         return False
 
-    def _enter(self, call: Call, step: int) -> None:
+    def _enter(self, call: Activation, step: int) -> None:
         self._open.append((len(self.frames), int(self._stack_pointers[step + 1])))
         self.frames.append(call)
 
@@ -192,7 +192,7 @@ class _Calls:
             self.strays.append(step)
         if not self._open:  # into a function that was entered before the trace begins
             self._open.append((len(self.frames), int(self._stack_pointers[step + 1])))
-            self.frames.append(Call(None))
+            self.frames.append(Activation(None))
 
     def _leaps(self, step: int) -> bool:
         """A jump that leaves calls without their returns: what a proved deadlock unwinds by."""

@@ -197,6 +197,16 @@ class Scene:
             self.caches[which] = self.cpus[0].cache(which)
         return self.caches[which]
 
+    def zones(self, node: int = -1) -> list[Any]:
+        """Return the struct zones of a node, or of all (-1)."""
+        rows = [self.arena.item("struct zone", "zones", at) for at in range(self.arena.header.nr_zones)]
+        return [row for row in rows if node in (-1, row.node)]
+
+    def pageset(self, cpu: int, zone: int) -> Any:
+        """Return the struct per_cpu_pages of a CPU, of a zone by its index."""
+        cpus = int(self.arena.header.geometry.nr_cpus)
+        return self.arena.item("struct per_cpu_pages", "pagesets", zone * cpus + cpu)
+
     def cache_row(self, name: str | int) -> Any:
         """Return the struct kmem_cache of a name, or of a size."""
         return self.arena.item("struct kmem_cache", "caches", self.cache(name).index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.atlas.call import Call
-from harness.atlas.operations import operation
+from harness.atlas.operations import Register, operation
 from harness.atlas.staging import Request, Staging, counter
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ def grace_periods(arena: Arena) -> int:
 # --- operations -----------------------------------------------------------------------------------
 
 
+def _operation(name: str, summary: str, path: dict[str, str]) -> Register:
+    return operation(name, summary, group="rcu", designs=TASKS, path=path, geometry=GEOMETRY)
+
+
 def ask_free_rcu(stage: Staging, offset: int, function: str = "shm_kfree_rcu") -> Request:
     """Have what is held freed after a grace period."""
     held = stage.take(offset)
@@ -57,26 +61,20 @@ def _wait_for_grace_periods(stage: Staging, count: int) -> None:
         stage.cpus[0].kfree_rcu(offset)
 
 
-@operation(
+@_operation(
     "rcu_free",
     "call_rcu: the first callback of the CPU",
-    group="rcu",
-    designs=TASKS,
-    geometry=GEOMETRY,
-    path={"rcu_queued": "== 1", "frees": "== 1"},
+    {"rcu_queued": "== 1", "frees": "== 1"},
 )
 def rcu_free(stage: Staging) -> Request:
     """An object in use."""
     return ask_free_rcu(stage, stage.alloc())
 
 
-@operation(
+@_operation(
     "rcu_free_more",
     "call_rcu behind callbacks that are queued already",
-    group="rcu",
-    designs=TASKS,
-    geometry=GEOMETRY,
-    path={"rcu_queued": "== 1", "frees": "== 1"},
+    {"rcu_queued": "== 1", "frees": "== 1"},
 )
 def rcu_free_more(stage: Staging) -> Request:
     """Two callbacks are queued."""
@@ -84,13 +82,10 @@ def rcu_free_more(stage: Staging) -> Request:
     return ask_free_rcu(stage, stage.alloc())
 
 
-@operation(
+@_operation(
     "rcu_begin",
     "a tick: queued callbacks are assigned to a grace period, which nobody delays",
-    group="rcu",
-    designs=TASKS,
-    geometry=GEOMETRY,
-    path={"rcu_grace_periods": "== 1", "rcu_invoked": "== 0"},
+    {"rcu_grace_periods": "== 1", "rcu_invoked": "== 0"},
 )
 def rcu_begin(stage: Staging) -> Request:
     """Two callbacks are queued."""
@@ -98,13 +93,10 @@ def rcu_begin(stage: Staging) -> Request:
     return TICK
 
 
-@operation(
+@_operation(
     "rcu_end",
     "a tick: the callbacks whose grace period is over free their objects",
-    group="rcu",
-    designs=TASKS,
-    geometry=GEOMETRY,
-    path={"rcu_invoked": "== 2", "rcu_grace_periods": "== 0"},
+    {"rcu_invoked": "== 2", "rcu_grace_periods": "== 0"},
 )
 def rcu_end(stage: Staging) -> Request:
     """The grace period of two callbacks is over."""

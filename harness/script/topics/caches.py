@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.script.keys import Refused, Words, a_design, a_node, gfp_names, key
 from harness.script.places import chain
 from harness.script.registry import Step, quantity, step
+from harness.script.topics.objects import FreeHeld
 
 if TYPE_CHECKING:
     from harness.script.nested import Nested
@@ -81,23 +82,8 @@ class CacheAlloc(Step):
 
 
 @step("cache_free")
-class CacheFree(Step):
+class CacheFree(FreeHeld):
     """Free objects of caches that earlier steps hold: how many there were."""
-
-    which: str = key("", uses="objects")
-    n: int = key(1 << 30, low=1)
-    design: str = key("", check=a_design)
-
-    def run(self, scene: Scene) -> int:
-        """Free them."""
-        taken = scene.take(self.which, self.n)
-        for held in taken:
-            scene.free(held, self.cpu, self.design)
-        return len(taken)
-
-    def nest(self, program: Nested) -> None:
-        """Free them, out of slots."""
-        program.free(self.which, self.n)
 
 
 @step("cache_shrink")

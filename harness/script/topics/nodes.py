@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.problems import unknown
 from harness.script.keys import Refused
@@ -21,20 +21,16 @@ def _check(scene: Scene, node: int) -> None:
         raise Refused(f"node = {node}: allowed is 0..{nodes - 1}")
 
 
-def _zones(scene: Scene) -> list[Any]:
-    return [scene.arena.item("struct zone", "zones", at) for at in range(scene.arena.header.nr_zones)]
-
-
 @quantity("node.event")
 def event(scene: Scene, *, name: str, node: int) -> int:
     """One of the NUMA counters of a node's zones, of all CPUs: what its numastat would say."""
     _check(scene, node)
     if name not in _EVENTS:
         raise Refused(f"name = {name!r}: " + unknown("counter", name, list(_EVENTS)))
-    possible = int(scene.arena.header.geometry.nr_cpus)
-    zones = [int(zone.index) for zone in _zones(scene) if zone.node == node]
-    places = [zone * possible + cpu for zone in zones for cpu in range(possible)]
-    return sum(int(getattr(scene.arena.item("struct per_cpu_pages", "pagesets", at), name)) for at in places)
+    cpus = range(int(scene.arena.header.geometry.nr_cpus))
+    return sum(
+        int(getattr(scene.pageset(cpu, zone.index), name)) for zone in scene.zones(node) for cpu in cpus
+    )
 
 
 @quantity("node.objects")
@@ -50,7 +46,7 @@ def objects(scene: Scene, *, node: int) -> int:
 def zonelist(scene: Scene, *, node: int) -> int:
     """The nodes in the order in which requests for one node try them: their numbers as digits."""
     _check(scene, node)
-    row, zones = scene.arena.item("struct node", "nodes", node), _zones(scene)
+    row, zones = scene.arena.item("struct node", "nodes", node), scene.zones()
     tried = [int(zones[row.zonelist[at]].node) for at in range(row.nr_zonelist)]
     return int("".join(map(str, dict.fromkeys(tried))))
 
@@ -59,6 +55,6 @@ def zonelist(scene: Scene, *, node: int) -> int:
 def thisnode(scene: Scene, *, node: int) -> int:
     """The same for requests with __GFP_THISNODE."""
     _check(scene, node)
-    row, zones = scene.arena.item("struct node", "nodes", node), _zones(scene)
+    row, zones = scene.arena.item("struct node", "nodes", node), scene.zones()
     tried = [int(zones[row.thisnode[at]].node) for at in range(row.nr_thisnode)]
     return int("".join(map(str, dict.fromkeys(tried))))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.script.keys import a_design, a_node, a_number_of_times, gfp_names, key
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from harness.script.nested import Nested
     from harness.script.scene import Scene
 
-_ALL = 1 << 30
 _PASSING = " alloc_free"
 
 
@@ -103,25 +103,41 @@ class AllocFree(Step):
         return f"{self.do} {self.size}" + (f" by {self.design}" if self.design else "")
 
 
-@step("free")
-class Free(Step):
-    """Free objects, pages and objects of caches that earlier steps hold: how many there were."""
+@dataclass(frozen=True, kw_only=True)
+class FreeHeld(Step):
+    """What all steps do that free what earlier ones hold."""
 
     which: str = key("", uses="objects")
-    n: int = key(_ALL, low=1)
-    order: str = key("fifo", one_of=("fifo", "lifo"))
+    n: int = key(1 << 30, low=1)
     design: str = key("", check=a_design)
+
+    @property
+    def is_lifo(self) -> bool:
+        """Whether the youngest go first."""
+        return False
 
     def run(self, scene: Scene) -> int:
         """Free them."""
-        taken = scene.take(self.which, self.n, lifo=self.order == "lifo")
+        taken = scene.take(self.which, self.n, lifo=self.is_lifo)
         for held in taken:
             scene.free(held, self.cpu, self.design)
         return len(taken)
 
     def nest(self, program: Nested) -> None:
         """Free them, out of slots."""
-        program.free(self.which, self.n, lifo=self.order == "lifo")
+        program.free(self.which, self.n, lifo=self.is_lifo)
+
+
+@step("free")
+class Free(FreeHeld):
+    """Free objects, pages and objects of caches that earlier steps hold: how many there were."""
+
+    order: str = key("fifo", one_of=("fifo", "lifo"))
+
+    @property
+    def is_lifo(self) -> bool:
+        """Whether the youngest go first."""
+        return self.order == "lifo"
 
     def __str__(self) -> str:
         return f"free {self.which or 'what has no name'}" + (f" by {self.design}" if self.design else "")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.script.keys import a_design, a_node, gfp_names, key
 from harness.script.registry import Step, quantity, step
+from harness.script.topics.objects import FreeHeld
 from shmalloc.errors import ShmallocError
 
 if TYPE_CHECKING:
@@ -62,23 +63,8 @@ class PagesUntilFail(PagesAlloc):
 
 
 @step("pages_free")
-class PagesFree(Step):
+class PagesFree(FreeHeld):
     """Free blocks of pages that earlier steps hold: how many there were."""
-
-    which: str = key("", uses="objects")
-    n: int = key(1 << 30, low=1)
-    design: str = key("", check=a_design)
-
-    def run(self, scene: Scene) -> int:
-        """Free them."""
-        taken = scene.take(self.which, self.n)
-        for held in taken:
-            scene.free(held, self.cpu, self.design)
-        return len(taken)
-
-    def nest(self, program: Nested) -> None:
-        """Free them, out of slots."""
-        program.free(self.which, self.n)
 
 
 @step("drain")
@@ -90,14 +76,9 @@ class Drain(Step):
         scene.cpus[self.cpu].drain_pages()
 
 
-def _zones(scene: Scene, node: int) -> list[Any]:
-    rows = [scene.arena.item("struct zone", "zones", at) for at in range(scene.arena.header.nr_zones)]
-    return [row for row in rows if node in (-1, row.node)]
-
-
 def _register_zone(name: str, read: Any, text: str) -> None:
     def read_it(scene: Scene, *, node: int = -1) -> int:
-        return int(sum(read(zone) for zone in _zones(scene, node)))
+        return int(sum(read(zone) for zone in scene.zones(node)))
 
     read_it.__doc__ = f"{text}, of all zones, or of a node's."
     quantity(f"zone.{name}")(read_it)
@@ -127,28 +108,28 @@ def _zone_type(scene: Scene, name: str) -> int:
 def lowmem_reserve(scene: Scene, *, zone: str, against: str) -> int:
     """Pages that node 0's zone keeps back from requests that could have used a higher one."""
     kind, higher = _zone_type(scene, zone), _zone_type(scene, against)
-    return sum(int(row.lowmem_reserve[higher]) for row in _zones(scene, 0) if row.type == kind)
+    return sum(int(row.lowmem_reserve[higher]) for row in scene.zones(0) if row.type == kind)
 
 
 @quantity("zone.managed")
 def managed(scene: Scene, *, zone: str) -> int:
     """Pages of node 0's zone of one type."""
     kind = _zone_type(scene, zone)
-    return sum(int(row.managed_pages) for row in _zones(scene, 0) if row.type == kind)
+    return sum(int(row.managed_pages) for row in scene.zones(0) if row.type == kind)
 
 
 @quantity("zone.parked_blocks")
 def parked_blocks(scene: Scene, *, node: int = -1) -> int:
     """Blocks that wait on the zones' trylock_free_pages for somebody to free them."""
-    return sum(int(zone.nr_deferred_free) - int(zone.nr_deferred_drained) for zone in _zones(scene, node))
+    return sum(int(zone.nr_deferred_free) - int(zone.nr_deferred_drained) for zone in scene.zones(node))
 
 
 @quantity("memory.used_pages")
 def used_pages(scene: Scene, *, node: int = -1) -> int:
     """Pages that somebody holds, be it as slabs, pools or lists: neither in the buddy nor on a CPU's list."""
-    zones = _zones(scene, node)
-    free = sum(int(zone.free_pages) for zone in zones) + pcp_count(scene, node=node)
-    return sum(int(zone.managed_pages) for zone in zones) - free
+    rows = scene.zones(node)
+    free = sum(int(zone.free_pages) for zone in rows) + pcp_count(scene, node=node)
+    return sum(int(zone.managed_pages) for zone in rows) - free
 
 
 @quantity("pcp.count")
@@ -170,11 +151,5 @@ def pcp_high_min(scene: Scene, *, cpu: int = 0, node: int = 0) -> int:
 
 
 def _pagesets(scene: Scene, cpu: int, node: int) -> list[Any]:
-    possible = int(scene.arena.header.geometry.nr_cpus)
-    zones = [int(zone.index) for zone in _zones(scene, node)]
-    chosen = range(possible) if cpu < 0 else [cpu]
-    return [
-        scene.arena.item("struct per_cpu_pages", "pagesets", zone * possible + each)
-        for zone in zones
-        for each in chosen
-    ]
+    chosen = range(int(scene.arena.header.geometry.nr_cpus)) if cpu < 0 else [cpu]
+    return [scene.pageset(each, int(zone.index)) for zone in scene.zones(node) for each in chosen]

@@ -162,27 +162,21 @@ for _name, _text in {
     _register_node(_name, _text)
 
 
-def _zones(scene: Scene, node: int) -> list[Any]:
-    rows = [scene.arena.item("struct zone", "zones", at) for at in range(scene.arena.header.nr_zones)]
-    return [row for row in rows if node in (-1, row.node)]
-
-
 @quantity("zone.wmark_boost")
 def wmark_boost(scene: Scene, *, node: int = -1) -> int:
     """Pages that fragmentation has added to the watermarks, of all zones or of a node's."""
-    return sum(int(zone.wmark_boost) for zone in _zones(scene, node))
+    return sum(int(zone.wmark_boost) for zone in scene.zones(node))
 
 
 @quantity("zone.nr_reserved_highatomic")
 def nr_reserved_highatomic(scene: Scene, *, node: int = -1) -> int:
     """Pages of the pageblocks that are kept for urgent requests, of all zones or of a node's."""
-    return sum(int(zone.nr_reserved_highatomic) for zone in _zones(scene, node))
+    return sum(int(zone.nr_reserved_highatomic) for zone in scene.zones(node))
 
 
 def _register_pageset(name: str, text: str) -> None:
     def read_it(scene: Scene, *, cpu: int = 0, zone: int = 0) -> int:
-        possible = int(scene.arena.header.geometry.nr_cpus)
-        return int(getattr(scene.arena.item("struct per_cpu_pages", "pagesets", zone * possible + cpu), name))
+        return int(getattr(scene.pageset(cpu, zone), name))
 
     read_it.__doc__ = f"{text}, of one CPU in one zone."
     quantity(f"pageset.{name}")(read_it)
