@@ -161,6 +161,22 @@ def test_what_is_built_is_built_once(tmp_path: Path, cache: Path) -> None:
     assert len(list(first.parent.iterdir())) == 3  # nothing half made
 
 
+def test_what_a_killed_process_has_half_made_goes(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = building._folder() / f"x.so.{ended.pid}"
+    being_made = building._folder() / "y.so.1"
+    source = tmp_path / "plugin.c"
+    source.write_text(SOURCE)
+    left.touch()
+    being_made.touch()
+
+    building.build(source)
+
+    assert not left.exists()
+    assert being_made.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "error", "why"),
     [

@@ -17,6 +17,7 @@ import pytest
 
 from harness.bench import storm
 from harness.bench.built import built
+from harness.bench.peers import headers, preloads
 from harness.bench.peers.building import build
 from harness.bench.subjects import Subject
 
@@ -162,6 +163,27 @@ def test_designs_for_any_context_come_through(design: str) -> None:
 
     assert result.outcome == "ok", result
     assert result.inside > 200
+
+
+def test_glibc_does_not_come_through() -> None:
+    """The column makes the point of the project: malloc is for no handler."""
+    glibc = next(subject for subject in preloads.find()[0] if subject.name == "glibc")
+
+    result = storm.storm_once(glibc, "step", calls=storm.STEP_CALLS)
+
+    assert result.outcome in ("crash", "corruption", "deadlock"), result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("peer", "outcome"), [("boost", "deadlock"), ("dpdk", "corruption")])
+def test_peers_that_are_built_on_the_spot(peer: str, outcome: str) -> None:
+    subjects, missing = headers.find()
+    if why := [each.why for each in missing if each.peer == peer]:
+        pytest.skip(f"no {peer} here: {why[0]}")
+
+    result = storm.storm_once(next(each for each in subjects if each.name == peer), "step", calls=1000)
+
+    assert result.outcome == outcome, result
 
 
 _PRETENDER = """

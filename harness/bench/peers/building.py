@@ -50,16 +50,21 @@ def build(source: Path, flags: Sequence[str] = (), libraries: Sequence[str] = ()
     made = _folder() / f"{source.stem}-{_identity(source, compiler, words)}.so"
     if made.exists():
         return made
-    handle, name = tempfile.mkstemp(dir=made.parent, suffix=".so")
-    os.close(handle)
+    _clean(made.parent)
+    half = made.with_name(f"{made.name}.{os.getpid()}")
     try:
-        _compile([*words, "-o", name])
-        os.replace(name, made)  # whoever builds it at the same time, builds the same
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+        _compile([*words, "-o", str(half)])
+        half.replace(made)  # whoever builds it at the same time, builds the same
+    finally:
+        half.unlink(missing_ok=True)
     return made
+
+
+def _clean(folder: Path) -> None:
+    """Remove what was half made by processes that were killed."""
+    for half in folder.glob("*.so.*"):
+        if not Path("/proc", half.suffix[1:]).exists():
+            half.unlink(missing_ok=True)
 
 
 def library_file(name: str) -> Path | None:

@@ -26,6 +26,7 @@ class _Peer:
     package: str
     compiler: str
     build: Callable[[Path], Path]
+    folders: tuple[str, ...] = ()  # variables with a folder for what it cannot do without
 
 
 def _boost(source: Path) -> Path:
@@ -45,9 +46,8 @@ def _dpdk(source: Path) -> Path:
         "eal",
         "telemetry",
         "kvargs",
-        "log",
-        "argparse",
-    ]  # of the last two later DPDKs
+        *("log", "argparse"),
+    ]  # the last two: of later DPDKs
     archives = [str(file) for name in names if (file := library_file(f"librte_{name}.a"))]
     others = [f"-l{name}" for name in ("bsd", "numa") if library_file(f"lib{name}.so")]
     ring = ["-Wl,--whole-archive", "-l:librte_mempool_ring.a", "-Wl,--no-whole-archive"]
@@ -62,7 +62,7 @@ _PEERS = (
     ),
     _Peer(
         "dpdk", "DPDK mempool with a cache per lcore, --no-huge", "dpdk.c", "private",
-        "Debian: libdpdk-dev", "Debian: gcc", _dpdk,
+        "Debian: libdpdk-dev", "Debian: gcc", _dpdk, ("RUNTIME_DIRECTORY",),
     ),
 )  # fmt: skip
 
@@ -80,5 +80,10 @@ def find() -> tuple[list[Subject], list[Missing]]:
         except CannotBuild as error:
             missing.append(Missing(peer.name, peer.package, f"does not build: {error}"))
         else:
-            subjects.append(Subject(peer.name, "peer", plugin, peer.name, peer.what, sharing=peer.sharing))
+            environment = {name: str(plugin.parent) for name in peer.folders}
+            subjects.append(
+                Subject(
+                    peer.name, "peer", plugin, peer.name, peer.what, peer.sharing, environment=environment
+                )
+            )
     return subjects, missing

@@ -3,15 +3,13 @@
  * DPDK's mempool: objects of one size in a ring, and a cache for each lcore before it.
  *
  * Without hugepages (--no-huge) DPDK has one process only, so the sides are threads, each registered as an lcore of its
- * own.  It shares no files (--no-shconf); the folder that it makes for them all the same is one of ours, gone at once.
+ * own.  It shares no files (--no-shconf); the folder that it makes for them all the same, the parent names in
+ * RUNTIME_DIRECTORY.
  * The pool's ring is linked in: as a plugin of DPDK's it would bring all drivers with it.
  */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -34,27 +32,21 @@ static int first_core(const cpu_set_t *cores)
 	return core;
 }
 
-/* DPDK pins the thread that it is begun on, makes a folder, and logs to stdout and stderr. */
+/* DPDK pins the thread that it is begun on, and logs to stdout and stderr. */
 static int begin(uint64_t megabytes)
 {
-	char lcores[32], memory[32], folder[] = "/tmp/shmalloc-dpdk-XXXXXX", inner[64];
+	char lcores[32], memory[32];
 	char *words[] = { "shmalloc-bench", "--no-huge", "--no-shconf", "--no-pci", "--no-telemetry", "--log-level=3",
 		lcores, "-m", memory, NULL };
 	cpu_set_t cores;
 	int done;
 
-	if (sched_getaffinity(0, sizeof(cores), &cores) || !mkdtemp(folder))
+	if (sched_getaffinity(0, sizeof(cores), &cores))
 		return -1;
-	setenv("RUNTIME_DIRECTORY", folder, 1);
 	snprintf(lcores, sizeof(lcores), "--lcores=0@%d", first_core(&cores));
 	snprintf(memory, sizeof(memory), "%llu", (unsigned long long)megabytes);
 	done = rte_eal_init(sizeof(words) / sizeof(words[0]) - 1, words);
 	sched_setaffinity(0, sizeof(cores), &cores);
-	snprintf(inner, sizeof(inner), "%s/dpdk/rte", folder);
-	rmdir(inner);
-	*strrchr(inner, '/') = '\0';
-	rmdir(inner);
-	rmdir(folder);
 	return done;
 }
 
@@ -77,7 +69,7 @@ static int setup(const struct subject_options *options, const char **why)
 	return 0;
 }
 
-/* Side 0 is on the thread that begun DPDK, or registers as all others do. */
+/* Side 0 is on the thread that has begun DPDK, or registers as all others do. */
 static int join(unsigned int side, const char **why)
 {
 	if (rte_lcore_id() != LCORE_ID_ANY)
