@@ -40,16 +40,21 @@ PATHS = tuple(
         "kmalloc": (
             *("alloc_fastpath", "call_kmalloc", "call_kmalloc_node", "call_kmem_cache_alloc"),
             *("free_fastpath", "call_kfree", "call_kmem_cache_free"),
+            *("call_malloc", "call_free", "call_cache_alloc", "call_cache_free"),
         ),
         "kmalloc_nolock": (
             *("alloc_fastpath", "call_kmalloc_nolock", "call_kmem_cache_alloc_nolock"),
             *("free_fastpath", "call_kfree_nolock"),
+            *("call_malloc_nolock", "call_free_nolock", "call_cache_alloc_nolock", "call_cache_free_nolock"),
         ),
         "try_kmalloc": ("alloc_fastpath", "free_fastpath"),
         "sheaves": (
             *("sheaf_alloc", "sheaf_call_kmalloc", "sheaf_call_kmalloc_node", "sheaf_call_kmalloc_nolock"),
             *("sheaf_call_kmem_cache_alloc", "sheaf_call_kmem_cache_alloc_nolock"),
             *("sheaf_free", "sheaf_call_kfree", "sheaf_call_kfree_nolock", "sheaf_call_kmem_cache_free"),
+            *("sheaf_call_malloc", "sheaf_call_free", "sheaf_call_malloc_nolock", "sheaf_call_free_nolock"),
+            *("sheaf_call_cache_alloc", "sheaf_call_cache_alloc_nolock"),
+            *("sheaf_call_cache_free", "sheaf_call_cache_free_nolock"),
         ),
         "bpf_mem_alloc": ("bpf_alloc", "bpf_free"),
         "prealloc": ("pool_pop", "pool_push"),

@@ -8,10 +8,12 @@
  * the present level is therefore a call that was interrupted.  What the handler asks for is then done
  * as in an NMI, which is what it is: irqs off, a level of its own, trylocks only.  What that raises is
  * taken at the end, if the interrupted code has irqs on, as it is behind an NMI.
- * The design is sheaves, which serves task and NMI alike, on both kinds of arena.
+ * The design is sheaves, which serves task and NMI alike, on both kinds of arena.  What comes first is as in
+ * every call (first.h), with its flags as constants; it needs no guard, and so not this either.
  * Context: any, on the CPU's own thread.
  */
 #include "design.h"
+#include "first.h"
 #include "irq.h"
 #include "lock.h"
 #include "oracle.h"
@@ -95,12 +97,12 @@ static struct kmem_cache *cache_of(u32 index)
 												 NULL;
 }
 
-__slowpath static u64 alloc_slow(u32 design, u64 size, gfp_t gfp)
+static __attribute__((noinline)) u64 alloc_rest(u32 design, u64 size, gfp_t gfp)
 {
-	return ANYWHERE(u64, 0, noted(design_alloc(design, size, gfp, NO_NODE)));
+	return ANYWHERE(u64, 0, noted(design_alloc_whole(design, size, gfp, NO_NODE)));
 }
 
-__slowpath static u64 cache_alloc_slow(u32 design, u32 index)
+static __attribute__((noinline)) u64 cache_alloc_rest(u32 design, u32 index)
 {
 	struct kmem_cache *s = cache_of(index);
 
@@ -108,10 +110,12 @@ __slowpath static u64 cache_alloc_slow(u32 design, u32 index)
 }
 
 /* kfree_nolock cannot free a large object, but its pages can be: nothing else belongs to it. */
-static int free_object(u32 design, u64 off)
+static int free_object(u32 design, u64 off, enum first_free first)
 {
 	const struct page *page;
 
+	if (first != FREE_NOT_TRIED)
+		return design_free_rest(design, off, first);
 	if (off <= SHM_ZERO_SIZE)
 		return off && off != SHM_ZERO_SIZE ? -EINVAL : 0;
 	if (!plausible_object(off))
@@ -119,69 +123,131 @@ static int free_object(u32 design, u64 off)
 	page = virt_to_head_page(off);
 	if (page->flags & PG_large && (in_nmi() || !designs[design]->frees_large))
 		return design_pages_free(design, off, page->order);
-	return design_free(design, off);
+	return design_free_rest(design, off, first);
 }
 
-__slowpath static int free_slow(u32 design, u64 off)
+static __attribute__((noinline)) int free_rest(u32 design, u64 off, enum first_free first)
 {
-	return ANYWHERE(int, REFUSED, free_object(design, off));
+	return ANYWHERE(int, REFUSED, free_object(design, off, first));
 }
 
-static int cache_free(u32 design, u32 index, u64 off)
+static int cache_free(u32 design, u32 index, u64 off, enum first_free first)
 {
-	if (!plausible_object(off) || virt_to_head_page(off)->slab_cache != index + 1)
+	if (first == FREE_NOT_TRIED && (!plausible_object(off) || virt_to_head_page(off)->slab_cache != index + 1))
 		return -EINVAL;
-	return design_free(design, off);
+	return design_free_rest(design, off, first);
 }
 
-__slowpath static int cache_free_slow(u32 design, u32 index, u64 off)
+static __attribute__((noinline)) int cache_free_rest(u32 design, u32 index, u64 off, enum first_free first)
 {
-	return ANYWHERE(int, REFUSED, cache_free(design, index, off));
+	return ANYWHERE(int, REFUSED, cache_free(design, index, off, first));
 }
 
-__export uint64_t shm_malloc(uint64_t size)
+/* A function for each kind of arena, as in api.c. */
+#define CALLS(name, design, gfp, allow_spin) \
+	__fastpath __attribute__((noinline)) static u64 name##_alloc_cpu_slabs(u64 size) \
+	{ \
+		u64 object = kmalloc_first(design, size, gfp, NO_NODE, false); \
+		return likely(object) ? object : alloc_rest(design, size, gfp); \
+	} \
+	__helper u64 name##_alloc(u64 size) \
+	{ \
+		u64 object; \
+		if (!may_try_first(true)) \
+			return name##_alloc_cpu_slabs(size); \
+		object = kmalloc_first(design, size, gfp, NO_NODE, true); \
+		return likely(object) ? object : alloc_rest(design, size, gfp); \
+	} \
+	__fastpath __attribute__((noinline)) static int name##_free_cpu_slabs(u64 off) \
+	{ \
+		enum first_free first = kfree_first(design, off, allow_spin, false); \
+		return likely(first == FREE_DONE) ? 0 : free_rest(design, off, first); \
+	} \
+	__helper int name##_free(u64 off) \
+	{ \
+		enum first_free first; \
+		if (!may_try_first(true)) \
+			return name##_free_cpu_slabs(off); \
+		first = kfree_first(design, off, allow_spin, true); \
+		return likely(first == FREE_DONE) ? 0 : free_rest(design, off, first); \
+	} \
+	__fastpath __attribute__((noinline)) static u64 name##_cache_alloc_cpu_slabs(u32 cache) \
+	{ \
+		u64 object = kmem_cache_alloc_first(design, cache, gfp, NO_NODE, false); \
+		return likely(object) ? object : cache_alloc_rest(design, cache); \
+	} \
+	__helper u64 name##_cache_alloc(u32 cache) \
+	{ \
+		u64 object; \
+		if (!may_try_first(true)) \
+			return name##_cache_alloc_cpu_slabs(cache); \
+		object = kmem_cache_alloc_first(design, cache, gfp, NO_NODE, true); \
+		return likely(object) ? object : cache_alloc_rest(design, cache); \
+	} \
+	__fastpath __attribute__((noinline)) static int name##_cache_free_cpu_slabs(u32 cache, u64 off) \
+	{ \
+		enum first_free first = kmem_cache_free_first(design, cache, off, allow_spin, false); \
+		return likely(first == FREE_DONE) ? 0 : cache_free_rest(design, cache, off, first); \
+	} \
+	__helper int name##_cache_free(u32 cache, u64 off) \
+	{ \
+		enum first_free first; \
+		if (!may_try_first(true)) \
+			return name##_cache_free_cpu_slabs(cache, off); \
+		first = kmem_cache_free_first(design, cache, off, allow_spin, true); \
+		return likely(first == FREE_DONE) ? 0 : cache_free_rest(design, cache, off, first); \
+	}
+
+CALLS(user, DESIGN_sheaves, GFP_KERNEL, true)
+CALLS(nolock, DESIGN_kmalloc_nolock, 0, false)
+
+__export __fastpath uint64_t shm_malloc(uint64_t size)
 {
-	return alloc_slow(DESIGN_sheaves, size, GFP_KERNEL);
+	return user_alloc(size);
 }
 
-__export uint64_t shm_malloc_nolock(uint64_t size)
+__export __fastpath uint64_t shm_malloc_nolock(uint64_t size)
 {
-	return alloc_slow(DESIGN_kmalloc_nolock, size, 0);
+	return nolock_alloc(size);
+}
+
+__export __fastpath int shm_free(uint64_t off)
+{
+	return user_free(off);
+}
+
+__export __fastpath int shm_free_nolock(uint64_t off)
+{
+	return nolock_free(off);
+}
+
+__export __fastpath uint64_t shm_cache_alloc(unsigned int cache)
+{
+	return user_cache_alloc(cache);
+}
+
+__export __fastpath uint64_t shm_cache_alloc_nolock(unsigned int cache)
+{
+	return nolock_cache_alloc(cache);
+}
+
+__export __fastpath int shm_cache_free(unsigned int cache, uint64_t off)
+{
+	return user_cache_free(cache, off);
+}
+
+__export __fastpath int shm_cache_free_nolock(unsigned int cache, uint64_t off)
+{
+	return nolock_cache_free(cache, off);
 }
 
 __export uint64_t shm_zalloc(uint64_t size)
 {
-	return alloc_slow(DESIGN_sheaves, size, GFP_KERNEL | __GFP_ZERO);
-}
+	u64 off = user_alloc(size);
 
-__export int shm_free(uint64_t off)
-{
-	return free_slow(DESIGN_sheaves, off);
-}
-
-__export int shm_free_nolock(uint64_t off)
-{
-	return free_slow(DESIGN_kmalloc_nolock, off);
-}
-
-__export uint64_t shm_cache_alloc(unsigned int cache)
-{
-	return cache_alloc_slow(DESIGN_sheaves, cache);
-}
-
-__export uint64_t shm_cache_alloc_nolock(unsigned int cache)
-{
-	return cache_alloc_slow(DESIGN_kmalloc_nolock, cache);
-}
-
-__export int shm_cache_free(unsigned int cache, uint64_t off)
-{
-	return cache_free_slow(DESIGN_sheaves, cache, off);
-}
-
-__export int shm_cache_free_nolock(unsigned int cache, uint64_t off)
-{
-	return cache_free_slow(DESIGN_kmalloc_nolock, cache, off);
+	if (off > SHM_ZERO_SIZE)
+		zero_bytes(ptr_of(off), size);
+	return off;
 }
 
 /*
@@ -194,7 +260,7 @@ static u64 resize(u64 off, u64 size)
 
 	reason_reset();
 	if (!size)
-		return free_object(DESIGN_sheaves, off) ? 0 : SHM_ZERO_SIZE;
+		return free_object(DESIGN_sheaves, off, FREE_NOT_TRIED) ? 0 : SHM_ZERO_SIZE;
 	if (off <= SHM_ZERO_SIZE)
 		return design_alloc(DESIGN_sheaves, size, GFP_KERNEL, NO_NODE);
 	if (!plausible_object(off))
@@ -210,7 +276,7 @@ static u64 resize(u64 off, u64 size)
 	if (!new)
 		return 0;
 	copy_bytes(ptr_of(new), ptr_of(off), room);
-	(void)free_object(DESIGN_sheaves, off);
+	(void)free_object(DESIGN_sheaves, off, FREE_NOT_TRIED);
 	return new;
 }
 

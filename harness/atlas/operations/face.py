@@ -90,3 +90,23 @@ _called(
     "shm_kmem_cache_alloc_nolock", "of a named cache, from", lambda _, args: args[1:4], NOLOCK, named_cache
 )
 _called("shm_kmem_cache_free", "of a named cache, to", _cache_and_object, SPINNING, named_cache)
+_called("shm_malloc", "for programs, from", lambda _, args: args[1:2], SPINNING)
+_called("shm_malloc_nolock", "for programs, from", lambda _, args: args[1:2], NOLOCK)
+_called("shm_free", "for programs, to", lambda _, args: args[1:2], SPINNING)
+_called("shm_free_nolock", "for programs, to", lambda _, args: args[1:2], NOLOCK)
+_called(
+    "shm_cache_alloc",
+    "for programs, of a named cache, from",
+    lambda _, args: args[1:2],
+    SPINNING,
+    named_cache,
+)
+_called("shm_cache_free", "for programs, of a named cache, to", _cache_and_object, SPINNING, named_cache)
+_called(
+    "shm_cache_alloc_nolock",
+    "for programs, of a named cache, from",
+    lambda _, args: args[1:2],
+    NOLOCK,
+    named_cache,
+)
+_called("shm_cache_free_nolock", "for programs, of a named cache, to", _cache_and_object, NOLOCK, named_cache)
