@@ -4,7 +4,8 @@
  * which maps it where there is room.  The oracle is off, as whoever uses it as an allocator has it; everything
  * else is as shipped, interrupt handlers installed.
  *
- * Designs with an entry of their own are called there, the others through shm_design_alloc.
+ * Designs with an entry of their own are called there, the others through shm_design_alloc; sheaves by the calls
+ * for programs, which signal handlers make without a word.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -175,7 +176,6 @@ CALLS(bpf_mem_alloc)
 CALLS(no_prealloc)
 CALLS(prealloc)
 CALLS(objpool)
-CALLS(sheaves)
 
 #define ANY_NODE ((uint64_t)-1)
 
@@ -245,8 +245,8 @@ static const struct subject subjects[NR_DESIGNS] = {
 		COMMON(sheaves, GFP_KERNEL, "kmalloc of Linux 7.0: per-CPU sheaves and barns"),
 		.flags = SUBJECT_SHARED,
 		.setup = setup_7_0,
-		THROUGH_TABLE(sheaves),
-		ANY_CONTEXT,
+		.alloc = (subject_alloc *)(void *)shm_malloc,
+		.free = (subject_free *)(void *)shm_free,
 	},
 };
 
