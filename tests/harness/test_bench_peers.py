@@ -161,6 +161,20 @@ def test_what_is_built_is_built_once(tmp_path: Path, cache: Path) -> None:
     assert len(list(first.parent.iterdir())) == 3  # nothing half made
 
 
+def test_another_version_of_a_header_is_built_anew(tmp_path: Path) -> None:
+    source, header = tmp_path / "plugin.c", tmp_path / "peer.h"
+    source.write_text(SOURCE)
+    header.write_text("#define PEER 1\n")
+    version = "#include <peer.h>\nPEER"
+    first = building.build(source, [f"-I{tmp_path}"], version=version)
+    assert building.build(source, [f"-I{tmp_path}"], version=version) == first
+
+    header.write_text("#define PEER 2\n")
+    assert building.build(source, [f"-I{tmp_path}"], version=version) != first
+    with pytest.raises(building.NoHeader, match=r"peer\.h"):
+        building.build(source, version=version)
+
+
 def test_what_a_killed_process_has_half_made_goes(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()

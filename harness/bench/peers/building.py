@@ -39,15 +39,16 @@ class NoHeader(CannotBuild):
     """A header is not there. The text is its name."""
 
 
-def build(source: Path, flags: Sequence[str] = (), libraries: Sequence[str] = ()) -> Path:
+def build(source: Path, flags: Sequence[str] = (), libraries: Sequence[str] = (), version: str = "") -> Path:
     """Return the shared object of a C or C++ source, building it if it has not been built before.
 
-    Args: flags: besides ours, before the source.  libraries: behind it.
+    Args: flags: besides ours, before the source.  libraries: behind it.  version: a text that the preprocessor
+        turns into the version of what is included: for another one it is built anew.
     Raises: CannotBuild, or the more exact NoCompiler, NoHeader.
     """
     compiler = _compiler(source.suffix)
     words = [*compiler, *_FLAGS, f"-I{NATIVE}", *flags, str(source), *libraries]
-    made = _folder() / f"{source.stem}-{_identity(source, compiler, words)}.so"
+    made = _folder() / f"{source.stem}-{_identity(source, words, _version(compiler, flags, version))}.so"
     if made.exists():
         return made
     _clean(made.parent)
@@ -90,16 +91,17 @@ def _compiler(suffix: str) -> list[str]:
     return [found, *chosen[1:]]
 
 
-def _compile(words: Sequence[str]) -> None:
+def _compile(words: Sequence[str], text: str = "") -> str:
+    """Run the compiler on the words, and on a text as its standard input. Returns: what it prints."""
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMPILE_S,
+            words, input=text, capture_output=True, text=True, timeout=_COMPILE_S, check=False,
             env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise CannotBuild(f"{Path(words[0]).name} takes more than {_COMPILE_S} s") from None
     if done.returncode == 0:
-        return
+        return done.stdout
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"\b(error|undefined reference|cannot find)\b", line)]
     first = (errors or lines or [f"{Path(words[0]).name} ended with status {done.returncode}"])[0]
@@ -108,9 +110,14 @@ def _compile(words: Sequence[str]) -> None:
     raise CannotBuild(first)
 
 
-def _identity(source: Path, compiler: Sequence[str], words: Sequence[str]) -> str:
-    """Name everything that the result is made of, but the headers of the peer: those are versions, and in words."""
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+def _version(compiler: Sequence[str], flags: Sequence[str], text: str) -> str:
+    """Return the versions of a compiler and of what it is to include. Raises: NoHeader, long before a build would."""
+    included = _compile([*compiler, *flags, "-E", "-P", "-x", "c", "-"], text + "\n") if text else ""
+    return _compile([*compiler, "--version"]) + included
+
+
+def _identity(source: Path, words: Sequence[str], version: str) -> str:
+    """Name everything that the result is made of."""
     texts = [source.read_text(), (NATIVE / "subject.h").read_text(), version, *words]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 

@@ -17,6 +17,9 @@ __all__ = ["find"]
 _NATIVE = Path(__file__).resolve().parent / "native"
 
 
+_DPDK_VERSION = "#include <rte_build_config.h>\nRTE_VER_YEAR RTE_VER_MONTH RTE_VER_MINOR"
+
+
 @dataclass(frozen=True)
 class _Peer:
     name: str
@@ -30,7 +33,8 @@ class _Peer:
 
 
 def _boost(source: Path) -> Path:
-    return build(source, ["-std=c++17", "-Wall", "-Wextra"], ["-lrt", "-lpthread"])
+    version = "#include <boost/version.hpp>\nBOOST_LIB_VERSION"
+    return build(source, ["-Wall", "-Wextra"], ["-lrt", "-lpthread"], version)
 
 
 def _dpdk(source: Path) -> Path:
@@ -52,7 +56,7 @@ def _dpdk(source: Path) -> Path:
     others = [f"-l{name}" for name in ("bsd", "numa") if library_file(f"lib{name}.so")]
     ring = ["-Wl,--whole-archive", "-l:librte_mempool_ring.a", "-Wl,--no-whole-archive"]
     group = ["-Wl,--start-group", *archives, "-Wl,--end-group"]
-    return build(source, flags, [*ring, *group, *others, "-ldl", "-lm", "-lpthread"])
+    return build(source, flags, [*ring, *group, *others, "-ldl", "-lm", "-lpthread"], _DPDK_VERSION)
 
 
 _PEERS = (
