@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.atlas import scenario
+from harness.atlas.call import Call
 from harness.atlas.classes import classes
 from harness.atlas.disassembly import Instruction
 from harness.atlas.image import CoreImage
@@ -78,7 +79,7 @@ _HEAD = """\
 
 
 def scenario_of(path: str) -> Scenario:
-    """Return the atlas's scenario of a path, with the plainest handler."""
+    """Return the atlas's scenario of an operation of a design, with the plainest handler."""
     design = path.partition("@")[2]
     return scenario.find(design, f"{path}/alloc_same")
 
@@ -88,12 +89,21 @@ class Recorded:
     """What a path has executed.
 
     Attributes: call: the exported function.  image: of the core.  trace.  steps: the trace's instructions.
+        built, sweeper: that it was recorded with, as long as they are open.
     """
 
     call: str
     image: CoreImage
     trace: Trace
     steps: Steps
+    built: Built
+    sweeper: Sweeper
+
+    @classmethod
+    def of(cls, call: Call, built: Built, sweeper: Sweeper) -> Recorded:
+        """Record a call."""
+        image, trace = CoreImage.of(built.arena.core), sweeper.record(call)
+        return cls(call.function, image, trace, Steps.of(image, trace), built, sweeper)
 
     @property
     def addresses(self) -> list[int]:
@@ -150,12 +160,12 @@ def recorded(
         image = CoreImage.of(arena.core)
         with Sweeper(arena, image, classes=classes(built), watched=built.watched) as sweeper:
             sweeper.snapshot()
-            trace = sweeper.record(built.call)
+            made = Recorded.of(built.call, built, sweeper)
             before = built.counters()
             sweeper.run_and_keep(built.call)
             built.check_path(before, built.counters())
             sweeper.restore()
-            yield Recorded(built.call.function, image, trace, Steps.of(image, trace))
+            yield made
 
 
 def measure(path: str, **how: Any) -> dict[str, Count]:

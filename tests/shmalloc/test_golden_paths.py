@@ -7,6 +7,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from golden import Count, problems
 
 from harness import vocabulary
 from harness.atlas import disassembly, sweeping, traces
-from shmalloc import _binding
+from harness.atlas.call import Call
+from harness.atlas.operations import all_operations
+from shmalloc import _binding, designs
+from shmalloc.program import ops as op_array
 
 LISTED = golden.compiled_by(_binding.core())
 TABLE = golden.load()
@@ -189,7 +193,8 @@ def test_checked_flavour_is_not_what_the_table_allows(path: str) -> None:
 
 _NO_TID = """
 import sys
-from shmalloc import _binding
+from shmalloc import _binding, designs
+from shmalloc.program import ops as op_array
 _binding.core("release", "no_tid")  # first: a process has one object of the release flavour
 sys.path.insert(0, {tests!r})
 import golden
@@ -251,6 +256,63 @@ def test_the_engine_sweeps_these_very_instructions(path: str) -> None:
     with sweeping.prepared(golden.scenario_of(path), "none", vocabulary.load()) as task:
         assert task.built.call.function == call
         assert task.relative(task.trace).tolist() == counted
+
+
+def fast_functions(one: golden.Recorded) -> set[str]:
+    """Functions in the section of fast paths that a recording ran through."""
+    with one.image.path.open("rb") as stream:
+        section = ELFFile(stream).get_section_by_name("shm_fast")
+        begin, end = section["sh_addr"], section["sh_addr"] + section["sh_size"]
+    code = disassembly.disassembly(one.image.path)
+    functions = {code.function_at(address) for address in one.addresses if begin <= address < end}
+    return {function.name for function in functions if function is not None}
+
+
+@cache
+def fast_functions_of(design: str) -> frozenset[str]:
+    """Those of what the atlas sweeps of a design: its calls in task context."""
+    found: set[str] = set()
+    for path in golden.PATHS:
+        if path.endswith(f"@{design}"):
+            with golden.recorded(path) as one:
+                found |= fast_functions(one)
+    return frozenset(found)
+
+
+IN_IRQ = [path for path in golden.PATHS if f"{path.partition('@')[0]}_irq" in all_operations()]
+
+
+@pytest.mark.parametrize("path", IN_IRQ)
+def test_a_handler_has_no_fast_path_of_its_own(path: str) -> None:
+    operation, _, design = path.partition("@")
+    with golden.recorded(f"{operation}_irq@{design}") as one:
+        used = fast_functions(one)
+    assert used and used <= fast_functions_of(design)
+
+
+@pytest.mark.parametrize("design", sorted({path.partition("@")[2] for path in IN_IRQ}))
+def test_replay_has_no_fast_path_of_its_own(design: str) -> None:
+    path = next(path for path in IN_IRQ if path.endswith(f"@{design}"))
+    with golden.recorded(path) as one:
+        core = one.built.arena.core
+        lines = op_array(("alloc", {"size": one.built.staging.size}), ("free", {}))
+        array = core.ffi.from_buffer("struct shm_op[]", lines)
+        slots = core.ffi.new("uint64_t[1]")
+        replay = core.ffi.new(
+            "struct shm_replay *",
+            {
+                "ops": array,
+                "nr_ops": len(array),
+                "max_ops": len(array),
+                "design": designs.index(design),
+                "slots": slots,
+                "nr_slots": 1,
+            },
+        )
+        call = Call("shm_replay", (int(core.ffi.cast("uintptr_t", replay)),))
+        replayed = golden.Recorded.of(call, one.built, one.sweeper)
+        used = fast_functions(replayed)
+    assert used and used <= fast_functions_of(design)
 
 
 # --- no probe in release --------------------------------------------------------------------------------------
