@@ -24,8 +24,8 @@ class Subject:
         plugin: the shared object that has it.
         entry: its name in the plugin's table.
         summary: one line.
-        sharing: private = objects of one process, whose sides are threads; shared = of several; python = called
-            from Python, whose calls are part of what is measured.
+        sharing: private = a malloc of one process; shared = made for shared memory, wherever it is measured;
+            python = called from Python, whose calls are part of what is measured.
         options: text for its setup.
         environment: what its process gets besides ours, such as LD_PRELOAD.
         runner: the command that speaks the runner's protocol for it; empty = the native runner.

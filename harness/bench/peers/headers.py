@@ -65,7 +65,7 @@ _PEERS = (
         "Debian: libboost-dev", "Debian: g++", _boost,
     ),
     _Peer(
-        "dpdk", "DPDK mempool with a cache per lcore, --no-huge", "dpdk.c", "private",
+        "dpdk", "DPDK mempool with a cache per lcore, --no-huge", "dpdk.c", "shared",
         "Debian: libdpdk-dev", "Debian: gcc", _dpdk, ("RUNTIME_DIRECTORY",),
     ),
 )  # fmt: skip
