@@ -11,6 +11,8 @@ PyObject *shmalloc_error;
 
 bool as_u64(PyObject *number, u64 *value)
 {
+	if (small_u64(number, value))
+		return true;
 	if (!PyLong_Check(number))
 		return false;
 	*value = PyLong_AsUnsignedLong(number);

@@ -33,6 +33,7 @@ PyObject *ndarray;
 static PyObject *writer;           /* of a type: (dtype, its name as bytes, bytes of an item) */
 static PyObject *reader;           /* of a name: (dtype, bytes of an item), or raises */
 static PyObject *uint64_type;
+static PyObject *base_name;        /* "base" */
 static PyObject *written;          /* what writer has said, by what it was asked for */
 static struct known known[NR_KNOWN];
 static u32 next_known;
@@ -45,7 +46,7 @@ PyObject *arrays_set_up(PyObject *module, PyObject *const *args, Py_ssize_t narg
 		PyErr_SetString(PyExc_TypeError, "set_up_arrays takes ndarray, uint64, a writer and a reader");
 		return NULL;
 	}
-	if (!written && !(written = PyDict_New()))
+	if ((!written && !(written = PyDict_New())) || (!base_name && !(base_name = PyUnicode_InternFromString("base"))))
 		return NULL;
 	Py_XSETREF(uint64_type, Py_NewRef(args[1]));
 	Py_XSETREF(writer, Py_NewRef(args[2]));
@@ -130,15 +131,20 @@ static PyObject *type_of(const char *text, u32 bytes, u64 *item_bytes)
 /* The array that lies behind a head; the block is used up. */
 static PyObject *array_of(struct block *block, PyObject *shape, PyObject *type)
 {
-	PyObject *result;
+	PyTypeObject *class = (PyTypeObject *)ndarray;
+	PyObject *args, *result;
 
 	if (unlikely(!block->held && !window_hold(block->window))) {
 		Py_DECREF(block);
 		return NULL;
 	}
 	block->held = true;
-	result = PyObject_CallFunctionObjArgs(ndarray, shape, type, (PyObject *)block, NULL);
+	args = PyTuple_Pack(3, shape, type, (PyObject *)block);
 	Py_DECREF(block);
+	if (!args)
+		return NULL;
+	result = class->tp_new(class, args, NULL); /* it has no __init__ */
+	Py_DECREF(args);
 	return result;
 }
 
@@ -220,7 +226,7 @@ static PyObject *run_empty(const struct kind *kind, struct request *r)
 		if (likely(offset))
 			result = array_at(calls, offset, &plan);
 		else
-			no_object(r, kind->text, Py_BuildValue("KOO", (unsigned long long)r->number, r->given[2],
+			no_object(r->caller, kind->text, Py_BuildValue("KOO", (unsigned long long)r->number, r->given[2],
 							       r->given[3]));
 	}
 	Py_XDECREF(shape);
@@ -310,7 +316,7 @@ static PyObject *run_give(const struct kind *kind, struct request *r)
 	(void)kind;
 	if (!ndarray || !PyObject_TypeCheck(array, (PyTypeObject *)ndarray))
 		return NULL;
-	base = PyObject_GetAttrString(array, "base");
+	base = PyObject_GetAttr(array, base_name);
 	if (!base)
 		return NULL;
 	block = (struct block *)base;
@@ -338,8 +344,8 @@ PyObject *array_look(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 }
 
 const struct kind array_kinds[] = {
-	{ "empty", { "shape", "dtype", "gfp", "node" }, run_empty, "kmalloc_node", NULL, NULL },
-	{ "take", { "offset" }, run_take, NULL, NULL, NULL },
-	{ "give", { "array" }, run_give, NULL, NULL, NULL },
+	{ "empty", { "shape", "dtype", "gfp", "node" }, NULL, run_empty, "kmalloc_node", NULL, NULL },
+	{ "take", { "offset" }, NULL, run_take, NULL, NULL, NULL },
+	{ "give", { "array" }, NULL, run_give, NULL, NULL, NULL },
 	{ 0 }
 };

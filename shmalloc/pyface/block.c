@@ -12,16 +12,24 @@ u64 room_at(const struct core *core, bool has_oracle, u64 offset)
 	return has_oracle ? core->oracle_extent(offset) : core->ksize(offset);
 }
 
+/* Blocks that have died, to be used again: cheaper than Python's own allocator. */
+#define MAX_SPARE 64
+static struct block *spare[MAX_SPARE];
+static int nr_spare;
+
 struct block *block_new(struct calls *calls, struct window *window, u64 offset, u64 bytes)
 {
-	struct block *self = PyObject_New(struct block, &block_type);
+	struct block *self;
 
-	if (!self)
+	if (likely(nr_spare))
+		self = (struct block *)PyObject_Init((PyObject *)spare[--nr_spare], &block_type);
+	else
+		self = PyObject_New(struct block, &block_type);
+	if (unlikely(!self))
 		return NULL;
 	self->calls = calls;
-	Py_XINCREF(calls);
 	self->window = window;
-	Py_INCREF(window);
+	Py_INCREF(calls ? (PyObject *)calls : (PyObject *)window); /* the calls hold their window */
 	self->offset = offset;
 	self->bytes = bytes;
 	self->head_bytes = 0;
@@ -86,9 +94,11 @@ static void block_dealloc(struct block *self)
 		dispose(self);
 	if (self->held)
 		window_drop(self->window);
-	Py_DECREF(self->window);
-	Py_XDECREF(self->calls);
-	PyObject_Free(self);
+	Py_DECREF(self->calls ? (PyObject *)self->calls : (PyObject *)self->window);
+	if (likely(nr_spare < MAX_SPARE))
+		spare[nr_spare++] = self;
+	else
+		PyObject_Free(self);
 }
 
 static bool has_object(struct block *self)
@@ -290,7 +300,7 @@ static PyObject *run_block(const struct kind *kind, struct request *r)
 	offset = r->node == -1 ? calls->core->kmalloc(r->number, r->gfp) :
 				 calls->core->kmalloc_node(r->number, r->gfp, r->node);
 	if (unlikely(!offset))
-		return no_object(r, kind->text, PyTuple_Pack(3, r->given[0], r->given[1], r->given[2]));
+		return no_object(r->caller, kind->text, PyTuple_Pack(3, r->given[0], r->given[1], r->given[2]));
 	block = block_new(calls, calls->window, offset, r->number);
 	if (unlikely(!block))
 		calls->core->kfree(offset);
@@ -310,8 +320,30 @@ static PyObject *run_own(const struct kind *kind, struct request *r)
 	return room ? (PyObject *)block_new(calls, calls->window, r->number, room) : NULL;
 }
 
+/* block(size) */
+static PyObject *usual_block(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+	struct method *self = (struct method *)callable;
+	const struct caller *caller = usual_caller(self, args, nargsf, kwnames, 1);
+	struct block *block;
+	struct calls *calls;
+	int64_t gfp;
+	u64 size, offset;
+
+	if (unlikely(!caller || !small_u64(args[1], &size) || caller->calls->nr_left || (gfp = usual_gfp(self, 1)) < 0))
+		return method_call(callable, args, nargsf, kwnames);
+	calls = caller->calls;
+	offset = calls->core->kmalloc(size, (u32)gfp);
+	if (unlikely(!offset))
+		return no_object(caller, self->kind->text, PyTuple_Pack(3, args[1], self->defaults[1], self->defaults[2]));
+	block = block_new(calls, calls->window, offset, size);
+	if (unlikely(!block))
+		calls->core->kfree(offset);
+	return (PyObject *)block;
+}
+
 const struct kind block_kinds[] = {
-	{ "block", { "size", "gfp", "node" }, run_block, "kmalloc_node", NULL, NULL },
-	{ "own", { "offset" }, run_own, NULL, NULL, NULL },
+	{ "block", { "size", "gfp", "node" }, usual_block, run_block, "kmalloc_node", NULL, NULL },
+	{ "own", { "offset" }, NULL, run_own, NULL, NULL, NULL },
 	{ 0 }
 };

@@ -27,10 +27,16 @@ static bool is_number(const char *format)
 	return format && *format && strchr("LQlq", *format) && !format[1];
 }
 
+/* Any stride will do, so that what is freed the last first is offsets[::-1], without a copy. */
+static inline u64 item(const Py_buffer *buffer, u64 at)
+{
+	return *(const u64 *)((const char *)buffer->buf + (Py_ssize_t)at * buffer->strides[0]);
+}
+
 /* One axis of 64-bit numbers.  False without an exception: Python makes such a thing of it, or says why not. */
 static bool get_numbers(PyObject *object, Py_buffer *buffer, int flags)
 {
-	if (PyObject_GetBuffer(object, buffer, flags | PyBUF_FORMAT | PyBUF_ND)) {
+	if (PyObject_GetBuffer(object, buffer, flags | PyBUF_FORMAT)) {
 		PyErr_Clear();
 		return false;
 	}
@@ -54,13 +60,12 @@ static bool get_reasons(PyObject *object, Py_buffer *buffer, Py_ssize_t count)
 
 static bool none_negative(const Py_buffer *buffer)
 {
-	const int64_t *values = buffer->buf;
 	u64 signs = 0;
 
 	if (!strpbrk(buffer->format, "lq"))
 		return true;
 	for (Py_ssize_t i = 0; i < buffer->len / 8; i++)
-		signs |= (u64)values[i];
+		signs |= item(buffer, (u64)i);
 	return !(signs >> 63);
 }
 
@@ -78,13 +83,12 @@ static void failed_at(struct wanted *w, u64 at, u32 reason)
 static inline void alloc_all(const struct core *core, struct wanted *w, u32 gfp, int node, alloc_one *alloc,
 			     free_one *undo)
 {
-	const u64 *sizes = w->sizes.buf;
 	u64 *out = w->out.buf, count = (u64)w->sizes.len / 8;
 
 	if (w->reasons.obj)
 		memset(w->reasons.buf, 0, count);
 	for (u64 i = 0; i < count; i++) {
-		out[i] = alloc(core, sizes[i], gfp, node);
+		out[i] = alloc(core, item(&w->sizes, i), gfp, node);
 		if (likely(out[i]))
 			continue;
 		failed_at(w, i, core->last_reason());
@@ -112,13 +116,13 @@ static bool get_wanted(struct request *r, struct wanted *w, PyObject **result)
 {
 	Py_ssize_t count;
 
-	if (!get_numbers(r->given[0], &w->sizes, PyBUF_SIMPLE))
+	if (!get_numbers(r->given[0], &w->sizes, PyBUF_STRIDES))
 		return false;
 	count = w->sizes.len / 8;
 	*result = NULL;
 	if (none_negative(&w->sizes))
 		*result = r->given[3] == Py_None ? numbers(count) : Py_NewRef(r->given[3]);
-	if (*result && get_numbers(*result, &w->out, PyBUF_WRITABLE)) {
+	if (*result && get_numbers(*result, &w->out, PyBUF_ND | PyBUF_WRITABLE)) {
 		if (w->out.len == w->sizes.len &&
 		    (r->given[4] == Py_None || get_reasons(r->given[4], &w->reasons, count)))
 			return true;
@@ -134,7 +138,7 @@ static int explain(const struct request *r, const struct wanted *w, const char *
 {
 	PyObject *result = PyObject_CallMethod((PyObject *)r->caller->calls, "bulk_failed", "sIKKO", name, w->reason,
 					       (unsigned long long)w->first,
-					       (unsigned long long)((const u64 *)w->sizes.buf)[w->first],
+					       (unsigned long long)item(&w->sizes, w->first),
 					       w->reasons.obj ? Py_True : Py_False);
 
 	Py_XDECREF(result);
@@ -173,12 +177,11 @@ static PyObject *run_alloc_bulk(const struct kind *kind, struct request *r)
 /* How many are free now: all, unless one was refused. */
 static u64 free_all(const Py_buffer *offsets, free_one *free, int *error)
 {
-	const u64 *at = offsets->buf;
 	u64 count = (u64)offsets->len / 8;
 
 	*error = 0;
 	for (u64 i = 0; i < count; i++) {
-		*error = free(at[i]);
+		*error = free(item(offsets, i));
 		if (unlikely(*error))
 			return i;
 	}
@@ -196,7 +199,7 @@ static PyObject *run_free_bulk(const struct kind *kind, struct request *r)
 	int error;
 	u64 done;
 
-	if (!core->thread_ok() || !get_numbers(r->given[0], &offsets, PyBUF_SIMPLE))
+	if (!core->thread_ok() || !get_numbers(r->given[0], &offsets, PyBUF_STRIDES))
 		return NULL;
 	if (!none_negative(&offsets)) {
 		PyBuffer_Release(&offsets);
@@ -212,7 +215,7 @@ static PyObject *run_free_bulk(const struct kind *kind, struct request *r)
 	else
 		result = PyObject_CallMethod((PyObject *)r->caller->calls, "bulk_refused", "siKK", kind->text, error,
 					     (unsigned long long)done,
-					     (unsigned long long)((const u64 *)offsets.buf)[done]);
+					     (unsigned long long)item(&offsets, done));
 	PyBuffer_Release(&offsets);
 	return result;
 }
@@ -226,9 +229,9 @@ static u64 nolock(const struct calls *calls, const struct request *r)
 #define ARRAYS { "sizes", "gfp", "node", "out", "reasons" }
 
 const struct kind bulk_kinds[] = {
-	{ "kmalloc_bulk", ARRAYS, run_alloc_bulk, "kmalloc_bulk", NULL, NULL },
-	{ "kmalloc_nolock_bulk", ARRAYS, run_alloc_bulk, "kmalloc_nolock_bulk", nolock, NULL },
-	{ "kfree_bulk", { "offsets" }, run_free_bulk, "kfree_bulk", NULL, NULL },
-	{ "kfree_nolock_bulk", { "offsets" }, run_free_bulk, "kfree_nolock_bulk", nolock, NULL },
+	{ "kmalloc_bulk", ARRAYS, NULL, run_alloc_bulk, "kmalloc_bulk", NULL, NULL },
+	{ "kmalloc_nolock_bulk", ARRAYS, NULL, run_alloc_bulk, "kmalloc_nolock_bulk", nolock, NULL },
+	{ "kfree_bulk", { "offsets" }, NULL, run_free_bulk, "kfree_bulk", NULL, NULL },
+	{ "kfree_nolock_bulk", { "offsets" }, NULL, run_free_bulk, "kfree_nolock_bulk", nolock, NULL },
 	{ 0 }
 };

@@ -18,12 +18,6 @@ int register_fork_handler(void)
 	return pthread_atfork(NULL, NULL, forked);
 }
 
-/* One call and one comparison.  Which thread calls is what the core itself looks at. */
-bool calls_ready(struct calls *calls)
-{
-	return likely(calls && calls->core && calls->core->cpu_current() == calls->bound);
-}
-
 /* A block dies in another thread than its CPU's: its memory waits for the CPU's next block, or its end. */
 void calls_leave(struct calls *calls, u64 offset)
 {

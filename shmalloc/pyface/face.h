@@ -87,11 +87,47 @@ extern u64 forks;                  /* how often this process is a fork of one th
 bool window_hold(struct window *window);
 void window_drop(struct window *window);
 
+/* One call and one comparison; which thread calls is what the core looks at.  False: for Python to see to. */
+static inline bool calls_ready(const struct calls *calls)
+{
+	return likely(calls && calls->core && calls->core->cpu_current() == calls->bound);
+}
+
 /* calls.c */
 int register_fork_handler(void);
-bool calls_ready(struct calls *calls);   /* false: not its thread's current CPU, for Python to see to */
 void calls_leave(struct calls *calls, u64 offset);
 void calls_take_up(struct calls *calls);
+
+/* What most numbers are: an int of one or two digits. False: perhaps another one. */
+static inline bool small_u64(PyObject *number, u64 *value)
+{
+	if (unlikely(!PyLong_CheckExact(number)))
+		return false;
+#if PY_VERSION_HEX >= 0x030c0000
+	if (PyUnstable_Long_IsCompact((PyLongObject *)number)) {
+		Py_ssize_t small = PyUnstable_Long_CompactValue((PyLongObject *)number);
+
+		*value = (u64)small;
+		return small >= 0;
+	}
+#else
+	const digit *digits = ((PyLongObject *)number)->ob_digit;
+
+	if (likely(Py_SIZE(number) == 1)) {
+		*value = digits[0];
+		return true;
+	}
+	if (Py_SIZE(number) == 0) {
+		*value = 0;
+		return true;
+	}
+	if (Py_SIZE(number) == 2) {
+		*value = (u64)digits[1] << PyLong_SHIFT | digits[0];
+		return true;
+	}
+#endif
+	return false;
+}
 
 /* arguments.c: true, or false without an exception: it is for Python to look at */
 bool as_u64(PyObject *number, u64 *value);
@@ -114,6 +150,7 @@ struct request {
 struct kind {
 	const char *name;
 	const char *params[MAX_PARAMS];
+	vectorcallfunc call;       /* looks at the usual form of a call first; NULL: method_call alone */
 	/* Returns NULL without an exception: it is for Python to do. */
 	PyObject *(*run)(const struct kind *kind, struct request *request);
 	const char *text;          /* of the core's function, for errors: its name; NULL otherwise */
@@ -121,13 +158,40 @@ struct kind {
 	int (*free)(const struct calls *calls, const struct request *request);
 };
 
+struct method {
+	PyObject_HEAD
+	vectorcallfunc vectorcall;
+	const struct kind *kind;
+	PyTypeObject *usual;       /* of who called last: a kind of Caller */
+	PyObject *function;        /* it stands for this one */
+	PyObject *names[MAX_PARAMS]; /* of its parameters, interned, without self */
+	PyObject *defaults[MAX_PARAMS]; /* NULL: the argument must be given */
+	int nr_params;
+	int64_t gfp;               /* the default's bits; -1: not looked up yet */
+};
+
+PyObject *method_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames);
+
+/* Whose method is called, with so many arguments and no keyword, and all the rest is as usual?  NULL: not so. */
+static inline struct caller *usual_caller(const struct method *self, PyObject *const *args, size_t nargsf,
+					  PyObject *kwnames, Py_ssize_t nargs)
+{
+	struct caller *caller;
+
+	if (unlikely(kwnames || PyVectorcall_NARGS(nargsf) != nargs + 1 || Py_TYPE(args[0]) != self->usual))
+		return NULL;
+	caller = (struct caller *)args[0];
+	return likely(calls_ready(caller->calls)) ? caller : NULL;
+}
+
 extern const struct kind single_kinds[], bulk_kinds[], block_kinds[], array_kinds[];
 PyObject *method_make(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
 PyObject *method_run(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
 /* single.c: always NULL, with an exception; arguments: a new reference */
-PyObject *no_object(const struct request *request, const char *text, PyObject *arguments);
+PyObject *no_object(const struct caller *caller, const char *text, PyObject *arguments);
+int64_t usual_gfp(struct method *self, int param);
 PyObject *no_result(void);
 
 /* Memory of an object, which it frees when it dies; or, without calls, somebody else's. */

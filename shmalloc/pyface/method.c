@@ -10,16 +10,6 @@
  */
 #include "face.h"
 
-struct method {
-	PyObject_HEAD
-	vectorcallfunc vectorcall;
-	const struct kind *kind;
-	PyObject *function;        /* it stands for this one */
-	PyObject *names[MAX_PARAMS]; /* of its parameters, interned, without self */
-	PyObject *defaults[MAX_PARAMS]; /* NULL: the argument must be given */
-	int nr_params;
-};
-
 /* Which parameter a keyword names, or -1. */
 static int param_of(const struct method *self, PyObject *name)
 {
@@ -43,7 +33,7 @@ static bool take_keywords(const struct method *self, PyObject *const *values, Py
 	return true;
 }
 
-static bool take_arguments(const struct method *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+static bool take_arguments(struct method *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
 			   struct request *request)
 {
 	PyObject **given = request->given;
@@ -51,6 +41,8 @@ static bool take_arguments(const struct method *self, PyObject *const *args, Py_
 
 	if (nargs < 1 || nargs > nr + 1 || !PyObject_TypeCheck(args[0], &caller_type))
 		return false;
+	if (Py_TYPE(args[0]) != self->usual)
+		Py_XSETREF(self->usual, (PyTypeObject *)Py_NewRef(Py_TYPE(args[0])));
 	request->caller = (struct caller *)args[0];
 	for (int i = 0; i < nr; i++)
 		given[i] = i + 1 < nargs ? args[i + 1] : NULL;
@@ -65,7 +57,7 @@ static bool take_arguments(const struct method *self, PyObject *const *args, Py_
 	return true;
 }
 
-static PyObject *method_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+PyObject *method_call(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
 	struct method *self = (struct method *)callable;
 	struct request request;
@@ -111,6 +103,7 @@ static PyObject *method_repr(struct method *self)
 static int method_traverse(struct method *self, visitproc visit, void *arg)
 {
 	Py_VISIT(self->function);
+	Py_VISIT(self->usual);
 	for (int i = 0; i < self->nr_params; i++)
 		Py_VISIT(self->defaults[i]);
 	return 0;
@@ -119,6 +112,7 @@ static int method_traverse(struct method *self, visitproc visit, void *arg)
 static int method_clear(struct method *self)
 {
 	Py_CLEAR(self->function);
+	Py_CLEAR(self->usual);
 	for (int i = 0; i < MAX_PARAMS; i++) {
 		Py_CLEAR(self->names[i]);
 		Py_CLEAR(self->defaults[i]);
@@ -244,8 +238,10 @@ PyObject *method_make(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 	self = PyObject_GC_New(struct method, &method_type);
 	if (!self)
 		return NULL;
-	self->vectorcall = method_vectorcall;
+	self->vectorcall = kind->call ? kind->call : method_call;
 	self->kind = kind;
+	self->usual = NULL;
+	self->gfp = -1;
 	self->function = Py_NewRef(args[1]);
 	self->nr_params = 0;
 	memset(self->names, 0, sizeof(self->names));
