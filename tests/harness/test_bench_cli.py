@@ -107,7 +107,7 @@ def test_one_core_is_enough_and_says_so(tmp_path: Path) -> None:
     for row in ("pc_fixed_near", "pc_fixed_far", "two_cpus"):
         assert records[row]["ns_median"] is None and "need two cores" in records[row]["why"]
     worth = " ".join(result["machine"]["worth"])
-    assert "one core" in worth and "no peer" in worth
+    assert "one core" in worth and "no peer" in worth and "no recorded trace" in worth  # in this folder
     assert not (out / "bench.svg").exists()
     assert "worth: one core" in (out / "report.txt").read_text()
 
