@@ -143,13 +143,22 @@ def release_variants() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(suffix) for path in _objects().glob(f"*{suffix}")))
 
 
-def _objects() -> Path:
-    """Return the folder of the broken variants' objects: below the one of the release flavour's module."""
+def release_path() -> Path:
+    """Return the path of the release flavour's module, without loading it.
+
+    Raises: BuildMissing.
+    """
     name, package = "_core_release", "shmalloc"
     spec = importlib.util.find_spec(f"{package}.{name}")
     found = Path(spec.origin) if spec is not None and spec.origin else _installed(name, package)
     if found is None:
         raise BuildMissing(_missing(f"{package}.{name}"))
+    return found.resolve()
+
+
+def _objects() -> Path:
+    """Return the folder of the broken variants' objects: below the one of the release flavour's module."""
+    found = release_path()
     # The module that is loaded may itself be one of these objects.
     return found.parent if found.parent.name == _OBJECTS else found.parent / _OBJECTS
 
