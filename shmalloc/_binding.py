@@ -143,8 +143,8 @@ def release_variants() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(suffix) for path in _objects().glob(f"*{suffix}")))
 
 
-def release_path() -> Path:
-    """Return the path of the release flavour's module, without loading it.
+def install_directory() -> Path:
+    """Return the folder that the compiled modules lie in, without loading one.
 
     Raises: BuildMissing.
     """
@@ -153,14 +153,13 @@ def release_path() -> Path:
     found = Path(spec.origin) if spec is not None and spec.origin else _installed(name, package)
     if found is None:
         raise BuildMissing(_missing(f"{package}.{name}"))
-    return found.resolve()
+    # The module that is loaded may itself be the object of a broken variant.
+    return found.parent.parent if found.parent.name == _OBJECTS else found.parent
 
 
 def _objects() -> Path:
     """Return the folder of the broken variants' objects: below the one of the release flavour's module."""
-    found = release_path()
-    # The module that is loaded may itself be one of these objects.
-    return found.parent if found.parent.name == _OBJECTS else found.parent / _OBJECTS
+    return install_directory() / _OBJECTS
 
 
 def _object(broken: str | None) -> Path:

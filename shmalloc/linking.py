@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-from shmalloc._binding import release_path
+from shmalloc._binding import install_directory
 from shmalloc.errors import BuildMissing
 
 _LIBRARY = "libshmalloc.so"
@@ -22,7 +22,7 @@ def library_directory() -> Path:
     Raises:
         BuildMissing: it is not there.
     """
-    directory = release_path().parent / "lib"
+    directory = install_directory().resolve() / "lib"
     if not (directory / _LIBRARY).is_file():
         raise BuildMissing(
             f"{directory / _LIBRARY} is missing; install it in the root of the project: pip install ."
