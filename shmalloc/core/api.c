@@ -407,12 +407,9 @@ __export unsigned int shm_last_reason(void)
 
 __export __fastpath uint64_t shm_design_alloc(unsigned int design, uint64_t size, uint32_t gfp, int node)
 {
-	u64 object;
-
 	if (unlikely(design >= NR_DESIGNS))
 		return 0;
-	object = designs[design]->alloc_first ? designs[design]->alloc_first(size, gfp, node) : 0;
-	return likely(object) ? object : alloc_guarded(design, size, gfp, node);
+	return designs[design]->alloc_first(design, size, gfp, node, alloc_guarded);
 }
 
 __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int node, unsigned int order)
@@ -424,12 +421,9 @@ __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int 
 
 __export __fastpath int shm_design_free(unsigned int design, uint64_t off)
 {
-	enum first_free first;
-
 	if (unlikely(design >= NR_DESIGNS))
 		return -EINVAL;
-	first = designs[design]->free_first ? designs[design]->free_first(off) : FREE_NOT_TRIED;
-	return likely(first == FREE_DONE) ? 0 : free_guarded(design, off, first);
+	return designs[design]->free_first(design, off, free_guarded);
 }
 
 __export int shm_design_pages_free(unsigned int design, uint64_t off, unsigned int order)
