@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ BULK = 512
 ITEMS = 1000  # float64 of an array
 _ARENA: dict[str, Any] = {"size": "64MiB", "kernel": "7.0", "nr_cpus": 2}
 _RING = 64
+_PR_SET_PDEATHSIG = 1
 
 Body = Callable[[range], None]
 
@@ -47,6 +50,7 @@ class Loop:
 @contextmanager
 def _cpu(**keys: Any) -> Iterator[Cpu]:
     with Arena.create(**_ARENA | keys) as arena, Cpu(arena, 0) as cpu:
+        arena.unlink()  # whoever ends this process by force would leave its name
         yield cpu
 
 
@@ -145,7 +149,12 @@ def _peer(name: str) -> Iterator[Loop]:
     calls = CALLS[name]()
     alloc, free = calls.alloc, calls.free
 
-    def body(rounds: range) -> None:
+    def dropped(rounds: range) -> None:
+        for _ in rounds:
+            alloc(BYTES)
+
+    def freed(rounds: range) -> None:
+        assert free is not None
         for _ in rounds:
             free(alloc(BYTES))
 
@@ -155,11 +164,12 @@ def _peer(name: str) -> Iterator[Loop]:
         fault = _distinct(views)
         for view in views:
             view.release()
-        for one in held:
-            free(one)
+        if free is not None:
+            for one in held:
+                free(one)
         return fault
 
-    yield Loop(body, sound)
+    yield Loop(freed if free is not None else dropped, sound)
 
 
 # --- to another process ---------------------------------------------------------------------------
@@ -182,18 +192,20 @@ class _Ring:
     def receive(self, at: int) -> int:
         words, sent = self.words, self.sent
         while words[sent] == at:
-            if os.getppid() == 1:
-                os._exit(1)
+            os.sched_yield()
         return words[at % _RING]
 
 
 @contextmanager
 def _child(run: Callable[[], None]) -> Iterator[None]:
     """Run something in a process of its own, on another core if there is one, until it is ended."""
-    mine = os.sched_getaffinity(0)
+    mine, parent = os.sched_getaffinity(0), os.getpid()
     pid = os.fork()
     if not pid:
         try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
             others = set(range(os.cpu_count() or 1)) - mine
             if others:
                 with contextlib.suppress(OSError):
@@ -284,17 +296,47 @@ def _segment_handover() -> Iterator[Loop]:
         yield loop
 
 
+@contextmanager
+def _tensor_handover() -> Iterator[Loop]:
+    """As pyarrow's documentation writes and reads tensors: by way of a file that both map."""
+    import pyarrow
+
+    folder, name, number = Path("/dev/shm"), f"shmalloc-{os.getpid()}-", 0
+
+    def send_one() -> int:
+        nonlocal number
+        number += 1
+        array = np.empty(ITEMS)
+        array[0] = 1.0
+        tensor = pyarrow.Tensor.from_numpy(array)
+        path = str(folder / f"{name}{number}")
+        with pyarrow.create_memory_map(path, pyarrow.ipc.get_tensor_size(tensor)) as file:
+            pyarrow.ipc.write_tensor(tensor, file)
+        return number
+
+    def take(word: int) -> None:
+        path = folder / f"{name}{word}"
+        with pyarrow.memory_map(str(path)) as file:
+            assert pyarrow.ipc.read_tensor(file).to_numpy()[0] == 1.0
+        path.unlink()
+
+    with _handover(send_one, lambda: take) as loop:
+        yield loop
+
+
 LOOPS: dict[str, Callable[[], Any]] = {
     "python_kmalloc": lambda: _kmalloc(oracle=False),
     "python_kmalloc_oracle": lambda: _kmalloc(),
     "python_block": _block,
     "python_heap": lambda: _peer("python_heap"),
     "python_pyarrow": lambda: _peer("python_pyarrow"),
+    "python_bytearray": lambda: _peer("python_bytearray"),
     "python_bulk": _bulk,
     "python_array": _array,
     "python_shared_memory": _segments,
     "python_array_sent": _array_handover,
     "python_shared_memory_sent": _segment_handover,
+    "python_pyarrow_sent": _tensor_handover,
 }
 
 

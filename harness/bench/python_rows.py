@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.bench.built import built
-from harness.bench.subjects import Kind, Subject
+from harness.bench.subjects import Kind, Missing, Subject
 
 if TYPE_CHECKING:
     from harness.bench.python_loops import Loop
 
-__all__ = ["main", "subjects"]
+__all__ = ["main", "missing", "subjects"]
 
 _IN_C = "bulk_in_c"
 _LEAST_NS = 0.01
@@ -38,22 +38,35 @@ _SUBJECTS: tuple[tuple[str, Kind, str, str], ...] = (
     ("python_block", "design", "py_pair_64", "Cpu.block, freed by its destructor"),
     ("python_heap", "peer", "py_pair_64", "multiprocessing.heap"),
     ("python_pyarrow", "peer", "py_pair_64", "pyarrow.allocate_buffer (private memory)"),
+    ("python_bytearray", "peer", "py_pair_64", "bytearray (private memory)"),
     ("python_bulk", "design", "py_bulk_512", "Cpu.kmalloc_bulk of 512 sizes, kfree_bulk of them, the last first"),
     (_IN_C, "floor", "py_bulk_512", "the same calls from a loop in C, which also writes to each object"),
     ("python_array", "design", "py_array_8k", "Cpu.empty, give, take: made, handed over by offset, taken, freed"),
     ("python_shared_memory", "peer", "py_array_8k", "the same by multiprocessing.shared_memory, both ends here"),
     ("python_array_sent", "design", "py_sent_8k", "arrays to another process: offsets through a ring of words"),
     ("python_shared_memory_sent", "peer", "py_sent_8k", "the same by multiprocessing.shared_memory, names by number"),
+    ("python_pyarrow_sent", "peer", "py_sent_8k", "the same by pyarrow: tensors in files of shared memory"),
 )  # fmt: skip
 
 
 def subjects() -> list[Subject]:
     """Return what there is in this installation, each with its row."""
+    absent = {each.peer for each in missing()}
     runner = (sys.executable, "-P", "-m", "harness.bench.python_rows")
     return [
         Subject(name, kind, Path(), name, summary, sharing="python", runner=runner, rows=(row,))
         for name, kind, row, summary in _SUBJECTS
-        if name != "python_pyarrow" or importlib.util.find_spec("pyarrow") is not None
+        if name not in absent
+    ]
+
+
+def missing() -> list[Missing]:
+    """Return the peers that this installation does not have."""
+    if importlib.util.find_spec("pyarrow") is not None:
+        return []
+    why = f"no module pyarrow for {sys.executable}"
+    return [
+        Missing(name, "PyPI: pyarrow", why) for name, *_ in _SUBJECTS if name.startswith("python_pyarrow")
     ]
 
 

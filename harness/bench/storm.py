@@ -26,6 +26,7 @@ from typing import Literal
 import psutil
 
 from harness.bench.built import built
+from harness.bench.peers import python_own
 from harness.bench.subjects import Subject
 from harness.spawning import environment
 
@@ -167,6 +168,8 @@ def storm_once(
     Args: source: timer = signals as they come; step = one before the k-th instruction of each call, k growing by
         stride.  seconds, calls: it ends with the first of them that is over; 0 = not by this.  core: to stay on.
     """
+    if subject.sharing == "python" and subject.entry in python_own.SAME:
+        return StormResult(None, 0, detail=f"the calls are those of {python_own.SAME[subject.entry]}")
     words = [
         *(f"plugin={subject.plugin}", f"subject={subject.entry}", f"options={subject.options}"),
         *(f"source={source}", f"seconds={seconds}", f"calls={calls}", f"period_us={period_us}"),

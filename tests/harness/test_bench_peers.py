@@ -4,13 +4,14 @@
 No peer has to be installed: the libraries here are made on the spot.
 """
 
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness.bench import storm
+from harness.bench import python_rows, storm
 from harness.bench.built import built
 from harness.bench.peers import building, find, headers, preloads
 from harness.bench.subjects import Subject
@@ -107,6 +108,19 @@ def test_the_users_library_stands_for_the_peer_of_its_name(library, monkeypatch:
     assert _names(mine) == ["jemalloc", "other"]
     assert _names(list(found.subjects)).count("jemalloc") == 1
     assert "jemalloc" not in [each.peer for each in found.missing]
+
+
+def test_pyarrow_is_there_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(headers, "find", lambda: ([], []))
+    there = importlib.util.find_spec("pyarrow") is not None
+    names = {subject.name for subject in python_rows.subjects()}
+    assert ({"python_pyarrow", "python_pyarrow_sent"} <= names) is there
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    missing = {each.peer: each for each in find().missing}
+    assert missing["python_pyarrow"].package == "PyPI: pyarrow"
+    assert missing["python_pyarrow_sent"].why.startswith("no module pyarrow for ")
+    assert not [subject for subject in python_rows.subjects() if "pyarrow" in subject.name]
 
 
 def test_every_mistake_in_preload_is_named(tmp_path: Path, library) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import storm
+from harness.bench import python_rows, storm
 from harness.bench.built import built
-from harness.bench.peers import headers, preloads
+from harness.bench.peers import headers, preloads, python_own
 from harness.bench.peers.building import build
 from harness.bench.subjects import Subject
 
@@ -184,6 +184,19 @@ def test_peers_that_are_built_on_the_spot(peer: str, outcome: str) -> None:
     result = storm.storm_once(next(each for each in subjects if each.name == peer), "step", calls=1000)
 
     assert result.outcome == outcome, result
+
+
+@pytest.mark.parametrize("subject", python_rows.subjects(), ids=lambda subject: subject.name)
+def test_whatever_is_called_from_python_has_a_storm_or_shares_one(subject: Subject) -> None:
+    """What is C inside runs no line of Python that a handler could come before."""
+    result = storm.storm_once(subject, "step", calls=30)
+
+    if subject.name in python_own.SAME:
+        assert result.detail == f"the calls are those of {python_own.SAME[subject.name]}"
+    elif subject.name == "python_heap":
+        assert result.outcome == "deadlock", result
+    else:
+        assert result.outcome == "ok" or result.detail == "no handler has interrupted it", result
 
 
 _PRETENDER = """

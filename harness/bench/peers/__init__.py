@@ -24,11 +24,12 @@ class Found:
 
 
 def find(preload: Mapping[str, Path] | None = None) -> Found:
-    """Look for all peers, and build those that are headers.
+    """Look for all peers, and build those that are headers. Those called from Python are `python_rows.subjects`.
 
     Args: preload: libraries to take malloc's place, as `preloads.parse` reads them from the command line; one with the
         name of a peer stands for it.
     """
+    from harness.bench import python_rows
     from harness.bench.peers import headers, preloads
 
     subjects = preloads.chosen(preload or {})
@@ -38,4 +39,5 @@ def find(preload: Mapping[str, Path] | None = None) -> Found:
         found, not_found = look()
         subjects += [each for each in found if each.name not in names]
         missing += [each for each in not_found if each.peer not in names]
+    missing += python_rows.missing()
     return Found(tuple(subjects), tuple(missing))

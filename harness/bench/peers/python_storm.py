@@ -49,6 +49,15 @@ class _Found(BaseException):
     """Something is wrong; nothing may catch it on its way out."""
 
 
+class _Held:
+    """An object: the last reference to it is in a list, so that it can be let go of."""
+
+    def __init__(self, made: Any, size: int, pattern: bytes) -> None:
+        self.made = [made]
+        self.size = size
+        self.pattern = pattern
+
+
 class _Storm:
     def __init__(self, words: dict[str, str]) -> None:
         self.page = mmap.mmap(int(words["page_fd"]), mmap.PAGESIZE)
@@ -58,7 +67,7 @@ class _Storm:
         self.seconds = float(words.get("seconds", "0"))
         self.nr_calls = int(words.get("calls", "0"))
         self.subject = words["subject"]
-        self.slots: list[tuple[Any, int, bytes]] = []
+        self.slots: list[_Held] = []
         self.owners: dict[Hashable, set[int]] = {}
         self.handling = self.storming = self.ticking = False
         self.where = _OUTSIDE
@@ -90,7 +99,7 @@ class _Storm:
         if not self.handling:
             self.where = where
 
-    def allocate(self) -> tuple[Any, int, bytes] | None:
+    def allocate(self) -> _Held | None:
         size = self.random.choice(_SIZES)
         self.at(_IN_ALLOC)
         try:
@@ -106,23 +115,26 @@ class _Storm:
         with self.calls.view(made) as view:
             view[:size] = pattern
         self.at(_OUTSIDE)
-        return made, size, pattern
+        return _Held(made, size, pattern)
 
-    def release(self, held: tuple[Any, int, bytes]) -> None:
-        made, size, pattern = held
+    def release(self, held: _Held) -> None:
+        made, size = held.made.pop(), held.size
         self.at(_ON_OBJECT)
         with self.calls.view(made) as view:
-            if view[:size] != pattern:
+            if view[:size] != held.pattern:
                 raise _Found(f"an object of {size} bytes was written to while it was allocated")
         space, first, _ = self.calls.place(made)
         self.owners[space] -= set(range(first, first + size, _GRANULE))
-        del held
         self.at(_IN_FREE)
         try:
-            self.stepping(self.calls.free, made)
+            if self.calls.free is None:
+                last = [made]
+                del made
+                self.stepping(list.clear, last)
+            else:
+                self.stepping(self.calls.free, made)
         except Exception:
             self.add("handler_refused" if self.handling else "thread_refused")
-        del made
         self.at(_OUTSIDE)
 
     def claim(self, made: Any, size: int) -> None:
