@@ -5,6 +5,11 @@ with Arena.create(size="64MiB") as arena, Cpu(arena, 0) as cpu:
     offset = cpu.kmalloc_nolock(100)
     cpu.view(offset)[:5] = b"hello"
     cpu.kfree(offset)
+
+    array = cpu.empty((100, 3), "f8")   # numpy's, in the arena; freed with the last view of it
+    offset = cpu.give(array)            # 64 bits; another process: Cpu(arena, 1).take(offset)
+    offsets = cpu.kmalloc_bulk([64] * 1000)
+    cpu.kfree_bulk(offsets)
 """
 
 from shmalloc.arena import Arena, SegmentInfo, list_segments, remove
@@ -29,6 +34,7 @@ from shmalloc.errors import (
     Unsupported,
     WrongThread,
 )
+from shmalloc.fast import Block
 from shmalloc.geometry import Geometry
 from shmalloc.maps import HashMap
 from shmalloc.memcg import MemCgroup
@@ -42,6 +48,7 @@ __all__ = [
     "AllocationFailed",
     "Arena",
     "BadFree",
+    "Block",
     "BuildMissing",
     "CacheInfo",
     "Cpu",

@@ -127,6 +127,7 @@ class Allocating(Caller):
             raise ShmallocError(f"ksize of offset {offset:#x}: {why}")
         return int(self._calls.call(self._lib.shm_ksize, offset))
 
+    @fast("view")
     def view(self, offset: int, size: int | None = None) -> memoryview[int]:
         """Look at an object: writable, no copy.  It is C memory: freed means somebody else's.
 
@@ -139,6 +140,7 @@ class Allocating(Caller):
         """
         return views.object_view(self._calls, offset, size)
 
+    @fast("array")
     def array(self, offset: int, shape: int | tuple[int, ...], dtype: Any = "u1") -> np.ndarray[Any, Any]:
         """Look at an object as a numpy array: writable, no copy; otherwise as `view`."""
         return views.object_array(self._calls, offset, shape, dtype)

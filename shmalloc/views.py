@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from shmalloc import arrays
 from shmalloc.errors import ShmallocError
 from shmalloc.objects import live_object_at, memory_range, why_not_live
 
@@ -35,6 +36,7 @@ def object_array(calls: Calls, offset: int, shape: int | tuple[int, ...], dtype:
     """Return a live object as an array; see `Cpu.array`."""
     import numpy as np
 
+    arrays.set_up()
     item = np.dtype(dtype)
     axes = (shape,) if isinstance(shape, int) else tuple(shape)
     view = object_view(calls, offset, math.prod(axes) * item.itemsize)

@@ -306,6 +306,34 @@ static PyObject *run_take(const struct kind *kind, struct request *r)
 	return likely(room) ? array_from(calls, calls->window, r->number, room) : NULL;
 }
 
+/* offset, shape, dtype: what Python knows the object to hold, which has no head */
+static PyObject *run_array(const struct kind *kind, struct request *r)
+{
+	struct calls *calls = r->caller->calls;
+	PyObject *shape, *result = NULL;
+	struct block *block;
+	struct plan plan;
+
+	(void)kind;
+	if (!ndarray || !as_u64(r->given[0], &r->number) || !calls->core->thread_ok())
+		return NULL;
+	plan.entry = name_of(r->given[2]);
+	if (!plan.entry) {
+		PyErr_Clear();
+		return NULL;
+	}
+	shape = PyLong_CheckExact(r->given[1]) ? PyTuple_Pack(1, r->given[1]) : Py_NewRef(r->given[1]);
+	plan.shape = shape;
+	if (shape && PyTuple_CheckExact(shape) && plan_array(&plan) &&
+	    plan.data_bytes <= room_at(calls->core, calls->has_oracle, r->number)) {
+		block = block_new(NULL, calls->window, r->number, plan.data_bytes);
+		if (block)
+			result = array_of(block, shape, PyTuple_GET_ITEM(plan.entry, 0));
+	}
+	Py_XDECREF(shape);
+	return result;
+}
+
 /* array */
 static PyObject *run_give(const struct kind *kind, struct request *r)
 {
@@ -346,6 +374,7 @@ PyObject *array_look(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 const struct kind array_kinds[] = {
 	{ "empty", { "shape", "dtype", "gfp", "node" }, NULL, run_empty, "kmalloc_node", NULL, NULL },
 	{ "take", { "offset" }, NULL, run_take, NULL, NULL, NULL },
+	{ "array", { "offset", "shape", "dtype" }, NULL, run_array, NULL, NULL, NULL },
 	{ "give", { "array" }, NULL, run_give, NULL, NULL, NULL },
 	{ 0 }
 };

@@ -342,7 +342,28 @@ static PyObject *usual_block(PyObject *callable, PyObject *const *args, size_t n
 	return (PyObject *)block;
 }
 
+/* offset, size: a view of an object, from its start on; what lies within it is for Python to look up */
+static PyObject *run_view(const struct kind *kind, struct request *r)
+{
+	struct calls *calls = r->caller->calls;
+	struct block *block;
+	PyObject *view;
+	u64 room, size;
+
+	(void)kind;
+	if (!as_u64(r->given[0], &r->number) || !calls->core->thread_ok())
+		return NULL;
+	size = room = room_at(calls->core, calls->has_oracle, r->number);
+	if (!room || (r->given[1] != Py_None && (!as_u64(r->given[1], &size) || size > room)))
+		return NULL;
+	block = block_new(NULL, calls->window, r->number, size);
+	view = block ? PyMemoryView_FromObject((PyObject *)block) : NULL;
+	Py_XDECREF(block);
+	return view;
+}
+
 const struct kind block_kinds[] = {
+	{ "view", { "offset", "size" }, NULL, run_view, NULL, NULL, NULL },
 	{ "block", { "size", "gfp", "node" }, usual_block, run_block, "kmalloc_node", NULL, NULL },
 	{ "own", { "offset" }, NULL, run_own, NULL, NULL, NULL },
 	{ 0 }

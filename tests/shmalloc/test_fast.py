@@ -3,6 +3,7 @@
 
 import gc
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +11,19 @@ from typing import Any
 
 import pytest
 from auditing import clean
+from elftools.elf.elffile import ELFFile
 
-from shmalloc import AllocationFailed, Arena, BadFree, Cpu, NotBound, ShmallocError, _binding
+from shmalloc import (
+    AllocationFailed,
+    Arena,
+    BadFree,
+    Cpu,
+    DeadlockProved,
+    NotBound,
+    ShmallocError,
+    _binding,
+    ops,
+)
 from shmalloc.cache import KmemCache
 from shmalloc.design_calls import DesignCalls
 from shmalloc.fast import fast
@@ -27,6 +39,8 @@ COMPILED = [
     KmemCache.free,
     DesignCalls.alloc,
     DesignCalls.free,
+    Cpu.view,
+    Cpu.array,
     Cpu.block,
     Cpu.own,
     Cpu.empty,
@@ -220,6 +234,75 @@ def test_an_arena_that_is_closed(flavour: str) -> None:
             call(offset)
     with pytest.raises(NotBound, match="is closed"):
         cpu.empty(3)
+
+
+def test_it_takes_nothing_of_a_core_from_outside() -> None:
+    """There is one core in a process, and this module is told which: it has none, and links with none."""
+    with open(_binding.fast().__file__ or "", "rb") as file:
+        symbols = list(ELFFile(file).get_section_by_name(".dynsym").iter_symbols())
+    outside = {symbol.name for symbol in symbols if symbol["st_shndx"] == "SHN_UNDEF"}
+    assert not [symbol.name for symbol in symbols if symbol.name.startswith("shm_")]
+    libc = {
+        "dlopen",
+        "dlsym",
+        "dlclose",
+        "memcpy",
+        "memset",
+        "strchr",
+        "strcmp",
+        "strpbrk",
+        "__register_atfork",
+    }
+    start_files = {
+        "",
+        "__cxa_finalize",
+        "__gmon_start__",
+        "_ITM_deregisterTMCloneTable",
+        "_ITM_registerTMCloneTable",
+    }
+    assert {name for name in outside if not re.match(r"_?Py[A-Z_]", name)} <= libc | start_files
+
+
+@pytest.mark.parametrize("kernel", ["6.18", "7.0"])
+def test_interrupts_land_in_it(flavour: str, kernel: str) -> None:
+    """NMIs and IRQs that allocate, in the middle of Python's calls: nothing is lost, and Python is none the wiser."""
+    with Arena.create(size="8MiB", flavour=flavour, kernel=kernel) as arena, Cpu(arena, 0) as cpu:
+        sizes = [64, 1024, 8] * 101
+        for kind, design in (("nmi", "kmalloc_nolock"), ("irq", "kmalloc")):
+            cpu.set_program(kind, ops(("alloc", {"size": 64, "gfp": "GFP_ATOMIC"}), "free"), design=design)
+            cpu.set_timer(kind, 4001, 0.5)
+        while min(cpu.interrupts()[kind]["handled"] for kind in ("nmi", "irq")) < 211:
+            for _ in range(101):
+                cpu.kfree(cpu.kmalloc(64))
+                cpu.block(1024)
+                cpu.take(cpu.give(cpu.empty(100))).sum()
+            cpu.kfree_nolock_bulk(cpu.kmalloc_bulk(sizes))
+            with pytest.raises(BadFree):
+                cpu.kfree(12345)
+        for kind in ("nmi", "irq"):
+            cpu.set_timer(kind, 0)
+            cpu.set_program(kind, None)
+        assert not arena.violations()
+        assert clean(arena)
+
+
+DIES = """
+import os, signal, sys
+from shmalloc import Arena, Cpu
+cpu = Cpu(Arena.attach(sys.argv[1], flavour=sys.argv[2]), 1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_wait_that_cannot_end_is_an_exception(cpu: Cpu) -> None:
+    arena = cpu.arena
+    subprocess.run([sys.executable, "-P", "-c", DIES, arena.name, arena.flavour], check=False)
+    for index in range(arena.header.nr_zones):
+        arena.item("struct zone", "zones", index).lock.word = 2  # CPU 1, task level
+    with pytest.raises(DeadlockProved, match=r"dead_owner: .* held by CPU 1"):
+        cpu.kmalloc(1 << 20)
+    with pytest.raises(ShmallocError):
+        cpu.kmalloc_bulk([1 << 20])
 
 
 def live_references(call: Callable[[], object]) -> int:
