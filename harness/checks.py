@@ -205,6 +205,7 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
         nr_slots=nr_slots,
         irq_work=("interrupt", "tick", "never").index(arena.irq_work),
         bpf_low_bytes=arena.bpf_low_bytes,
+        sheaf_factor=arena.sheaf_factor,
         rcu_gp_us=arena.rcu_gp_us,
         rcu_stall_ms=arena.rcu_stall_ms,
         pool_size=config.pool.size,

@@ -133,6 +133,9 @@ class ArenaSpec(Table):
         le=1 << 20,
         description="bpf_mem_alloc above 256 bytes: low watermark, high is three times it",
     )
+    sheaf_factor: int = Field(
+        1, ge=1, le=16, description="sheaves (kernel 7.0) hold so many times what the kernel's do"
+    )
     rcu_gp_us: int = Field(3000, ge=0, le=0xFFFFFFFF, description="least duration of a grace period")
     rcu_stall_ms: int = Field(
         21_000, ge=1, le=0xFFFFFFFF, description="a reader that delays a grace period longer is a stall"

@@ -190,15 +190,6 @@ def default_out(experiments: Sequence[Experiment]) -> Path:
     """Choose a fresh folder: results/NAME-TIME, or results/TIME for several files."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     base = f"{experiments[0].name}-{stamp}" if len(experiments) == 1 else stamp
-    return _unused(base)
-
-
-def fresh_folder(name: str) -> Path:
-    """Choose a fresh folder for what is no config: results/NAME-TIME."""
-    return _unused(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-
-
-def _unused(base: str) -> Path:
     path, number = RUNS_DIR / base, 2
     while path.exists():
         path, number = RUNS_DIR / f"{base}-{number}", number + 1

@@ -56,6 +56,8 @@ class Geometry:
             SLAB_* debug flags, as a number, for the kmalloc caches only.
         irq_work: how queued irq_work comes to run: 0 by a self-interrupt, 1 at the next tick, 2 never by itself.
         bpf_low_bytes: low watermark of bpf_mem_alloc for sizes above 256, in bytes; high is three times that.
+        sheaf_factor: sheaves (kernel = "7.0") hold so many times what the kernel's do; long batches then meet
+            fewer exchanges, and more objects lie about.
         rcu_gp_us: how long a grace period lasts at least, unless somebody waits for it.
         rcu_stall_ms: a reader that delays a grace period for longer is named, and the run is stalled.
         pool_size: bytes of an element of the pools of the designs prealloc and objpool; 0 = no pools.
@@ -90,6 +92,7 @@ class Geometry:
     slab_debug: int | str = 0
     irq_work: int = 0
     bpf_low_bytes: int = 8192
+    sheaf_factor: int = 1
     rcu_gp_us: int = 3000
     rcu_stall_ms: int = 21_000
     pool_size: int = 256
@@ -242,6 +245,7 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         "nr_slots": (0, 0xFFFFFFFF),
         "irq_work": (0, lib.SHM_IRQ_WORK_NEVER),
         "bpf_low_bytes": (0, 1 << 20),
+        "sheaf_factor": (1, lib.SHM_MAX_SHEAF_FACTOR),
         "rcu_gp_us": (0, 0xFFFFFFFF),
         "rcu_stall_ms": (1, 0xFFFFFFFF),
         "pool_size": (0, lib.SHM_MAX_POOL_SIZE),

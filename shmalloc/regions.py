@@ -91,6 +91,7 @@ _REGIONS = {
     ),
     "pageblocks": _Shape("pageblock", lambda h: (-1,)),
     "pages": _Shape("page", lambda h: (h.nr_pages,)),
+    "slab_words": _Shape("u8", lambda h: (h.nr_pages,)),
     "telemetry": _Shape("shm_telemetry", lambda h: (h.geometry.nr_cpus,), _per_slot("REGION_TELEMETRY")),
     "slots": _Shape("u8", lambda h: (h.geometry.nr_slots,)),
     "oracle_owned": _Shape("u8", lambda h: (-1,)),

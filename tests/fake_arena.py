@@ -137,6 +137,7 @@ class FakeArena:
             name: int(np.prod(shape)) * layout.dtype(TABLES[name]).itemsize for name, shape in shapes.items()
         }
         sizes |= {
+            "slab_words": nr_pages * 8,
             "slots": 0,
             "oracle_owned": nr_pages * 64,
             "oracle_start": nr_pages * 64,

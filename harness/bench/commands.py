@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
-from harness.bench import growth_commands
-
 PASSED, FAILED, SIGNALLED = 0, 1, 128
 _MOST_SAMPLES, _MOST_SECONDS = 10_000, 86_400.0
+FOLDER = Path("results")
 
 
 def add_commands(commands: Any) -> None:
@@ -45,7 +45,6 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--no-storm", action="store_true", help="put nothing under signals")
     parser.add_argument("--no-plot", action="store_true", help="draw nothing")
     parser.add_argument("--no-progress", action="store_true", help="no progress on stderr")
-    growth_commands.add_command(parser)
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -67,7 +66,7 @@ def bench(arguments: argparse.Namespace) -> int:
     )
     storm_s = 0.0 if arguments.no_storm else arguments.storm_seconds
     wanted = Wanted(arguments.samples, arguments.seconds, storm_s)
-    out = arguments.out or runs.fresh_folder("bench")
+    out = arguments.out or _fresh(FOLDER)
     runs.make_folder(out)
     line = Line(quiet=arguments.no_progress)
     with Interruption() as interruption:
@@ -116,6 +115,14 @@ def _check(arguments: argparse.Namespace) -> None:
             problems.append(Problem(name, shown(value), f"allowed is more than 0, up to {_MOST_SECONDS:.0f}"))
     if problems:
         raise ConfigError("command line", problems)
+
+
+def _fresh(folder: Path) -> Path:
+    base, number = f"bench-{time.strftime('%Y%m%d-%H%M%S')}", 2
+    path = folder / base
+    while path.exists():
+        path, number = folder / f"{base}-{number}", number + 1
+    return path
 
 
 def _write(folder: Path, result: dict[str, Any], *, plot: bool) -> None:

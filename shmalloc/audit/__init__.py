@@ -61,6 +61,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
     blocks = pages.find_blocks(view, findings)
     pages.check_tails(view, blocks, findings)
     table = slabs.find_slabs(view, blocks, findings)
+    slabs.check_slab_words(view, table, findings)
     anchors, anchor_of = _check_lists(view, blocks, table, findings)
     zones.check_free_lists(view, blocks, anchors, anchor_of, findings)
     zones.check_deferred_pages(view, blocks, findings)

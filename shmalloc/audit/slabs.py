@@ -11,7 +11,7 @@ from shmalloc.audit.pages import Blocks
 from shmalloc.audit.report import CORRUPTION, Findings
 from shmalloc.audit.view import Ints, Mask, View, Words, constant
 
-__all__ = ["Slabs", "find_slabs"]
+__all__ = ["Slabs", "check_slab_words", "find_slabs"]
 
 
 @dataclass(frozen=True)
@@ -176,4 +176,32 @@ def _table(view: View, blocks: Blocks, block: Ints, cache: Ints, objects: Ints) 
         link=caches["offset"][cache].astype(np.uint64),
         key=caches["random"][cache],
         base=np.concatenate(([0], np.cumsum(objects)[:-1])) if len(objects) else objects,
+    )
+
+
+def check_slab_words(view: View, slabs: Slabs, findings: Findings) -> None:
+    """Check what frees go by: a page's word is 0, or says which slab the page belongs to, and where in it it lies.
+
+    A word that is missing costs time only; one where there should be none lets a free go where it must not.
+    """
+    pages = view.pages[slabs.pfn]
+    ordinary = (view.caches["flags"][slabs.cache] & constant("SLAB_UNORDINARY")) == 0
+    ordinary &= (pages["flags"] & constant("PG_pfmemalloc")) == 0
+    ordinary &= (pages["obj_exts"] & ~np.uint64(constant("OBJEXTS_FLAGS_MASK"))) == 0
+    pfn, words = view.words_of_pages()
+    slab = slabs.around(pfn)
+    within = (pfn - slabs.pfn[slab]) * constant("SHM_PAGE_SIZE") if len(slabs) else pfn
+    expected = np.zeros(len(pfn), np.uint64)
+    known = np.flatnonzero(slab >= 0)
+    known = known[ordinary[slab[known]]]
+    of = slab[known]
+    expected[known] = (slabs.cache[of] + 1 | slabs.objects[of] << 16 | within[known] << 32).astype(np.uint64)
+    findings.add_each(
+        CORRUPTION,
+        np.flatnonzero(words != expected),
+        lambda i: (
+            f"page {pfn[i]}",
+            f"its word is {words[i]:#x}, and must be 0" + (f" or {expected[i]:#x}" if expected[i] else ""),
+        ),
+        "words of pages",
     )

@@ -61,6 +61,7 @@ class View:
         (max_caches, nodes), cache_cpus (cpus, max_caches), cache_sheaves (cpus, max_caches or 0), barns
         (max_caches or 0, nodes), memcgs (max_memcgs,), memcg_cpus (cpus,) or (0,) without memcgs,
         pageblocks, pages (nr_pages,): records.
+        slab_words: what frees go by, a word for each page, uint64.
         owned, start, end: the oracle's bitmaps, uint64, a bit for each 8 bytes of page memory; empty if off.
         memory_offset, pages_offset: of page frame 0 and of its struct page, in bytes.
         data_ranges: as Sparse has it.
@@ -81,6 +82,7 @@ class View:
     barns: Records
     pageblocks: Records
     pages: Records
+    slab_words: Words
     owned: Words
     start: Words
     end: Words
@@ -118,6 +120,7 @@ class View:
             **regions,
             pageblocks=arena.region("pageblocks")[: -(-len(pages) >> block_order)],
             pages=pages,
+            slab_words=arena.region("slab_words"),
             owned=arena.region("oracle_owned"),
             start=arena.region("oracle_start"),
             end=arena.region("oracle_end"),
@@ -135,6 +138,16 @@ class View:
             part = slice((first - begin) // size, -(-(last - begin) // size))
             flags[part] = self.pages["flags"][part]
         return flags
+
+    def words_of_pages(self) -> tuple[Ints, Words]:
+        """List the pages that have a word in slab_words, and the words; what nobody has written to is not touched."""
+        begin = _address(self.slab_words) - self.address
+        found = [np.zeros(0, np.int64)]
+        for first, last in self.data_ranges(begin, begin + min(len(self.slab_words), self.nr_pages) * 8):
+            at = (first - begin) // 8
+            found.append(at + np.flatnonzero(self.slab_words[at : -(-(last - begin) // 8)]))
+        pfn = np.concatenate(found)
+        return pfn, self.slab_words[pfn]
 
     def bitmap_spans(self) -> list[slice]:
         """List the words in which any of the oracle's bitmaps may have a bit, in order, with gaps between them."""

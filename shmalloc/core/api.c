@@ -221,16 +221,19 @@ __export int shm_set_memalloc(int on)
 	} \
 	__fastpath __attribute__((noinline)) static u64 name##_cpu_slabs(u64 size, gfp_t gfp, int node) \
 	{ \
-		u64 object = kmalloc_first(DESIGN_##name, size, gfp, node, false); \
-		return likely(object) ? object : name##_guarded(size, gfp, node); \
+		u64 object; \
+		if (unlikely(!kmalloc_take(size, gfp, node, false, &object))) \
+			return name##_guarded(size, gfp, node); \
+		return account_object(DESIGN_##name, object, size); \
 	} \
 	__helper u64 name##_outer(u64 size, gfp_t gfp, int node) \
 	{ \
 		u64 object; \
 		if (!may_try_first(true)) \
 			return name##_cpu_slabs(size, gfp, node); \
-		object = kmalloc_first(DESIGN_##name, size, gfp, node, true); \
-		return likely(object) ? object : name##_guarded(size, gfp, node); \
+		if (unlikely(!kmalloc_take(size, gfp, node, true, &object))) \
+			return name##_guarded(size, gfp, node); \
+		return account_object(DESIGN_##name, object, size); \
 	}
 
 #define FREE_CALLS(name, design, allow_spin) \
@@ -328,9 +331,11 @@ static __attribute__((noinline)) u64 cache_alloc_guarded(u32 design, u32 cache, 
 
 __helper u64 cache_alloc_outer(u32 design, u32 cache, gfp_t gfp, int node)
 {
-	u64 object = kmem_cache_alloc_first(design, cache, gfp, node, sheaf_arena());
+	u64 object;
 
-	return likely(object) ? object : cache_alloc_guarded(design, cache, gfp, node);
+	if (unlikely(!kmem_cache_take(cache, gfp, node, sheaf_arena(), &object)))
+		return cache_alloc_guarded(design, cache, gfp, node);
+	return account_object(design, object, shm.caches[cache].object_size);
 }
 
 __export uint64_t shm_design_cache_alloc(unsigned int design, unsigned int cache, uint32_t gfp, int node)
@@ -407,9 +412,12 @@ __export unsigned int shm_last_reason(void)
 
 __export __fastpath uint64_t shm_design_alloc(unsigned int design, uint64_t size, uint32_t gfp, int node)
 {
+	u64 object;
+
 	if (unlikely(design >= NR_DESIGNS))
 		return 0;
-	return designs[design]->alloc_first(design, size, gfp, node, alloc_guarded);
+	object = designs[design]->alloc_first ? designs[design]->alloc_first(size, gfp, node) : 0;
+	return likely(object) ? object : alloc_guarded(design, size, gfp, node);
 }
 
 __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int node, unsigned int order)
@@ -421,9 +429,12 @@ __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int 
 
 __export __fastpath int shm_design_free(unsigned int design, uint64_t off)
 {
+	enum first_free first;
+
 	if (unlikely(design >= NR_DESIGNS))
 		return -EINVAL;
-	return designs[design]->free_first(design, off, free_guarded);
+	first = designs[design]->free_first ? designs[design]->free_first(off) : FREE_NOT_TRIED;
+	return likely(first == FREE_DONE) ? 0 : free_guarded(design, off, first);
 }
 
 __export int shm_design_pages_free(unsigned int design, uint64_t off, unsigned int order)
@@ -439,41 +450,24 @@ __export void shm_phase_finish(uint32_t phase)
 		store_release(&shm.cpu->phase_done, phase);
 }
 
-__export void shm_phase_open(uint32_t phase)
-{
-	if (!shm.base)
-		return;
-	store_release(&shm.hdr->phase, phase);
-	sys_futex_wake_all(&shm.hdr->phase);
-}
-
-#define PHASE_LOOK_NS 50000000 /* whether the run is over, or its parent dead: nobody may be left to wake us */
-
-/*
- * The creator of the arena is the run's parent: without it there is nobody to wait for.  The waiters sleep until they
- * are woken: looking each millisecond, 64 of them took half of two cores from those that were still starting.
- */
+/* The creator of the arena is the run's parent: without it there is nobody to wait for. */
 __export int shm_phase_wait(uint32_t phase, double seconds)
 {
-	u64 deadline, look;
+	u64 deadline;
 
 	if (!shm.base)
 		return -ENOTCONN;
 	if (!(seconds >= 0))
 		return -EINVAL;
 	deadline = read_tsc() + (u64)(min_of(seconds, MAX_SECONDS) * (double)shm.hdr->tsc_hz);
-	look = read_tsc();
-	for (u32 now; (now = load_acquire(&shm.hdr->phase)) < phase;) {
+	for (u32 polls = 0; load_acquire(&shm.hdr->phase) < phase; polls++) {
 		if (shm.terminated || READ_ONCE(shm.hdr->stop))
 			return -ECANCELED;
+		if (polls % 64 == 63 && !shm_owner_alive(shm.hdr->creator_pid, shm.hdr->creator_start_time))
+			return -EOWNERDEAD;
 		if (read_tsc() > deadline)
 			return -ETIMEDOUT;
-		if (read_tsc() > look) {
-			if (!shm_owner_alive(shm.hdr->creator_pid, shm.hdr->creator_start_time))
-				return -EOWNERDEAD;
-			look = read_tsc() + shm.hdr->tsc_hz / 16;
-		}
-		sys_futex_wait(&shm.hdr->phase, now, PHASE_LOOK_NS);
+		sleep_ns(1000000);
 	}
 	return 0;
 }

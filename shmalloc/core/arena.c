@@ -55,6 +55,7 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_BARNS] = sheaves_stride(g) ? (u64)g->max_caches * g->nr_nodes * sizeof(struct node_barn) : 0,
 		[REGION_PAGEBLOCKS] = blocks_of(pages, g->pageblock_order) * sizeof(struct pageblock),
 		[REGION_PAGES] = pages * sizeof(struct page),
+		[REGION_SLAB_WORDS] = pages * 8,
 		[REGION_TELEMETRY] = (g->nr_cpus + g->nr_nodes) * round_up(sizeof(struct shm_telemetry), 64),
 		[REGION_SLOTS] = (u64)g->nr_slots * 8,
 		[REGION_ORACLE_OWNED] = g->flags & SHM_GEO_ORACLE ? pages * 64 : 0,
@@ -126,17 +127,19 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       g->pool_size <= SHM_MAX_POOL_SIZE && g->pool_entries <= SHM_MAX_POOL_ENTRIES &&
 	       g->max_maps <= SHM_MAX_MAPS &&
 	       !(g->flags & SHM_GEO_UP && g->nr_cpus > 1) && g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
-	       g->max_memcgs <= SHM_MAX_MEMCGS && !(g->slab_debug & ~SLAB_DEBUG_FLAGS) &&
+	       g->max_memcgs <= SHM_MAX_MEMCGS && g->sheaf_factor <= SHM_MAX_SHEAF_FACTOR && !(g->slab_debug & ~SLAB_DEBUG_FLAGS) &&
 	       !g->slab_debug_text[SHM_SLAB_DEBUG_TEXT - 1] && nodes_ok(g);
 }
 
 /*
  * Pages that are surely enough for the main sheaves of the kmalloc caches: 4480 bytes for each type and
- * CPU, slabs of up to 8 pages that are not used up, and what the watermarks keep back.
+ * CPU, times the factor, slabs of up to 8 pages that are not used up, and what the watermarks keep back.
  */
 static u64 main_sheaf_pages(const struct shm_geometry *g)
 {
-	return g->flags & SHM_GEO_SHEAVES ? 128 + (u64)g->nr_cpus * NR_KMALLOC_TYPES * 4480 * 3 / 2 / SHM_PAGE_SIZE : 0;
+	u64 bytes = (u64)g->nr_cpus * NR_KMALLOC_TYPES * 4480 * max_of(g->sheaf_factor, 1u);
+
+	return g->flags & SHM_GEO_SHEAVES ? 128 + bytes * 3 / 2 / SHM_PAGE_SIZE : 0;
 }
 
 __export uint64_t shm_arena_min_bytes(const struct shm_geometry *geometry)
@@ -213,6 +216,7 @@ static void map_regions(void *base)
 	shm.barns = ptr_of(h->regions[REGION_BARNS].offset);
 	shm.pageblocks = ptr_of(h->regions[REGION_PAGEBLOCKS].offset);
 	shm.pages = ptr_of(h->regions[REGION_PAGES].offset);
+	shm.slab_words = ptr_of(h->regions[REGION_SLAB_WORDS].offset);
 	shm.slots = ptr_of(h->regions[REGION_SLOTS].offset);
 	shm.owned = ptr_of(h->regions[REGION_ORACLE_OWNED].offset);
 	shm.start = ptr_of(h->regions[REGION_ORACLE_START].offset);

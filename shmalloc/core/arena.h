@@ -43,12 +43,13 @@ struct shm_region {
 	uint64_t bytes;
 };
 
+#define SHM_MAX_SHEAF_FACTOR 16
 enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, REGION_CACHES, REGION_CACHE_NODES,
 	REGION_CACHE_CPUS, REGION_CACHE_STATS,
 	REGION_CACHE_SHEAVES, REGION_BARNS,
 	REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES,
 	REGION_OBJPOOL_CPUS,
-	REGION_MEMCGS, REGION_MEMCG_CPUS, REGION_PAGEBLOCKS, REGION_PAGES,
+	REGION_MEMCGS, REGION_MEMCG_CPUS, REGION_PAGEBLOCKS, REGION_PAGES, REGION_SLAB_WORDS,
 	REGION_TELEMETRY, REGION_SLOTS,
 	REGION_ORACLE_OWNED, REGION_ORACLE_START, REGION_ORACLE_END, REGION_MEMORY, NR_REGIONS };
 
@@ -77,6 +78,8 @@ struct shm_geometry {
 	uint32_t pool_entries;
 	uint32_t max_maps;           /* hash maps, 0..SHM_MAX_MAPS */
 	uint32_t max_memcgs;         /* 0..SHM_MAX_MEMCGS; 0 = no memcg, nothing is ever charged */
+	uint32_t sheaf_factor;       /* 7.x: sheaves hold so many times what the kernel's do, 0..SHM_MAX_SHEAF_FACTOR; 0 = 1 */
+	uint32_t pad;
 	uint32_t zone_permille[SHM_MAX_NODES][NR_ZONE_TYPES]; /* share of all pages, sums to 1000 */
 	uint8_t distance[SHM_MAX_NODES][SHM_MAX_NODES];       /* SLIT: 10 = local */
 	uint8_t cpu_node[SHM_MAX_CPUS];

@@ -92,6 +92,7 @@ struct kmem_cache {
 	uint32_t state;              /* enum shm_cache_state; slab_mutex */
 	uint32_t flags;
 	uint32_t size;               /* with metadata, bytes */
+	uint64_t divides;            /* ceil(2^64 / size): n * divides < divides if size divides n */
 	uint32_t object_size;        /* without, bytes */
 	uint32_t inuse;              /* offset of the metadata */
 	uint32_t offset;             /* of the free pointer in a free object */
@@ -108,7 +109,6 @@ struct kmem_cache {
 	uint32_t refcount;
 	uint32_t kmalloc_type;
 	uint32_t sheaf_capacity;     /* objects; 0 = no sheaves: a debug cache, or a 6.18 arena */
-	uint64_t divides;            /* ceil(2^64 / size): n * divides < divides if size divides n */
 	uint64_t random;             /* hardening key */
 	char name[SHM_CACHE_NAME];
 	uint16_t random_seq[SHM_RANDOM_SEQ]; /* permutation of object indices, if randomised */

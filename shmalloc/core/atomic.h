@@ -44,13 +44,6 @@ __helper u64 read_tsc(void)
 	return (u64)hi << 32 | lo;
 }
 
-/* `set` if flags has one of the mask's bits, else `clear`; never a branch. */
-__helper u64 select_by_flag(u32 flags, u32 mask, u64 set, u64 clear)
-{
-	__asm__("testl %1, %2\n\tcmovnzq %3, %0" : "+r"(clear) : "i"(mask), "r"(flags), "r"(set) : "cc");
-	return clear;
-}
-
 /* Compare {lo, hi} at the 16-byte aligned p with the old pair, and replace it if equal. */
 __helper bool cmpxchg_double(u64 *p, u64 old_lo, u64 old_hi, u64 new_lo, u64 new_hi)
 {

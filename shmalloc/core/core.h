@@ -54,18 +54,18 @@ struct shm_env {
 	struct kmem_cache_cpu *cpu_caches;   /* of the current CPU, by cache index */
 	struct kmem_cache_stat *cache_stats; /* of the current CPU, by cache index */
 	struct slub_percpu_sheaves *cpu_sheaves; /* of the current CPU, by cache index (7.x) */
-	struct page *pages;
+	u64 *slab_words;           /* of each page; see SLAB_WORD in slab.h */
 	u64 mem_off;               /* offset of page frame 0's memory */
 	u64 mem_bytes;
 	struct shm_counts *counts; /* of the current CPU in the running context; those of a design: this_counts() */
 	void *sheaf_thread;        /* thread, if its calls may try sheaves first (first.h) ... */
 	void *slab_thread;         /* ... or cpu slabs */
-	void *pool_thread;         /* ... or what a design has of its own for each CPU */
 	u64 tid_step;
 	u32 geo_flags;
 	u32 lock_word;             /* what names this CPU and level in a lock word */
 	struct shm_header *hdr;
 	u64 nr_pages;
+	struct page *pages;
 	struct shm_telemetry *tele;
 	struct kmem_cache_node *cache_nodes;
 	struct node_barn *barns;

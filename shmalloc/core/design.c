@@ -50,7 +50,10 @@ __helper u64 account(u32 design, u64 off, u64 bytes, int node)
 
 u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node)
 {
-	return designs[design]->alloc_first(design, size, gfp, node, design_alloc_whole);
+	const struct design_ops *ops = designs[design];
+	u64 off = ops->alloc_first ? ops->alloc_first(size, gfp, node) : 0;
+
+	return likely(off) ? off : design_alloc_whole(design, size, gfp, node);
 }
 
 u64 design_alloc_whole(u32 design, u64 size, gfp_t gfp, int node)
@@ -93,7 +96,10 @@ u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order)
 
 int design_free(u32 design, u64 object)
 {
-	return designs[design]->free_first(design, object, design_free_rest);
+	const struct design_ops *ops = designs[design];
+	enum first_free first = ops->free_first ? ops->free_first(object) : FREE_NOT_TRIED;
+
+	return likely(first == FREE_DONE) ? 0 : design_free_rest(design, object, first);
 }
 
 /* What is left to do after a first attempt. */
@@ -159,44 +165,6 @@ void design_elem_given(struct shm_map *map, u64 elem)
 		violation(VERDICT_CORRUPTION, CHECKER_ORACLE, NULL, LOCK_NONE, 0, elem,
 			  "a map's element that leaves its bucket is not owned by anybody");
 	this_cpu_inc64(&this_counts(map->design)->frees);
-}
-
-u64 nothing_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
-{
-	return rest(design, size, gfp, node);
-}
-
-int nothing_freed_first(u32 design, u64 off, rest_of_free *rest)
-{
-	return rest(design, off, FREE_NOT_TRIED);
-}
-
-/* --- how the first attempts of pools end when they do not end as usual: irqs are on again (first.h) --- */
-
-__fastpath __attribute__((noinline)) u64 pool_allocated(u64 off, u64 bytes)
-{
-	take_pending_irqs();
-	if (oracle_on())
-		oracle_own_kept(off, bytes);
-	return off;
-}
-
-__fastpath __attribute__((noinline)) u64 pool_declined(u32 design, u64 size, rest_of_alloc *rest)
-{
-	take_pending_irqs();
-	return rest(design, size, 0, NO_NODE);
-}
-
-__fastpath __attribute__((noinline)) int pool_freed(void)
-{
-	take_pending_irqs();
-	return 0;
-}
-
-__fastpath __attribute__((noinline)) int pool_not_freed(u32 design, u64 off, rest_of_free *rest)
-{
-	take_pending_irqs();
-	return rest(design, off, FREE_RELEASED);
 }
 
 __slowtext struct page *refuse_pages(gfp_t gfp, int node, u32 order)

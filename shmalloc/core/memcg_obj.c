@@ -287,6 +287,7 @@ __slowpath static bool alloc_slab_obj_exts(struct kmem_cache *s, struct page *sl
 			return true;
 		}
 	} while (!try_cmpxchg(&slab->obj_exts, &old, new));
+	clear_slab_words(slab); /* from now on a free must look whom the object is charged to */
 	return true;
 }
 

@@ -110,9 +110,10 @@ bool oracle_release(u64 off)
 	return true;
 }
 
-__cold_call void oracle_own_kept(u64 off, u64 bytes)
+__attribute__((noinline, cold)) u64 oracle_owned(u64 off, u64 bytes)
 {
 	oracle_own(off, bytes);
+	return off;
 }
 
 __cold_call bool oracle_release_kept(u64 off)

@@ -11,7 +11,7 @@ __helper bool oracle_on(void)
 
 void oracle_own(u64 off, u64 bytes);
 bool oracle_release(u64 off);
-void oracle_own_kept(u64 off, u64 bytes) __cold_call;
+u64 oracle_owned(u64 off, u64 bytes); /* off */
 bool oracle_release_kept(u64 off) __cold_call;
 u64 oracle_extent(u64 off);
 bool oracle_is_live(u64 off);

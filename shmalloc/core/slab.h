@@ -47,6 +47,32 @@ __helper u32 oo_objects(u32 oo)
 	return oo & 0xffff;
 }
 
+/*
+ * What a free must know of a page, in one load, so that it need not look at the struct page: of each page of a
+ * slab whose objects may be freed by the short way (first.h) the cache's index + 1, the slab's objects from bit
+ * 16 on, and where in the slab the page lies, in bytes, from bit 32 on.  Of any other page 0.  A word is written
+ * before the slab's first object is handed out, and cleared before its pages are freed.
+ */
+__helper u64 slab_word(u32 cache, u32 objects, u64 within)
+{
+	return (cache + 1) | (u64)objects << 16 | within << 32;
+}
+
+__helper u32 slab_word_cache(u64 word)
+{
+	return (u16)word - 1;
+}
+
+__helper u32 slab_word_objects(u64 word)
+{
+	return (u16)(word >> 16);
+}
+
+__helper u64 slab_word_within(u64 word)
+{
+	return word >> 32;
+}
+
 __helper struct kmem_cache_cpu *cpu_slab(const struct kmem_cache *s)
 {
 	return &shm.cpu_caches[s->index];
@@ -182,6 +208,7 @@ struct page *get_partial(struct kmem_cache *s, int node, struct partial_context 
 /* slub_slabs.c */
 struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node);
 void free_slab(struct kmem_cache *s, struct page *slab);
+void clear_slab_words(const struct page *slab);
 void free_new_slab_nolock(struct kmem_cache *s, struct page *slab);
 void discard_slab(struct kmem_cache *s, struct page *slab);
 void inc_slabs_node(struct kmem_cache *s, const struct page *slab);

@@ -27,6 +27,7 @@ u32 calculate_sheaf_capacity(const struct kmem_cache *s)
 		capacity = 12;
 	else if (s->size >= 256)
 		capacity = 26;
+	capacity *= max_of(shm.hdr->geometry.sheaf_factor, 1u);
 	bytes = 1u << fls64(sizeof(struct slab_sheaf) + 8 * capacity - 1);
 	return (bytes - (u32)sizeof(struct slab_sheaf)) / 8;
 }

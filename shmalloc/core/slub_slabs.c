@@ -110,6 +110,25 @@ static struct page *alloc_slab_pages(struct kmem_cache *s, gfp_t gfp, int node, 
 	return page;
 }
 
+/* Its objects may be freed by the short way: never looked at, charged to nobody, and not of the reserves. */
+static void set_slab_words(const struct kmem_cache *s, const struct page *slab)
+{
+	u64 pfn = page_to_pfn(slab);
+
+	if (s->flags & SLAB_UNORDINARY || slab->flags & PG_pfmemalloc)
+		return;
+	for (u64 i = 0; i < 1ull << slab->order; i++)
+		WRITE_ONCE(shm.slab_words[pfn + i], slab_word(s->index, counters_objects(slab->counters), i << SHM_PAGE_SHIFT));
+}
+
+__slowtext void clear_slab_words(const struct page *slab)
+{
+	u64 pfn = page_to_pfn(slab);
+
+	for (u64 i = 0; i < 1ull << slab->order; i++)
+		WRITE_ONCE(shm.slab_words[pfn + i], 0);
+}
+
 __slowpath struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node)
 {
 	u32 oo, pfmemalloc;
@@ -129,6 +148,7 @@ __slowpath struct page *new_slab(struct kmem_cache *s, gfp_t gfp, int node)
 	account_slab(slab, true);
 	if (s->flags & SLAB_ACCOUNT)
 		memcg_account_new_slab(s, slab, gfp);
+	set_slab_words(s, slab);
 	return slab;
 }
 
@@ -148,6 +168,7 @@ __slowpath void free_new_slab_nolock(struct kmem_cache *s, struct page *slab)
 	u32 order = slab->order;
 
 	(void)s;
+	clear_slab_words(slab);
 	if (unlikely(slab->obj_exts))
 		free_slab_obj_exts(slab);
 	account_slab(slab, false);
@@ -163,6 +184,7 @@ __slowpath void rcu_func_free_slab(u64 head)
 __slowpath void free_slab(struct kmem_cache *s, struct page *slab)
 {
 	check_discarded_slab(s, slab);
+	clear_slab_words(slab);
 	if (s->flags & SLAB_TYPESAFE_BY_RCU) /* its objects may be read for a grace period more */
 		call_rcu(off_of(&slab->lru), RCU_FUNC_free_slab, 0);
 	else

@@ -147,16 +147,19 @@ static __attribute__((noinline)) int cache_free_rest(u32 design, u32 index, u64 
 #define CALLS(name, design, gfp, allow_spin) \
 	__fastpath __attribute__((noinline)) static u64 name##_alloc_cpu_slabs(u64 size) \
 	{ \
-		u64 object = kmalloc_first(design, size, gfp, NO_NODE, false); \
-		return likely(object) ? object : alloc_rest(design, size, gfp); \
+		u64 object; \
+		if (unlikely(!kmalloc_take(size, gfp, NO_NODE, false, &object))) \
+			return alloc_rest(design, size, gfp); \
+		return account_object(design, object, size); \
 	} \
 	__helper u64 name##_alloc(u64 size) \
 	{ \
 		u64 object; \
 		if (!may_try_first(true)) \
 			return name##_alloc_cpu_slabs(size); \
-		object = kmalloc_first(design, size, gfp, NO_NODE, true); \
-		return likely(object) ? object : alloc_rest(design, size, gfp); \
+		if (unlikely(!kmalloc_take(size, gfp, NO_NODE, true, &object))) \
+			return alloc_rest(design, size, gfp); \
+		return account_object(design, object, size); \
 	} \
 	__fastpath __attribute__((noinline)) static int name##_free_cpu_slabs(u64 off) \
 	{ \
@@ -173,16 +176,19 @@ static __attribute__((noinline)) int cache_free_rest(u32 design, u32 index, u64 
 	} \
 	__fastpath __attribute__((noinline)) static u64 name##_cache_alloc_cpu_slabs(u32 cache) \
 	{ \
-		u64 object = kmem_cache_alloc_first(design, cache, gfp, NO_NODE, false); \
-		return likely(object) ? object : cache_alloc_rest(design, cache); \
+		u64 object; \
+		if (unlikely(!kmem_cache_take(cache, gfp, NO_NODE, false, &object))) \
+			return cache_alloc_rest(design, cache); \
+		return account_object(design, object, shm.caches[cache].object_size); \
 	} \
 	__helper u64 name##_cache_alloc(u32 cache) \
 	{ \
 		u64 object; \
 		if (!may_try_first(true)) \
 			return name##_cache_alloc_cpu_slabs(cache); \
-		object = kmem_cache_alloc_first(design, cache, gfp, NO_NODE, true); \
-		return likely(object) ? object : cache_alloc_rest(design, cache); \
+		if (unlikely(!kmem_cache_take(cache, gfp, NO_NODE, true, &object))) \
+			return cache_alloc_rest(design, cache); \
+		return account_object(design, object, shm.caches[cache].object_size); \
 	} \
 	__fastpath __attribute__((noinline)) static int name##_cache_free_cpu_slabs(u32 cache, u64 off) \
 	{ \

@@ -49,6 +49,52 @@ def test_cache_of_an_impossible_layout() -> None:
     assert found[0].where == "cache large" and "cannot hold" in found[0].text
 
 
+def word(cache: int, objects: int, page: int) -> int:
+    return (cache + 1) | objects << 16 | page * 4096 << 32
+
+
+def test_words_of_pages() -> None:
+    sample = Sample()
+    words, large = sample.region("slab_words"), sample.large_full
+    words[large.pfn : large.pfn + 2] = word(1, 16, 0), word(1, 16, 1)
+    assert audit(sample).ok
+
+
+@pytest.mark.parametrize("wrong", [word(0, 16, 1), word(1, 15, 1), word(1, 16, 0), word(1, 16, 2), 1 << 63])
+def test_word_of_a_page_that_says_something_else(wrong: int) -> None:
+    def corrupt(sample: Sample) -> None:
+        sample.region("slab_words")[sample.large_full.pfn + 1] = wrong
+
+    problem = only_problem(corrupt)
+    assert problem.verdict == "corruption"
+    assert f"its word is {wrong:#x}, and must be 0 or {word(1, 16, 1):#x}" in problem.text
+
+
+def test_word_of_a_page_of_no_slab() -> None:
+    def corrupt(sample: Sample) -> None:
+        sample.region("slab_words")[sample.pcp] = word(0, 64, 0)
+
+    assert "and must be 0" in only_problem(corrupt).text
+
+
+def test_word_of_a_slab_whose_objects_are_looked_at_closer() -> None:
+    def charged(sample: Sample) -> None:
+        vector = sample.memory_at(sample.small_cpu.pfn)
+        record(sample, sample.large_full)["obj_exts"] = vector | sample.c["MEMCG_DATA_OBJEXTS"]
+        sample.region("slab_words")[sample.large_full.pfn] = word(1, 16, 0)
+
+    def reserve(sample: Sample) -> None:
+        record(sample, sample.large_full)["flags"] |= sample.c["PG_pfmemalloc"]
+        sample.region("slab_words")[sample.large_full.pfn] = word(1, 16, 0)
+
+    def unordinary(sample: Sample) -> None:
+        sample.region("caches")["flags"][1] |= sample.c["SLAB_UNORDINARY"]
+        sample.region("slab_words")[sample.large_full.pfn] = word(1, 16, 0)
+
+    for corrupt in (charged, reserve, unordinary):
+        assert any(problem.text.endswith("must be 0") for problem in problems(corrupt)), corrupt
+
+
 @pytest.mark.parametrize("objects", [0, 15, 32767])
 def test_slab_of_the_wrong_size(objects: int) -> None:
     def corrupt(sample: Sample) -> None:
