@@ -28,7 +28,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--subjects", default="", metavar="A,B", help="only these; patterns are allowed")
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument(
-        "--samples", type=int, default=15, metavar="N", help="of each subject in each row (15)"
+        "--samples", type=int, default=16, metavar="N", help="of each subject in each row (16)"
     )
     amount.add_argument("--seconds", type=float, metavar="S", help="measure for about so long instead")
     parser.add_argument("--storm-seconds", type=float, default=1.0, metavar="S", help="for each subject (1)")
