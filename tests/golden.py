@@ -147,8 +147,18 @@ def recorded(
     """Record a path, which must be the one that its operation names, in an arena of its own."""
     found = scenario_of(path)
     operation = replace(found.operation, geometry={**found.operation.geometry, "oracle": oracle})
-    found = replace(found, operation=operation)
-    keys = {**found.handler.geometry, **operation.geometry}
+    with recorded_scenario(replace(found, operation=operation), flavour, broken) as one:
+        before = one.built.counters()
+        one.sweeper.run_and_keep(one.built.call)
+        one.built.check_path(before, one.built.counters())
+        one.sweeper.restore()
+        yield one
+
+
+@contextmanager
+def recorded_scenario(found: Scenario, flavour: str = "release", broken: str = "none") -> Iterator[Recorded]:
+    """Record what a scenario's operation executes when nobody interrupts it."""
+    keys = {**found.handler.geometry, **found.operation.geometry}
     arena = Arena.create(geometry(keys), flavour=flavour, broken=broken)
     try:
         built = Built(found, arena, "nmi", 1)
@@ -160,12 +170,7 @@ def recorded(
         image = CoreImage.of(arena.core)
         with Sweeper(arena, image, classes=classes(built), watched=built.watched) as sweeper:
             sweeper.snapshot()
-            made = Recorded.of(built.call, built, sweeper)
-            before = built.counters()
-            sweeper.run_and_keep(built.call)
-            built.check_path(before, built.counters())
-            sweeper.restore()
-            yield made
+            yield Recorded.of(built.call, built, sweeper)
 
 
 def measure(path: str, **how: Any) -> dict[str, Count]:

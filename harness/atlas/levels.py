@@ -135,7 +135,6 @@ TABLE = (
         {
             "first.h": "kfree_first kmem_cache_free_first free_looked_at look_at",
             "slab_common.c": "kfree",
-            "slub.c": "kmem_cache_free",
             "slub_bulk.c": _ALL,
             "slub_nolock.c": "kfree_nolock",
         },

@@ -34,8 +34,12 @@ __all__ = ["Decoder", "Outcome", "decode", "stacks", "unhandled"]
 NONE, OTHER_BUCKET, DEFERRED = "none", "other_bucket", "deferred"
 _ENDS = ("returned", "missed", "stuck", "crashed", "left the core", "full")
 _OFFSET_MASK = (1 << 48) - 1
-#: Exported calls for an object of a size, and which argument the size is; the flags are the next.
-_SIZE_AT = {"shm_design_alloc": 1, "shm_kmalloc": 0, "shm_kmalloc_node": 0, "shm_kmalloc_nolock": 0}
+#: Exported calls for an object of a size, and which argument the size is; the flags, if any, are the next.
+_SIZE_AT = {
+    "shm_design_alloc": 1,
+    **dict.fromkeys(("shm_kmalloc", "shm_kmalloc_node", "shm_kmalloc_nolock"), 0),
+    **dict.fromkeys(("shm_malloc", "shm_malloc_nolock", "shm_zalloc"), 0),
+}
 #: Designs whose objects are of the kmalloc cache that the size asks for.
 _OF_CACHES = ("kmalloc", "try_kmalloc", "kmalloc_nolock", "sheaves", "no_prealloc")
 #: Designs whose frees may be left to irq_work, whatever context they are called from.
@@ -261,7 +265,8 @@ class Decoder:
         at = _SIZE_AT.get(self._call.function)
         if at is None or self._task_design not in _OF_CACHES:
             return None
-        return int(self._call.args[at]), int(self._call.args[at + 1])
+        size, *more = self._call.args[at:]
+        return int(size), int(more[0]) if more else 0
 
     def _wanted_cache(self, size: tuple[int, int] | None) -> int | None:
         if size is None or not size[0] or size[0] > self.lib.KMALLOC_MAX_CACHE_SIZE:

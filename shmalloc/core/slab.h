@@ -276,7 +276,6 @@ void zero_object(const struct kmem_cache *s, u64 object, u64 orig_size);
 void __slab_free(struct kmem_cache *s, struct page *slab, u64 head, u64 tail, u32 count);
 void slab_free_slow(struct kmem_cache *s, struct page *slab, u64 object);
 u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node);
-void kmem_cache_free(struct kmem_cache *s, u64 object);
 
 /* slub_bulk.c */
 u32 kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p);

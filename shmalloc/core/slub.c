@@ -398,13 +398,3 @@ __slowpath void slab_free_slow(struct kmem_cache *s, struct page *slab, u64 obje
 	else
 		__slab_free(s, slab, object, object, 1);
 }
-
-__fastpath void kmem_cache_free(struct kmem_cache *s, u64 object)
-{
-	struct page *slab = virt_to_head_page(object);
-
-	if (unlikely(slab->obj_exts))
-		memcg_slab_free_hook(s, slab, object, true);
-	if (unlikely(!slab_free_fast(s, slab, object, true)))
-		slab_free_slow(s, slab, object);
-}

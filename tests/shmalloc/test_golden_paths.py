@@ -6,7 +6,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from elftools.elf.elffile import ELFFile
 from golden import Count, problems
 
 from harness import vocabulary
-from harness.atlas import disassembly, sweeping, traces
+from harness.atlas import disassembly, inlining, scenario, sweeping, traces
 from harness.atlas.call import Call
 from harness.atlas.disassembly import REGISTERS, Memory
 from harness.atlas.operations import all_operations
+from harness.atlas.scenario import Selection
 from shmalloc import _binding, designs
 from shmalloc.program import ops as op_array
 
@@ -264,6 +265,41 @@ def test_the_engine_sweeps_these_very_instructions(path: str) -> None:
     with sweeping.prepared(golden.scenario_of(path), "none", vocabulary.load()) as task:
         assert task.built.call.function == call
         assert task.relative(task.trace).tolist() == counted
+
+
+#: What takes an object off a cpu slab or main sheaf, or puts it back; inlined, so that there are many copies.
+FAST = frozenset({"cpu_slab_pop", "cpu_slab_push", "cpu_slab_cmpxchg", "sheaf_pop", "sheaf_push"})
+NOT_SWEPT = {
+    ("free_detached", "cpu_slab_cmpxchg"): "a bulk free, which is none of the atlas's operations",
+    ("retry_next_bucket", "cpu_slab_pop"): "in NMI only, and NMIs do not nest",
+    ("retry_next_bucket", "cpu_slab_cmpxchg"): "the same",
+}
+
+
+def copies(path: Path, addresses: Iterable[int]) -> set[tuple[str, str]]:
+    """Which copies of the fast path these instructions are of: the function that each is inlined in, and its name."""
+    code, table, found = disassembly.disassembly(path), inlining.inlines(path), set()
+    for address in addresses:
+        for name in FAST & {frame.function for frame in table.at(address)}:
+            function = code.function_at(address)
+            assert function is not None
+            found.add((function.stem, name))
+    return found
+
+
+def test_every_copy_of_the_fast_path_is_swept_by_some_operation() -> None:
+    path = _binding.core().path
+    code = disassembly.disassembly(path)
+    there = copies(path, (one.address for function in code.functions for one in code.body(function)))
+    assert len(there) > 20
+    executed: set[int] = set()
+    tasks = {(name, task) for name, each in all_operations().items() for task in each.designs}
+    for name, task in sorted(tasks):
+        cell = next(cell for cell in designs.names() if task in scenario.tasks(cell))
+        chosen = scenario.scenarios(cell, Selection(operations=(name,), task=(task,), kinds=("nmi", "irq")))
+        with golden.recorded_scenario(chosen[0]) as one:
+            executed.update(one.addresses)
+    assert there - copies(path, executed) == NOT_SWEPT.keys()
 
 
 def fast_functions(one: golden.Recorded) -> set[str]:

@@ -58,6 +58,21 @@ def alloc_constructed(stage: Staging) -> Request:
 
 
 @operation(
+    "alloc_constructed_fast",
+    "a constructed object, and the cpu slab has free ones: the fast path behind the first attempt",
+    group="alloc",
+    designs=SLAB,
+    path={"alloc_fastpath": "== 1", "alloc_slowpath": "== 0"},
+    before=constructed,
+)
+def alloc_constructed_fast(stage: Staging) -> Request:
+    """Two free objects."""
+    for offset in exhausted_cpu_slab(stage)[:2]:
+        stage.free(offset)
+    return stage.ask_alloc()
+
+
+@operation(
     "free_constructed",
     "a constructed object of another CPU's slab, in front of one that is free",
     group="free",

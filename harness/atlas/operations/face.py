@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from harness.atlas.call import Call
 from harness.atlas.operations import nothing, operation
-from harness.atlas.operations.sheaves import DESIGN as SHEAVES
-from harness.atlas.operations.sheaves import GEOMETRY, SIZE, sheaf_alloc, sheaf_free, start
+from harness.atlas.operations.sheaves import DESIGN, GEOMETRY, SIZE, sheaf_alloc, sheaf_free, start
 from harness.atlas.operations.slab import alloc_fastpath, free_fastpath
 from harness.atlas.staging import Request, Staging
+from shmalloc import designs
 
-SPINNING, NOLOCK = ("kmalloc",), ("kmalloc_nolock",)
+SPINNING, NOLOCK, SHEAVES = ("kmalloc",), ("kmalloc_nolock",), (DESIGN,)
 
 #: What the call is given, of what the design's call is given (design, what, ...).
 Arguments = Callable[[Staging, tuple[int, ...]], tuple[int, ...]]
@@ -35,78 +36,86 @@ def _cache_and_object(stage: Staging, args: tuple[int, ...]) -> tuple[int, ...]:
     return (int(stage.named.index), args[1])
 
 
+def _size(_stage: Staging, args: tuple[int, ...]) -> tuple[int, ...]:
+    return args[1:2]
+
+
+def _size_and_flags(_stage: Staging, args: tuple[int, ...]) -> tuple[int, ...]:
+    return args[1:3]
+
+
+def _all_but_design(_stage: Staging, args: tuple[int, ...]) -> tuple[int, ...]:
+    return args[1:]
+
+
+def _by(design: str) -> Arguments:
+    """Give the same to another design."""
+    return lambda _stage, args: (designs.index(design), *args[1:])
+
+
 def _called(
+    name: str,
     function: str,
     summary: str,
     arguments: Arguments,
-    designs: tuple[str, ...],
+    tasks: tuple[str, ...],
     prepare: Callable[[Staging], None] = nothing,
 ) -> None:
-    """Register a call in arenas of 6.18 as call_..., and in those of 7.x as sheaf_call_..."""
+    """Register a call; the main sheaf serves it if the task's design is the one of 7.x arenas, else the cpu slab."""
     allocates = "alloc" in function
-    name, path = function.removeprefix("shm_"), _ALLOC if allocates else _FREE
-    of_slabs, of_sheaves = (alloc_fastpath, sheaf_alloc) if allocates else (free_fastpath, sheaf_free)
+    keys: dict[str, Any] = {}
+    if tasks == SHEAVES:
+        arrange, keys = sheaf_alloc if allocates else sheaf_free, {"geometry": GEOMETRY, "size": SIZE}
+    else:
+        arrange = alloc_fastpath if allocates else free_fastpath
 
-    def with_call(arrange: Callable[[Staging], Request], stage: Staging) -> Request:
-        request = arrange(stage)
-        return replace(request, call=Call(function, arguments(stage, request.call.args)))
-
-    def before_sheaves(stage: Staging) -> None:
-        start(stage)
+    def before(stage: Staging) -> None:
+        if tasks == SHEAVES:
+            start(stage)
         prepare(stage)
 
     @operation(
-        f"call_{name}",
-        f"{function}: {summary} the cpu slab",
-        group="alloc" if allocates else "free",
-        designs=designs,
-        path=path,
-        before=prepare,
+        name,
+        f"{function}: {summary} the {'main sheaf' if tasks == SHEAVES else 'cpu slab'}",
+        group="sheaf" if tasks == SHEAVES else "alloc" if allocates else "free",
+        designs=tasks,
+        path=_ALLOC if allocates else _FREE,
+        before=before,
+        **keys,
     )
-    def slabs(stage: Staging) -> Request:
-        return with_call(of_slabs, stage)
-
-    @operation(
-        f"sheaf_call_{name}",
-        f"{function}: {summary} the main sheaf",
-        group="sheaf",
-        designs=(SHEAVES,),
-        path=path,
-        geometry=GEOMETRY,
-        size=SIZE,
-        before=before_sheaves,
-    )
-    def sheaves(stage: Staging) -> Request:
-        return with_call(of_sheaves, stage)
+    def called(stage: Staging) -> Request:
+        request = arrange(stage)
+        return replace(request, call=Call(function, arguments(stage, request.call.args)))
 
 
-_called("shm_kmalloc", "from", lambda _, args: args[1:3], SPINNING)
-_called("shm_kmalloc_node", "any node will do, from", lambda _, args: args[1:4], SPINNING)
-_called("shm_kmalloc_nolock", "from", lambda _, args: args[1:4], NOLOCK)
-_called("shm_kfree", "to", lambda _, args: args[1:2], SPINNING)
-_called("shm_kfree_nolock", "to", lambda _, args: args[1:2], NOLOCK)
-_called("shm_kmem_cache_alloc", "of a named cache, from", lambda _, args: args[1:4], SPINNING, named_cache)
-_called(
-    "shm_kmem_cache_alloc_nolock", "of a named cache, from", lambda _, args: args[1:4], NOLOCK, named_cache
-)
-_called("shm_kmem_cache_free", "of a named cache, to", _cache_and_object, SPINNING, named_cache)
-_called("shm_malloc", "for programs, from", lambda _, args: args[1:2], SPINNING)
-_called("shm_malloc_nolock", "for programs, from", lambda _, args: args[1:2], NOLOCK)
-_called("shm_free", "for programs, to", lambda _, args: args[1:2], SPINNING)
-_called("shm_free_nolock", "for programs, to", lambda _, args: args[1:2], NOLOCK)
-_called(
-    "shm_cache_alloc",
-    "for programs, of a named cache, from",
-    lambda _, args: args[1:2],
-    SPINNING,
-    named_cache,
-)
-_called("shm_cache_free", "for programs, of a named cache, to", _cache_and_object, SPINNING, named_cache)
-_called(
-    "shm_cache_alloc_nolock",
-    "for programs, of a named cache, from",
-    lambda _, args: args[1:2],
-    NOLOCK,
-    named_cache,
-)
-_called("shm_cache_free_nolock", "for programs, of a named cache, to", _cache_and_object, NOLOCK, named_cache)
+_OBJECT = _size  # what is freed is where the size would be
+for _function, _summary, _arguments, _tasks, _prepare in (
+    ("shm_kmalloc", "from", _size_and_flags, SPINNING, nothing),
+    ("shm_kmalloc_node", "any node will do, from", _all_but_design, SPINNING, nothing),
+    ("shm_kmalloc_nolock", "from", _all_but_design, NOLOCK, nothing),
+    ("shm_kfree", "to", _OBJECT, SPINNING, nothing),
+    ("shm_kfree_nolock", "to", _OBJECT, NOLOCK, nothing),
+    ("shm_kmem_cache_alloc", "of a named cache, from", _all_but_design, SPINNING, named_cache),
+    ("shm_kmem_cache_alloc_nolock", "of a named cache, from", _all_but_design, NOLOCK, named_cache),
+    ("shm_kmem_cache_free", "of a named cache, to", _cache_and_object, SPINNING, named_cache),
+    ("shm_malloc", "for programs, from", _size, SPINNING, nothing),
+    ("shm_malloc_nolock", "for programs, from", _size, NOLOCK, nothing),
+    ("shm_zalloc", "for programs, zeroed, from", _size, SPINNING, nothing),
+    ("shm_free", "for programs, to", _OBJECT, SPINNING, nothing),
+    ("shm_free_nolock", "for programs, to", _OBJECT, NOLOCK, nothing),
+    ("shm_cache_alloc", "for programs, of a named cache, from", _size, SPINNING, named_cache),
+    ("shm_cache_alloc_nolock", "for programs, of a named cache, from", _size, NOLOCK, named_cache),
+    ("shm_cache_free", "for programs, of a named cache, to", _cache_and_object, SPINNING, named_cache),
+    ("shm_cache_free_nolock", "for programs, of a named cache, to", _cache_and_object, NOLOCK, named_cache),
+):
+    _name = f"call_{_function.removeprefix('shm_')}"
+    _called(_name, _function, _summary, _arguments, _tasks, _prepare)
+    _called(f"sheaf_{_name}", _function, _summary, _arguments, SHEAVES, _prepare)
+
+# Designs in the other kind of arena: what is compiled for both is run in both.
+for _design in ("kmalloc", "kmalloc_nolock", "try_kmalloc"):
+    if _design != "try_kmalloc":  # its allocation has no sheaves
+        _called(f"sheaf_alloc_by_{_design}", "shm_design_alloc", f"by {_design}, from", _by(_design), SHEAVES)
+    _called(f"sheaf_free_by_{_design}", "shm_design_free", f"by {_design}, to", _by(_design), SHEAVES)
+_called("alloc_by_sheaves", "shm_design_alloc", "by sheaves, from", _by("sheaves"), SPINNING)
+_called("free_by_sheaves", "shm_design_free", "by sheaves, to", _by("sheaves"), SPINNING)

@@ -96,6 +96,21 @@ def alloc_fastpath(stage: Staging) -> Request:
 
 
 @operation(
+    "alloc_zeroed",
+    "the cpu slab has free objects, and one is to be zeroed: the fast path behind the first attempt",
+    group="alloc",
+    designs=SLAB,
+    path={"alloc_fastpath": "== 1", "alloc_slowpath": "== 0"},
+)
+def alloc_zeroed(stage: Staging) -> Request:
+    """Two free objects."""
+    for offset in exhausted_cpu_slab(stage)[:2]:
+        stage.free(offset)
+    stage.gfp = "GFP_KERNEL|__GFP_ZERO"
+    return stage.ask_alloc()
+
+
+@operation(
     "alloc_refill",
     "the cpu slab's freelist is empty, and another CPU has freed to its slab",
     group="alloc",
