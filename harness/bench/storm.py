@@ -43,6 +43,7 @@ STEP_CALLS = (
 STUCK_S = 1.0
 _SEEDS = (2, 3, 4)
 _HOPELESS_S = 120.0
+_SAID_CHARS = 80
 _POLL_S = 0.01
 _FUTEX = "202"
 
@@ -294,4 +295,4 @@ def _judge(page: _Page, status: int, stuck: str | None, said: str) -> StormResul
 
 def _last_line(said: bytes) -> str:
     lines = re.sub(r"[^\x20-\x7e\n]", "", said.decode(errors="replace")).strip().splitlines()
-    return lines[-1].strip()[-200:] if lines else ""
+    return lines[-1].strip()[:_SAID_CHARS] if lines else ""

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +17,7 @@ import pytest
 
 from harness.bench import python_rows, storm
 from harness.bench.built import built
-from harness.bench.peers import headers, preloads, python_own
-from harness.bench.peers.building import build
+from harness.bench.peers import building, headers, preloads, python_own
 from harness.bench.subjects import Subject
 
 SOURCE = Path(__file__).resolve().parent / "bench_subjects" / "storms.c"
@@ -28,10 +27,14 @@ Storm = Callable[[str], storm.StormResult]
 
 
 @pytest.fixture(scope="module")
-def plugin() -> Path:
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not shutil.which("gcc"):
         pytest.skip("the storm's subjects are built with gcc, and there is none")
-    return build(SOURCE, ["-Wall", "-Wextra", "-Werror"])
+    with pytest.MonkeyPatch.context() as patch:  # not in the user's cache
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        building._folder.cache_clear()
+        yield building.build(SOURCE, ["-Wall", "-Wextra", "-Werror"])
+    building._folder.cache_clear()
 
 
 @pytest.fixture
