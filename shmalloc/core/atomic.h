@@ -88,6 +88,29 @@ __helper bool this_cpu_dec32(u32 *p)
 	return zero;
 }
 
+/* true: bit 0 was set already */
+__helper bool this_cpu_test_and_set_bit0(u32 *p)
+{
+	bool was;
+
+	__asm__ volatile("btsl $0, %1" : "=@ccc"(was), "+m"(*p)::"memory");
+	return was;
+}
+
+__helper void this_cpu_and32(u32 *p, u32 v)
+{
+	__asm__ volatile("andl %1, %0" : "+m"(*p) : "ir"(v) : "memory");
+}
+
+/* As try_cmpxchg. */
+__helper bool this_cpu_try_cmpxchg64(u64 *p, u64 *old, u64 new)
+{
+	bool ok;
+
+	__asm__ volatile("cmpxchgq %3, %1" : "=@ccz"(ok), "+m"(*p), "+a"(*old) : "r"(new) : "memory");
+	return ok;
+}
+
 /* the value before */
 __helper u32 this_cpu_fetch_inc32(u32 *p)
 {

@@ -7,9 +7,10 @@
  * tells an NMI that it has interrupted a list's update; the extra list for what is freed there; refill
  * and trim by irq_work; objects pass an RCU and a tasks-trace grace period before they go back to
  * kmalloc, and a refill takes them from there first; one callback in flight per list and domain.
- * Changed: what passes no watermark writes `active` instead of counting it (bpf_memalloc.h); lists are
- * table entries, the irq_work's argument is the entry it lies in; where an empty list has no refill queued
- * although it needs one, the checked flavour says so (K-37).
+ * Changed: what passes no watermark writes `active` instead of counting it (bpf_memalloc.h); a trim
+ * hands its objects on as one chain, in the order that 6.18's come to, one by one; lists are table entries,
+ * the irq_work's argument is the entry it lies in; where an empty list has no refill queued although it
+ * needs one, the checked flavour says so (K-37).
  * Left out: per-CPU objects, bpf_mem_cache_alloc_flags, the worker that destroys in the background.
  * Context: allocation and free any; refill irq_work; set-up and destruction task.
  */
@@ -228,6 +229,7 @@ __slowpath static void free_waiting_ttrace(struct bpf_mem_cache *c)
 /* Hand what was given back to this list to a tasks-trace grace period, one batch at a time. */
 __slowpath static void call_rcu_ttrace(struct bpf_mem_cache *c)
 {
+	struct llist_chain chain = { 0 };
 	u64 unit;
 
 	if (xchg(&c->call_rcu_ttrace_in_progress, 1)) {
@@ -239,9 +241,10 @@ __slowpath static void call_rcu_ttrace(struct bpf_mem_cache *c)
 	while (unit) {
 		u64 next = *link_of(unit);
 
-		llist_add(link_of(unit), &c->waiting_for_gp_ttrace);
+		llist_chain_add(link_of(unit), &chain);
 		unit = next;
 	}
+	llist_add_chain(&chain, &c->waiting_for_gp_ttrace);
 	if (READ_ONCE(c->draining))
 		free_waiting_ttrace(c);
 	else
@@ -319,21 +322,23 @@ __slowtext static u64 take_one(struct bpf_mem_cache *c, s32 *left)
 __slowpath static void free_bulk(struct bpf_mem_cache *c)
 {
 	struct bpf_mem_cache *tgt = ptr_of(c->tgt);
+	struct llist_chain chain = { 0 };
 	u64 unit;
 	s32 left;
 
 	do {
 		unit = take_one(c, &left);
 		if (unit)
-			llist_add(link_of(unit), &tgt->free_by_rcu_ttrace);
+			llist_chain_add(link_of(unit), &chain);
 	} while (left > (c->high_watermark + c->low_watermark) / 2);
 	unit = llist_del_all(&c->free_llist_extra);
 	while (unit) {
 		u64 next = *link_of(unit);
 
-		llist_add(link_of(unit), &tgt->free_by_rcu_ttrace);
+		llist_chain_add(link_of(unit), &chain);
 		unit = next;
 	}
+	llist_add_chain(&chain, &tgt->free_by_rcu_ttrace);
 	call_rcu_ttrace(tgt);
 }
 

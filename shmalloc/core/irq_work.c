@@ -6,7 +6,9 @@
  * Kept: PENDING and BUSY, queueing by llist, PENDING cleared before the callback so that it may be
  * queued again meanwhile.  Changed: callbacks are rows of irq_work.def.  An arena may be told that its
  * machine raises no interrupt for the work, so that it runs at the next tick, or not before somebody
- * asks.  Left out: lazy work, other CPUs' lists.
+ * asks.  A CPU's work and the list of it are queued and run by that CPU, or by who is it for the time being
+ * (smp.c), so no instruction of it is locked: they were half of what a refill of bpf_mem_alloc cost.
+ * Left out: lazy work, other CPUs' lists.
  * Context: queueing any; running irq; waiting task.
  */
 #include "list.h"
@@ -25,9 +27,10 @@ static const work_fn work_table[NR_IRQ_WORK_FUNCS] = {
 
 bool irq_work_queue(struct irq_work *work)
 {
-	if (atomic_or(&work->flags, IRQ_WORK_PENDING) & IRQ_WORK_PENDING)
+	_Static_assert(IRQ_WORK_PENDING == 1, "bit 0");
+	if (this_cpu_test_and_set_bit0(&work->flags))
 		return false;
-	if (llist_add(&work->llnode, &this_cpu()->raised_list) &&
+	if (this_cpu_llist_add(&work->llnode, &this_cpu()->raised_list) &&
 	    likely(shm.hdr->geometry.irq_work == SHM_IRQ_WORK_INTERRUPT))
 		irq_raise(IRQ_PENDING_WORK);
 	return true;
@@ -42,18 +45,18 @@ void irq_work_tick(bool force)
 
 void irq_work_run(struct shm_cpu *cpu)
 {
-	u64 at = llist_del_all(&cpu->raised_list);
+	u64 at = this_cpu_llist_del_all(&cpu->raised_list);
 
 	while (at) {
 		struct irq_work *work = container_of((u64 *)ptr_of(at), struct irq_work, llnode);
 
 		at = work->llnode; /* before PENDING goes: then it may be queued again */
-		atomic_or(&work->flags, IRQ_WORK_BUSY);
-		atomic_and(&work->flags, ~IRQ_WORK_PENDING);
+		WRITE_ONCE(work->flags, IRQ_WORK_BUSY); /* it was PENDING, and nothing else */
+		barrier();
 		this_cpu_inc64(&shm.tele->irq_work_runs);
 		if (work->func < NR_IRQ_WORK_FUNCS)
 			work_table[work->func](work);
-		atomic_and(&work->flags, ~IRQ_WORK_BUSY);
+		this_cpu_and32(&work->flags, ~IRQ_WORK_BUSY);
 		irq_work_wake(cpu);
 	}
 }

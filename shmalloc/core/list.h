@@ -77,4 +77,44 @@ __helper u64 llist_del_all(struct llist_head *head)
 	return READ_ONCE(head->first) ? xchg(&head->first, 0) : 0;
 }
 
+/* The same two for a stack that only its CPU touches, in any context. */
+__helper bool this_cpu_llist_add(u64 *node, struct llist_head *head)
+{
+	u64 old = READ_ONCE(head->first);
+
+	do {
+		*node = old;
+	} while (unlikely(!this_cpu_try_cmpxchg64(&head->first, &old, off_of(node))));
+	return !old;
+}
+
+__helper u64 this_cpu_llist_del_all(struct llist_head *head)
+{
+	u64 first = READ_ONCE(head->first);
+
+	while (first && unlikely(!this_cpu_try_cmpxchg64(&head->first, &first, 0)))
+		;
+	return first;
+}
+
+/* A chain that nobody else sees yet, put before a stack's in one go: as if its links had been pushed one by one. */
+struct llist_chain {
+	u64 *first;
+	u64 *last;
+};
+
+__helper void llist_chain_add(u64 *node, struct llist_chain *chain)
+{
+	*node = chain->first ? off_of(chain->first) : 0;
+	chain->first = node;
+	if (!chain->last)
+		chain->last = node;
+}
+
+__helper void llist_add_chain(const struct llist_chain *chain, struct llist_head *head)
+{
+	if (chain->first)
+		llist_add_batch(chain->first, chain->last, head);
+}
+
 #endif
