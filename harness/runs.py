@@ -188,8 +188,12 @@ def _toml(value: Any) -> str:
 
 def default_out(experiments: Sequence[Experiment]) -> Path:
     """Choose a fresh folder: results/NAME-TIME, or results/TIME for several files."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    base = f"{experiments[0].name}-{stamp}" if len(experiments) == 1 else stamp
+    return fresh_folder(experiments[0].name if len(experiments) == 1 else "")
+
+
+def fresh_folder(name: str) -> Path:
+    """Choose a folder of the results that is not there yet: results/NAME-TIME, or results/TIME."""
+    base = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}".removeprefix("-")
     path, number = RUNS_DIR / base, 2
     while path.exists():
         path, number = RUNS_DIR / f"{base}-{number}", number + 1

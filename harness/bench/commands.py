@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 PASSED, FAILED, SIGNALLED = 0, 1, 128
 _MOST_SAMPLES, _MOST_SECONDS = 10_000, 86_400.0
-FOLDER = Path("results")
 
 
 def add_commands(commands: Any) -> None:
@@ -66,7 +64,7 @@ def bench(arguments: argparse.Namespace) -> int:
     )
     storm_s = 0.0 if arguments.no_storm else arguments.storm_seconds
     wanted = Wanted(arguments.samples, arguments.seconds, storm_s)
-    out = arguments.out or _fresh(FOLDER)
+    out = arguments.out or runs.fresh_folder("bench")
     runs.make_folder(out)
     line = Line(quiet=arguments.no_progress)
     with Interruption() as interruption:
@@ -115,14 +113,6 @@ def _check(arguments: argparse.Namespace) -> None:
             problems.append(Problem(name, shown(value), f"allowed is more than 0, up to {_MOST_SECONDS:.0f}"))
     if problems:
         raise ConfigError("command line", problems)
-
-
-def _fresh(folder: Path) -> Path:
-    base, number = f"bench-{time.strftime('%Y%m%d-%H%M%S')}", 2
-    path = folder / base
-    while path.exists():
-        path, number = folder / f"{base}-{number}", number + 1
-    return path
 
 
 def _write(folder: Path, result: dict[str, Any], *, plot: bool) -> None:

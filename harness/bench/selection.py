@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.bench import own, peers, rows
+from harness.bench import own, peers, python_rows, rows
 from harness.bench.rows import Row
 from harness.bench.subjects import Missing, Subject
 from harness.problems import ConfigError, Problem, shown, unknown
@@ -49,7 +49,7 @@ def select(
     Raises: ConfigError, with every name that is unknown.
     """
     found = peers.find(preload)
-    python = _python_subjects()
+    python = python_rows.subjects()
     ours = own.own()
     all_subjects = [*ours, *found.subjects, *python]
     python_names = dict.fromkeys(
@@ -68,14 +68,6 @@ def select(
         tuple(missing for missing in found.missing if not subject_names),
         next(subject for subject in ours if subject.name == own.EMPTY),
     )
-
-
-def _python_subjects() -> list[Subject]:
-    try:
-        from harness.bench import python_rows  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        return []
-    return list(python_rows.subjects())
 
 
 def _traces(folder: Path | None) -> Iterable[Row]:

@@ -3,11 +3,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from harness.bench import figure, report
@@ -130,6 +132,33 @@ def test_subjects_under_a_storm_are_in_the_result(tmp_path: Path) -> None:
     assert (stormed["subject"], stormed["kind"], stormed["outcome"]) == ("floor_tag8", "floor", "ok")
     assert stormed["handled"] > 0
     assert "storm of signals" in (out / "report.txt").read_text()
+
+
+def test_interrupted_it_leaves_neither_processes_nor_a_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = (
+        "--rows",
+        "pair_64",
+        "--subjects",
+        "sheaves",
+        "--seconds",
+        "600",
+        "--no-storm",
+        "--out",
+        str(out),
+    )
+    command = [sys.executable, "-P", "-m", "harness", "bench", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        whole = psutil.Process(process.pid)
+        while not (
+            runners := [each for each in whole.children() if each.name().startswith("shmalloc-bench")]
+        ):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGINT and "interrupted by SIGINT" in said
+    assert not out.exists() and not any(each.is_running() for each in runners)
 
 
 def record(
