@@ -93,9 +93,13 @@ def test_two_tcmallocs_of_one_file_name_are_told_apart(nowhere: Path, library) -
 
 
 def test_a_library_that_only_uses_malloc_is_none(nowhere: Path, library) -> None:
-    library("libjemalloc.so.2", "void *malloc(unsigned long); void *f(void) { return malloc(1); }")
+    path = library("libjemalloc.so.2", "void *malloc(unsigned long); void *f(void) { return malloc(1); }")
 
-    assert _names(preloads.find()[0]) == ["glibc"]
+    subjects, missing = preloads.find()
+
+    assert _names(subjects) == ["glibc"]
+    [jemalloc] = [each for each in missing if each.peer == "jemalloc"]
+    assert jemalloc.why == f"{path} does not export malloc and free"
 
 
 def test_the_users_library_stands_for_the_peer_of_its_name(library, monkeypatch: pytest.MonkeyPatch) -> None:

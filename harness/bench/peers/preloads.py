@@ -99,7 +99,7 @@ def find() -> tuple[list[Subject], list[Missing]]:
     for peer in _PEERS:
         library = _newest(peer)
         if library is None:
-            missing.append(Missing(peer.name, peer.package, f"no {' or '.join(peer.files)}"))
+            missing.append(Missing(peer.name, peer.package, _why_none(peer)))
         else:
             subjects.append(_subject(peer.name, f"{peer.what}, {library.name}", library))
     return subjects, missing
@@ -110,10 +110,19 @@ def _subject(name: str, summary: str, library: Path) -> Subject:
     return Subject(name, "peer", built(_PLUGIN), "malloc", summary, options=options, environment=environment)
 
 
+def _files(peer: _Peer) -> set[Path]:
+    """Return the files of its names, links resolved."""
+    return {path.resolve() for folder in _folders() for name in peer.files for path in folder.glob(name)}
+
+
+def _why_none(peer: _Peer) -> str:
+    unfit = [f"{path} {why}" for path in sorted(_files(peer)) if (why := _unfit(path))]
+    return unfit[0] if unfit else f"no {' or '.join(peer.files)}"
+
+
 def _newest(peer: _Peer) -> Path | None:
-    """Return the file with the highest version in its name, links resolved."""
-    found = {path.resolve() for folder in _folders() for name in peer.files for path in folder.glob(name)}
-    fit = [path for path in found if not _unfit(path) and _is(peer, path)]
+    """Return the file with the highest version in its name."""
+    fit = [path for path in _files(peer) if not _unfit(path) and _is(peer, path)]
     return max(fit, key=lambda path: (_version(path), path.name), default=None)
 
 
