@@ -186,7 +186,7 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from harness import live
+    from harness import linking, live
     from harness.atlas import commands as atlas
     from harness.bench import commands as bench
 
@@ -199,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     atlas.add_commands(commands)
     bench.add_commands(commands)
     live.add_commands(commands)
+    linking.add_command(commands)
     return parser
 
 

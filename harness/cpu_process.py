@@ -56,9 +56,16 @@ class CpuProcess:
         self._meet(DRAINED)
         self._tear_down()
         self._meet(TORN_DOWN)
+        telemetry = self.arena.item("struct shm_telemetry", "telemetry", self.spec["cpu"])
+        calls = int(telemetry.ipi_runs)  # those of other CPUs
         self._check("unbind", self.lib.shm_cpu_unbind(self.spec["cpu"]))
         self.child.end(
-            child.FINISHED, done=replay.done, elapsed=replay.elapsed, used=self.used_s, drained=drained
+            child.FINISHED,
+            done=replay.done,
+            elapsed=replay.elapsed,
+            used=self.used_s,
+            drained=drained,
+            calls=calls,
         )
 
     def _check(self, what: str, result: int) -> int:
@@ -96,7 +103,12 @@ class CpuProcess:
                 raise RuntimeError(f"the map has index {index}; the ops were made for {wanted}")
 
     def _tear_down(self) -> None:
-        """Take down what `_set_up` has set up: when nobody uses it any more."""
+        """Take down what `_set_up` has set up, on the one CPU that did: when nobody uses it any more.
+
+        It also has every CPU run what was deferred: once for all of them, as each costs an interrupt of each.
+        """
+        if self.spec["cpu"] == 0:
+            self._check("wait for irq_work and RCU callbacks", self.lib.shm_quiesce())
         for index in range(len(self.spec["maps"])):
             self._check(f"destroy map {index}", self.lib.shm_map_destroy(index))
         if self.spec["maps"]:  # what was in them may wait for a grace period
@@ -206,7 +218,6 @@ class CpuProcess:
             drained += self._check(
                 "drain the shared slots", self.lib.shm_drain_shared_slots(0, self.spec["shared_slots"])
             )
-        self._check("wait for irq_work and RCU callbacks", self.lib.shm_quiesce())
         return drained
 
 

@@ -137,7 +137,7 @@ class Crew:
 
     def open_phase(self, phase: int) -> None:
         """Let all go on to the next phase."""
-        self._arena.header.phase = phase
+        self._arena.core.lib.shm_phase_open(phase)
 
     def wait_phase(self, phase: int, tick: Tick | None = None, *, ops: bool = False) -> None:
         """Wait until every CPU has finished a phase.

@@ -143,15 +143,23 @@ def release_variants() -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(suffix) for path in _objects().glob(f"*{suffix}")))
 
 
-def _objects() -> Path:
-    """Return the folder of the broken variants' objects: below the one of the release flavour's module."""
+def install_directory() -> Path:
+    """Return the folder that the compiled modules lie in, without loading one.
+
+    Raises: BuildMissing.
+    """
     name, package = "_core_release", "shmalloc"
     spec = importlib.util.find_spec(f"{package}.{name}")
     found = Path(spec.origin) if spec is not None and spec.origin else _installed(name, package)
     if found is None:
         raise BuildMissing(_missing(f"{package}.{name}"))
-    # The module that is loaded may itself be one of these objects.
-    return found.parent if found.parent.name == _OBJECTS else found.parent / _OBJECTS
+    # The module that is loaded may itself be the object of a broken variant.
+    return found.parent.parent if found.parent.name == _OBJECTS else found.parent
+
+
+def _objects() -> Path:
+    """Return the folder of the broken variants' objects: below the one of the release flavour's module."""
+    return install_directory() / _OBJECTS
 
 
 def _object(broken: str | None) -> Path:

@@ -49,9 +49,12 @@ def bench(selection: Selection, wanted: Wanted, told: Told) -> dict[str, Any]:
     everything = [measured for each in found.values() for measured in each.values()]
     model = surroundings.describe(cores, steal)
     peers = sum(subject.kind == "peer" for subject in selection.subjects)
-    model["worth"] = surroundings.worth(
-        model, sum(m.taken for m in everything), sum(m.dropped for m in everything), peers
-    )
+    model["worth"] = [
+        *surroundings.worth(
+            model, sum(m.taken for m in everything), sum(m.dropped for m in everything), peers
+        ),
+        *selection.remarks,
+    ]
     return {
         "schema": results.SCHEMA,
         "name": "bench",

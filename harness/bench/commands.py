@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.bench import growth_commands
+
 PASSED, FAILED, SIGNALLED = 0, 1, 128
 _MOST_SAMPLES, _MOST_SECONDS = 10_000, 86_400.0
 
@@ -43,6 +45,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--no-storm", action="store_true", help="put nothing under signals")
     parser.add_argument("--no-plot", action="store_true", help="draw nothing")
     parser.add_argument("--no-progress", action="store_true", help="no progress on stderr")
+    growth_commands.add_command(parser)
 
 
 def bench(arguments: argparse.Namespace) -> int:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
 from harness.plots import style
 
 __all__ = ["draw"]
 
 _COLUMNS, _FIELD_INCHES, _LINE_INCHES, _MARGIN_INCHES = 4, 3.6, 0.145, 0.75
-_GREY, _DARK = "0.55", "0.15"
+_GREY, _DARK = "0.7", "0.15"
 
 Record = Mapping[str, Any]
 
@@ -58,10 +60,14 @@ def _field(ax: Any, row: str, records: Sequence[Record], designs: Sequence[str])
             ax.plot([low, high], [at, at], color=colour, linewidth=1.2)
         ax.plot([ns], [at], marker=marker, color=colour, markersize=3.5, gid=f"{row}:{record['subject']}")
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title(row)
     ax.set_yticks(range(len(ordered)), [record["subject"] for record in ordered], fontsize=5.5)
     for label, record in zip(ax.get_yticklabels(), ordered, strict=True):
         label.set_color(_look(record, designs)[0])
+        label.set_fontweight("bold" if record["kind"] == "design" else "normal")
     ax.set_ylim(len(ordered) - 0.4, -0.6)
     ax.tick_params(axis="x", labelsize=6)
 

@@ -158,7 +158,7 @@ def _targets(held: Sequence[Record]) -> Table:
     for (target, subject), each_row in groups.items():
         worst = max(each_row, key=lambda each: float(each["ratio"] / each["limit"]))
         hold = sum(each["holds"] for each in each_row)
-        cells = (str(len(each_row)), str(hold), f"{worst['ratio']:.2f}", worst["row"], worst["against"])
+        cells = (str(len(each_row)), str(hold), _multiple([worst["ratio"]]), worst["row"], worst["against"])
         table.add_row(target, subject, *cells, f"{worst['limit']:g}")
     return table
 

@@ -16,16 +16,22 @@ from harness.problems import ConfigError, Problem, shown, unknown
 __all__ = ["Selection", "select"]
 
 TRACES = Path("configs", "traces")
+_NO_TRACES = f"no recorded trace: there is no {TRACES} here; name its folder with --traces"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What is measured. Attributes: rows.  subjects.  missing: peers that are not there.  empty: the empty loop."""
+    """What is measured.
+
+    Attributes: rows.  subjects.  missing: peers that are not there.  empty: the empty loop.  remarks: what else is not
+        there.
+    """
 
     rows: tuple[Row, ...]
     subjects: tuple[Subject, ...]
     missing: tuple[Missing, ...]
     empty: Subject
+    remarks: tuple[str, ...] = ()
 
     def subjects_of(self, row: Row) -> list[Subject]:
         """Return the subjects that a row is for: those called from Python have rows of their own."""
@@ -67,6 +73,7 @@ def select(
         tuple(subject for subject in all_subjects if subject.name in chosen_subjects),
         tuple(missing for missing in found.missing if not subject_names),
         next(subject for subject in ours if subject.name == own.EMPTY),
+        () if any(row.notes for row in all_rows) else (_NO_TRACES,),
     )
 
 

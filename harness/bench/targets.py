@@ -27,7 +27,7 @@ def targets(records: Sequence[Record]) -> list[dict[str, Any]]:
     for record in records:
         if record["ns_median"] is not None:
             table.setdefault(record["row"], {})[record["subject"]] = record
-    return [*_floors(table), *_private(table), *_shared(table)]
+    return [*_floors(table), *_private(table), *_shared(table), *_python(table)]
 
 
 def _held(target: str, subject: str, row: str, against: str, value: float, limit: float) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _held(target: str, subject: str, row: str, against: str, value: float, limit
         "subject": subject,
         "row": row,
         "against": against,
-        "ratio": round(value, 3),
+        "ratio": round(value, 4),
         "limit": limit,
         "holds": value <= limit,
     }
@@ -52,6 +52,24 @@ def _floors(table: Table) -> Iterator[dict[str, Any]]:
         if subject in here and floor in here:
             value = here[subject]["ns_median"] / here[floor]["ns_median"]
             yield _held(f"within {limit}x of its floor", subject, row, floor, value, limit)
+
+
+_PAIR_NS = 80.0
+
+
+def _python(table: Table) -> Iterator[dict[str, Any]]:
+    pair = table.get("py_pair_64", {}).get("python_kmalloc")
+    if pair is not None:
+        target = f"a pair within {_PAIR_NS:.0f} ns of an empty loop"
+        yield _held(target, "python_kmalloc", "py_pair_64", "", pair["ns_median"] / _PAIR_NS, 1.0)
+    for subject, row, against, limit, target in (
+        ("python_bulk", "py_bulk_512", "bulk_in_c", 1.3, "within 1.3x of C"),
+        ("python_array_sent", "py_sent_8k", "python_shared_memory_sent", 1 / 50, "50 times as fast"),
+    ):
+        here = table.get(row, {})
+        if subject in here and against in here:
+            value = here[subject]["ns_median"] / here[against]["ns_median"]
+            yield _held(target, subject, row, against, value, limit)
 
 
 def _best(here: Mapping[str, Record], sharing: str) -> Record | None:

@@ -68,11 +68,11 @@ def area_elements(view: View, area: Any) -> Ints:
     most = view.nr_pages * constant("SHM_PAGE_SIZE") // _WORD_BYTES
     count, size = int(area["nr_elems"]), int(area["elem_size"])
     blocks = area["blocks"][: min(int(area["nr_blocks"]), len(area["blocks"]))]
-    first = np.append(blocks["first"].astype(np.int64), count)
+    upto = np.cumsum(blocks["nr_elems"].astype(np.int64))
     parts = [
-        int(block["offset"]) + np.arange(max(0, int(first[at + 1] - first[at])), dtype=np.int64) * size
+        int(block["offset"]) + np.arange(int(block["nr_elems"]), dtype=np.int64) * size
         for at, block in enumerate(blocks)
-        if 0 <= first[at] <= first[at + 1] <= count <= most
+        if upto[at] <= count <= most
     ]
     found: Ints = np.concatenate([np.zeros(0, np.int64), *parts])
     end = view.memory.stop

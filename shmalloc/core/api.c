@@ -412,12 +412,9 @@ __export unsigned int shm_last_reason(void)
 
 __export __fastpath uint64_t shm_design_alloc(unsigned int design, uint64_t size, uint32_t gfp, int node)
 {
-	u64 object;
-
 	if (unlikely(design >= NR_DESIGNS))
 		return 0;
-	object = designs[design]->alloc_first ? designs[design]->alloc_first(size, gfp, node) : 0;
-	return likely(object) ? object : alloc_guarded(design, size, gfp, node);
+	return designs[design]->alloc_first(design, size, gfp, node, alloc_guarded);
 }
 
 __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int node, unsigned int order)
@@ -429,12 +426,9 @@ __export uint64_t shm_design_pages_alloc(unsigned int design, uint32_t gfp, int 
 
 __export __fastpath int shm_design_free(unsigned int design, uint64_t off)
 {
-	enum first_free first;
-
 	if (unlikely(design >= NR_DESIGNS))
 		return -EINVAL;
-	first = designs[design]->free_first ? designs[design]->free_first(off) : FREE_NOT_TRIED;
-	return likely(first == FREE_DONE) ? 0 : free_guarded(design, off, first);
+	return designs[design]->free_first(design, off, free_guarded);
 }
 
 __export int shm_design_pages_free(unsigned int design, uint64_t off, unsigned int order)
@@ -450,24 +444,41 @@ __export void shm_phase_finish(uint32_t phase)
 		store_release(&shm.cpu->phase_done, phase);
 }
 
-/* The creator of the arena is the run's parent: without it there is nobody to wait for. */
+__export void shm_phase_open(uint32_t phase)
+{
+	if (!shm.base)
+		return;
+	store_release(&shm.hdr->phase, phase);
+	sys_futex_wake_all(&shm.hdr->phase);
+}
+
+#define PHASE_LOOK_NS 50000000 /* whether the run is over, or its parent dead: nobody may be left to wake us */
+
+/*
+ * The creator of the arena is the run's parent: without it there is nobody to wait for.  The waiters sleep until they
+ * are woken: looking each millisecond, 64 of them took half of two cores from those that were still starting.
+ */
 __export int shm_phase_wait(uint32_t phase, double seconds)
 {
-	u64 deadline;
+	u64 deadline, look;
 
 	if (!shm.base)
 		return -ENOTCONN;
 	if (!(seconds >= 0))
 		return -EINVAL;
 	deadline = read_tsc() + (u64)(min_of(seconds, MAX_SECONDS) * (double)shm.hdr->tsc_hz);
-	for (u32 polls = 0; load_acquire(&shm.hdr->phase) < phase; polls++) {
+	look = read_tsc();
+	for (u32 now; (now = load_acquire(&shm.hdr->phase)) < phase;) {
 		if (shm.terminated || READ_ONCE(shm.hdr->stop))
 			return -ECANCELED;
-		if (polls % 64 == 63 && !shm_owner_alive(shm.hdr->creator_pid, shm.hdr->creator_start_time))
-			return -EOWNERDEAD;
 		if (read_tsc() > deadline)
 			return -ETIMEDOUT;
-		sleep_ns(1000000);
+		if (read_tsc() > look) {
+			if (!shm_owner_alive(shm.hdr->creator_pid, shm.hdr->creator_start_time))
+				return -EOWNERDEAD;
+			look = read_tsc() + shm.hdr->tsc_hz / 16;
+		}
+		sys_futex_wait(&shm.hdr->phase, now, PHASE_LOOK_NS);
 	}
 	return 0;
 }

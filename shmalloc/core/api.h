@@ -239,6 +239,7 @@ int64_t shm_drain_shared_slots(unsigned int first, unsigned int last); /* [first
 
 /* --- barriers of a run ---------------------------------------------------------------------------- */
 void shm_phase_finish(uint32_t phase);           /* publish: this CPU has finished the phase */
+void shm_phase_open(uint32_t phase);                /* let those that wait for it go on */
 int shm_phase_wait(uint32_t phase, double seconds); /* until header.phase >= phase; -ETIMEDOUT, -ECANCELED, -EOWNERDEAD */
 void shm_stop(uint32_t why);                     /* 1 asked for, 2 verdict */
 

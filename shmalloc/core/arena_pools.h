@@ -21,10 +21,8 @@ struct exact_divisor {
 /* Elements of one size in blocks of pages; none crosses the end of its block. */
 struct area_block {
 	uint64_t offset;             /* of its first element */
-	uint32_t first;              /* index of that */
 	uint32_t nr_elems;
 	uint32_t order;
-	uint32_t pad;
 };
 
 struct shm_area {
@@ -136,12 +134,14 @@ struct bpf_mem_cache {
 	struct llist_head free_llist_extra;  /* freed by an NMI that found it active */
 	struct irq_work refill_work;
 	uint32_t unit_size;          /* bytes, header included; 0 = not in use */
-	int32_t low_watermark;       /* objects */
-	int32_t high_watermark;
-	int32_t batch;               /* objects of a refill */
+	int16_t low_watermark;       /* objects */
+	int16_t high_watermark;
+	int16_t batch;               /* objects of a refill */
+	uint16_t draining;
+	uint16_t refill_failed;      /* the last refill found no memory */
+	uint16_t pad;
 	uint64_t tgt;                /* where the last freed object came from: a hint, for what is trimmed */
-	uint32_t draining;           /* from here on: not on the cache line of allocations and frees */
-	uint32_t refill_failed;      /* the last refill found no memory */
+	/* from here on: not on the cache line of allocations and frees */
 	uint64_t free_by_rcu;        /* wait for a grace period, from the next refill on */
 	uint64_t free_by_rcu_tail;
 	struct llist_head free_llist_extra_rcu;
@@ -157,7 +157,6 @@ struct bpf_mem_cache {
 	uint64_t nr_trims;
 	uint64_t nr_reused;          /* objects that a refill took from where they waited */
 	uint64_t nr_extra;           /* frees that found it active */
-	uint64_t pad[7];
 };
 
 #endif

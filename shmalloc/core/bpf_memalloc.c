@@ -103,6 +103,7 @@ __slowtext static u64 llist_pop(struct llist_head *head)
 /* Why there is nothing: somebody is at it, a refill is on its way, or there is no memory. */
 __slowpath static void note_failure(const struct bpf_mem_cache *c, bool busy)
 {
+	reason_reset(); /* nobody may have done so yet (first.h) */
 	if (busy)
 		reason_contention(REASON_CPU_SLAB_BUSY);
 	else if (c->refill_failed)
@@ -411,7 +412,7 @@ __slowpath void irq_work_func_bpf_refill(struct irq_work *work)
 
 __slowtext static void set_watermarks(struct bpf_mem_cache *c)
 {
-	u32 bytes = shm.hdr->geometry.bpf_low_bytes;
+	u32 bytes = min_of(shm.hdr->geometry.bpf_low_bytes, 1u << 20);
 
 	if (c->unit_size <= SMALL_BYTES) {
 		c->low_watermark = LOW_OBJECTS;
@@ -419,9 +420,9 @@ __slowtext static void set_watermarks(struct bpf_mem_cache *c)
 		c->batch = BATCH_OBJECTS;
 		return;
 	}
-	c->low_watermark = (s32)max_of(bytes / c->unit_size, 1u);
-	c->high_watermark = (s32)max_of(3 * bytes / c->unit_size, 3u);
-	c->batch = max_of((c->high_watermark - c->low_watermark) / 4 * 3, 1);
+	c->low_watermark = (s16)max_of(bytes / c->unit_size, 1u);
+	c->high_watermark = (s16)max_of(3 * bytes / c->unit_size, 3u);
+	c->batch = (s16)max_of((c->high_watermark - c->low_watermark) / 4 * 3, 1);
 }
 
 static void destroy_index(u32 index);

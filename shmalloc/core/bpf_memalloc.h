@@ -26,7 +26,7 @@ int bpf_mem_alloc_init_fixed(const struct shm_map *map);
 void bpf_mem_alloc_destroy(void);
 void bpf_mem_alloc_destroy_fixed(const struct shm_map *map);
 
-_Static_assert(sizeof(struct bpf_mem_cache) == 256, "lists lie on cache lines of their own, and a mark is told by its bits");
+_Static_assert(sizeof(struct bpf_mem_cache) % 64 == 0, "lists lie on cache lines of their own");
 
 extern const u8 bpf_small_bucket[24];
 
@@ -62,53 +62,68 @@ void unit_free_slow(struct bpf_mem_cache *c, u64 object, u32 flags);
  * allocation and the free, each after the other, would be the longest chain of both.  What comes between
  * the look and the store comes to its end, and leaves it 0.
  *
- * 0: none, with the reason.
+ * Irqs off.  0, false: nothing was changed.
  */
+__helper u64 unit_pop(struct bpf_mem_cache *c)
+{
+	u64 unit = 0;
+
+	if (unlikely(READ_ONCE(c->active)))
+		return 0;
+	WRITE_ONCE(c->active, 1);
+	barrier();
+	probe(bpf_active);
+	if (likely(c->free_cnt > c->low_watermark) && likely(c->free_llist)) {
+		unit = c->free_llist;
+		c->free_llist = *(const u64 *)ptr_of(unit);
+		c->free_cnt--;
+		*(u64 *)ptr_of(unit) = off_of(c);
+		unit += BPF_HEADER_BYTES;
+	}
+	barrier();
+	WRITE_ONCE(c->active, 0);
+	return unit;
+}
+
+__helper bool unit_push(struct bpf_mem_cache *c, u64 object, u64 mark)
+{
+	u64 unit = object - BPF_HEADER_BYTES;
+	bool done;
+
+	c->tgt = mark; /* a hint: where trimmed objects will probably be wanted */
+	if (unlikely(READ_ONCE(c->active)))
+		return false;
+	WRITE_ONCE(c->active, 1);
+	barrier();
+	probe(bpf_active);
+	done = c->free_cnt < c->high_watermark;
+	if (likely(done)) {
+		*(u64 *)ptr_of(unit) = c->free_llist;
+		c->free_llist = unit;
+		c->free_cnt++;
+	}
+	barrier();
+	WRITE_ONCE(c->active, 0);
+	return done;
+}
+
+/* 0: none, with the reason. */
 __helper u64 unit_alloc(struct bpf_mem_cache *c)
 {
 	u32 flags = local_irq_save();
-	u64 unit = 0;
+	u64 object = unit_pop(c);
 
-	if (likely(!READ_ONCE(c->active))) {
-		WRITE_ONCE(c->active, 1);
-		barrier();
-		probe(bpf_active);
-		if (likely(c->free_cnt > c->low_watermark) && likely(c->free_llist)) {
-			unit = c->free_llist;
-			c->free_llist = *(const u64 *)ptr_of(unit);
-			c->free_cnt--;
-			*(u64 *)ptr_of(unit) = off_of(c);
-		}
-		barrier();
-		WRITE_ONCE(c->active, 0);
-	}
-	if (unlikely(!unit))
+	if (unlikely(!object))
 		return unit_alloc_slow(c, flags);
 	local_irq_restore(flags);
-	return unit + BPF_HEADER_BYTES;
+	return object;
 }
 
 __helper void unit_free(struct bpf_mem_cache *c, u64 object, u64 mark)
 {
-	u64 unit = object - BPF_HEADER_BYTES;
 	u32 flags = local_irq_save();
-	bool done = false;
 
-	c->tgt = mark; /* a hint: where trimmed objects will probably be wanted */
-	if (likely(!READ_ONCE(c->active))) {
-		WRITE_ONCE(c->active, 1);
-		barrier();
-		probe(bpf_active);
-		done = c->free_cnt < c->high_watermark;
-		if (likely(done)) {
-			*(u64 *)ptr_of(unit) = c->free_llist;
-			c->free_llist = unit;
-			c->free_cnt++;
-		}
-		barrier();
-		WRITE_ONCE(c->active, 0);
-	}
-	if (unlikely(!done))
+	if (unlikely(!unit_push(c, object, mark)))
 		unit_free_slow(c, object, flags);
 	else
 		local_irq_restore(flags);

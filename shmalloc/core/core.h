@@ -60,6 +60,7 @@ struct shm_env {
 	struct shm_counts *counts; /* of the current CPU in the running context; those of a design: this_counts() */
 	void *sheaf_thread;        /* thread, if its calls may try sheaves first (first.h) ... */
 	void *slab_thread;         /* ... or cpu slabs */
+	void *pool_thread;         /* ... or what a design has of its own for each CPU */
 	u64 tid_step;
 	u32 geo_flags;
 	u32 lock_word;             /* what names this CPU and level in a lock word */

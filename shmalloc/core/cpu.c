@@ -41,11 +41,12 @@ static void thread_load(void)
 	shm.thread = self;
 	shm.sheaf_thread = ordinary && sheaf_arena() ? self : NULL;
 	shm.slab_thread = ordinary && !sheaf_arena() ? self : NULL;
+	shm.pool_thread = shm.nr_nodes == 1 && this_cpu()->id < shm.nr_cpus ? self : NULL; /* no kswapd */
 }
 
 static void thread_drop(void)
 {
-	shm.sheaf_thread = shm.slab_thread = shm.thread = NULL;
+	shm.sheaf_thread = shm.slab_thread = shm.pool_thread = shm.thread = NULL;
 	barrier();
 }
 

@@ -50,10 +50,7 @@ __helper u64 account(u32 design, u64 off, u64 bytes, int node)
 
 u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node)
 {
-	const struct design_ops *ops = designs[design];
-	u64 off = ops->alloc_first ? ops->alloc_first(size, gfp, node) : 0;
-
-	return likely(off) ? off : design_alloc_whole(design, size, gfp, node);
+	return designs[design]->alloc_first(design, size, gfp, node, design_alloc_whole);
 }
 
 u64 design_alloc_whole(u32 design, u64 size, gfp_t gfp, int node)
@@ -96,10 +93,7 @@ u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order)
 
 int design_free(u32 design, u64 object)
 {
-	const struct design_ops *ops = designs[design];
-	enum first_free first = ops->free_first ? ops->free_first(object) : FREE_NOT_TRIED;
-
-	return likely(first == FREE_DONE) ? 0 : design_free_rest(design, object, first);
+	return designs[design]->free_first(design, object, design_free_rest);
 }
 
 /* What is left to do after a first attempt. */
@@ -165,6 +159,42 @@ void design_elem_given(struct shm_map *map, u64 elem)
 		violation(VERDICT_CORRUPTION, CHECKER_ORACLE, NULL, LOCK_NONE, 0, elem,
 			  "a map's element that leaves its bucket is not owned by anybody");
 	this_cpu_inc64(&this_counts(map->design)->frees);
+}
+
+u64 nothing_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
+{
+	return rest(design, size, gfp, node);
+}
+
+int nothing_freed_first(u32 design, u64 off, rest_of_free *rest)
+{
+	return rest(design, off, FREE_NOT_TRIED);
+}
+
+/* --- how the first attempts of pools end when they do not end as usual: irqs are on again (first.h) --- */
+
+__fastpath __attribute__((noinline)) u64 pool_allocated(u64 off, u64 bytes)
+{
+	take_pending_irqs();
+	return oracle_on() ? oracle_owned(off, bytes) : off;
+}
+
+__fastpath __attribute__((noinline)) u64 pool_declined(u32 design, u64 size, rest_of_alloc *rest)
+{
+	take_pending_irqs();
+	return rest(design, size, 0, NO_NODE);
+}
+
+__fastpath __attribute__((noinline)) int pool_freed(void)
+{
+	take_pending_irqs();
+	return 0;
+}
+
+__fastpath __attribute__((noinline)) int pool_not_freed(u32 design, u64 off, rest_of_free *rest)
+{
+	take_pending_irqs();
+	return rest(design, off, FREE_RELEASED);
 }
 
 __slowtext struct page *refuse_pages(gfp_t gfp, int node, u32 order)

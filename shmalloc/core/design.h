@@ -15,6 +15,10 @@ enum first_free {
 	FREE_RELEASED,  /* counted and given up by its owner; the design has still to take it */
 };
 
+/* how a call goes on that the first attempt has not finished */
+typedef u64 rest_of_alloc(u32 design, u64 size, gfp_t gfp, int node);
+typedef int rest_of_free(u32 design, u64 object, enum first_free first);
+
 struct design_ops {
 	const char *name;
 	const char *summary;
@@ -30,14 +34,17 @@ struct design_ops {
 	void (*free_bulk)(struct kmem_cache *s, u32 size, u64 *p);
 	bool frees_large;         /* free takes a large kmalloc */
 
+	/*
+	 * The first attempts, counted and owned (first.h): they wait for nothing and run without a guard.  What
+	 * they do not finish they leave to `rest`, as their last call, so that whoever calls them needs no frame
+	 * either; nothing was changed then, but for FREE_RELEASED.  If they return NULL themselves, that is the
+	 * answer, counted, with its reason.
+	 */
+	u64 (*alloc_first)(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest);
+	int (*free_first)(u32 design, u64 off, rest_of_free *rest); /* looks whether an object begins there */
+
 	/* what follows may be left out */
 
-	/*
-	 * First attempts, counted and owned (first.h): they wait for nothing, run without a guard, and change nothing
-	 * if they yield 0 or FREE_NOT_TRIED; then the operations above do it all.
-	 */
-	u64 (*alloc_first)(u64 size, gfp_t gfp, int node);
-	enum first_free (*free_first)(u64 object); /* of any offset: looks whether an object begins there */
 	bool own_objects;         /* frees only what it has allocated itself, and nobody else frees that */
 	bool late_frees;          /* objects may come back after the teardown, which frees what they belong to at the last */
 	bool (*owns)(u64 object); /* one of its objects begins here; left out: objects of slabs, and large ones */
@@ -68,7 +75,7 @@ extern const struct design_ops *const designs[NR_DESIGNS];
 
 /* the table's operations, with the oracle and the counts of this CPU and context */
 u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node);
-u64 design_alloc_whole(u32 design, u64 size, gfp_t gfp, int node); /* without the first attempt */
+u64 design_alloc_whole(u32 design, u64 size, gfp_t gfp, int node);
 u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node);
 u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order);
 int design_free(u32 design, u64 object);
@@ -97,6 +104,10 @@ __helper bool elem_reused_at_once(const struct shm_map *map)
 {
 	return designs[map->design]->elem_reuse || !designs[map->design]->elem_alloc;
 }
+
+/* for designs that try nothing first */
+u64 nothing_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest);
+int nothing_freed_first(u32 design, u64 off, rest_of_free *rest);
 
 /* for designs that have no pages to give */
 struct page *refuse_pages(gfp_t gfp, int node, u32 order);

@@ -6,8 +6,79 @@
  * has one of its own, of its element's size.  Larger objects, constructed ones and pages are refused.
  */
 #include "bpf_memalloc.h"
-#include "design.h"
+#include "first.h"
 #include "rcu.h"
+
+/* Irqs are still off.  The answer is final, even if it is NULL (bpf_memalloc.h). */
+__slowpath static u64 bpf_alloc_slow(struct bpf_mem_cache *c, u64 size, u32 flags)
+{
+	u64 object = unit_alloc_slow(c, flags);
+
+	if (object)
+		return account_object(DESIGN_bpf_mem_alloc, object, size);
+	this_cpu_inc64(&this_counts(DESIGN_bpf_mem_alloc)->failures[this_reason()]);
+	return 0;
+}
+
+__fastpath static u64 bpf_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
+{
+	struct bpf_mem_cache *c;
+	u64 object;
+	u32 flags;
+
+	if (unlikely(!may_try_pool() || size - 1 >= BPF_MAX_SIZE || gfp & __GFP_ZERO))
+		return rest(design, size, gfp, node);
+	c = bpf_mem_bucket(size);
+	flags = local_irq_save();
+	object = unit_pop(c);
+	if (unlikely(!object))
+		return bpf_alloc_slow(c, size, flags);
+	return pool_alloc_end(DESIGN_bpf_mem_alloc, object, size, flags);
+}
+
+__slowpath static int bpf_free_slow(struct bpf_mem_cache *c, u64 object, u32 flags)
+{
+	unit_free_slow(c, object, flags);
+	return 0;
+}
+
+__fastpath __attribute__((noinline)) static int bpf_free_unit(struct bpf_mem_cache *c, u64 object, u64 mark)
+{
+	u32 flags;
+
+	this_cpu_inc64(&this_counts(DESIGN_bpf_mem_alloc)->frees);
+	flags = local_irq_save();
+	if (unlikely(!unit_push(c, object, mark)))
+		return bpf_free_slow(c, object, flags);
+	return likely(irqs_back(flags)) ? 0 : pool_freed();
+}
+
+/* Known to the oracle, or of another CPU's list or a map's, or none of ours. */
+__fastpath __attribute__((noinline)) static int bpf_free_others(u32 design, u64 off, rest_of_free *rest)
+{
+	u64 mark = bpf_mark_of(off);
+	struct bpf_mem_cache *c = bpf_list_for(mark);
+
+	if (!c)
+		return rest(design, off, FREE_NOT_TRIED);
+	if (oracle_on() && !oracle_release_kept(off))
+		return rest(design, off, FREE_REFUSED);
+	return bpf_free_unit(c, off, mark);
+}
+
+__fastpath static int bpf_free_first(u32 design, u64 off, rest_of_free *rest)
+{
+	struct bpf_mem_cache *c;
+	u64 mark;
+
+	if (unlikely(!may_try_pool() || !bpf_plausible(off)))
+		return rest(design, off, FREE_NOT_TRIED);
+	mark = bpf_mark_of(off);
+	c = bpf_own_list(mark);
+	if (unlikely(!c) || unlikely(oracle_on()))
+		return bpf_free_others(design, off, rest);
+	return bpf_free_unit(c, off, mark);
+}
 
 __slowpath static u64 none_of(u64 size)
 {
@@ -17,20 +88,20 @@ __slowpath static u64 none_of(u64 size)
 	return 0;
 }
 
-__fastpath static u64 alloc(u64 size, gfp_t gfp, int node)
+__slowpath static u64 alloc(u64 size, gfp_t gfp, int node)
 {
 	u64 object;
 
 	(void)node;
-	if (unlikely(size - 1 >= BPF_MAX_SIZE))
+	if (size - 1 >= BPF_MAX_SIZE)
 		return none_of(size);
 	object = unit_alloc(bpf_mem_bucket(size));
-	if (unlikely(gfp & __GFP_ZERO) && object)
+	if (object && gfp & __GFP_ZERO)
 		zero_bytes(ptr_of(object), size);
 	return object;
 }
 
-__fastpath static void free_object(u64 object)
+__slowpath static void free_object(u64 object)
 {
 	u64 mark;
 
@@ -72,6 +143,8 @@ const struct design_ops design_bpf_mem_alloc = {
 	.alloc = alloc,
 	.pages_alloc = refuse_pages,
 	.free = free_object,
+	.alloc_first = bpf_alloc_first,
+	.free_first = bpf_free_first,
 	.own_objects = true,
 	.owns = owns,
 	.setup = bpf_mem_alloc_init,

@@ -48,14 +48,18 @@ __slowtext static u32 alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 
 	return kmem_cache_alloc_bulk(s, gfp_for_context(gfp), size, p);
 }
 
-__fastpath static u64 kmalloc_alloc_first(u64 size, gfp_t gfp, int node)
+__fastpath static u64 kmalloc_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
 {
-	return kmalloc_first(DESIGN_kmalloc, size, gfp, node, sheaf_arena());
+	u64 object = kmalloc_first(DESIGN_kmalloc, size, gfp, node, sheaf_arena());
+
+	return likely(object) ? object : rest(design, size, gfp, node);
 }
 
-__fastpath static enum first_free kmalloc_free_first(u64 object)
+__fastpath static int kmalloc_free_first(u32 design, u64 object, rest_of_free *rest)
 {
-	return kfree_first(DESIGN_kmalloc, object, true, sheaf_arena());
+	enum first_free first = kfree_first(DESIGN_kmalloc, object, true, sheaf_arena());
+
+	return likely(first == FREE_DONE) ? 0 : rest(design, object, first);
 }
 
 const struct design_ops design_kmalloc = {

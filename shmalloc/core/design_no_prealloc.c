@@ -49,6 +49,8 @@ const struct design_ops design_no_prealloc = {
 	.alloc = alloc,
 	.pages_alloc = refuse_pages,
 	.free = free_object,
+	.alloc_first = nothing_first,
+	.free_first = nothing_freed_first,
 	.elem_alloc = elem_alloc,
 	.elem_free = elem_free,
 };

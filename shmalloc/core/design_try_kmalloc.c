@@ -21,14 +21,18 @@ __slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
 	return alloc_pages_nolock(gfp & __GFP_ACCOUNT, node, order);
 }
 
-__fastpath static u64 try_kmalloc_alloc_first(u64 size, gfp_t gfp, int node)
+__fastpath static u64 try_kmalloc_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
 {
-	return sheaf_arena() ? 0 : kmalloc_first(DESIGN_try_kmalloc, size, gfp, node, false);
+	u64 object = sheaf_arena() ? 0 : kmalloc_first(DESIGN_try_kmalloc, size, gfp, node, false);
+
+	return likely(object) ? object : rest(design, size, gfp, node);
 }
 
-__fastpath static enum first_free try_kmalloc_free_first(u64 object)
+__fastpath static int try_kmalloc_free_first(u32 design, u64 object, rest_of_free *rest)
 {
-	return kfree_first(DESIGN_try_kmalloc, object, false, sheaf_arena());
+	enum first_free first = kfree_first(DESIGN_try_kmalloc, object, false, sheaf_arena());
+
+	return likely(first == FREE_DONE) ? 0 : rest(design, object, first);
 }
 
 const struct design_ops design_try_kmalloc = {

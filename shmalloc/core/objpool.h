@@ -55,7 +55,7 @@ __helper void add_to_slot(struct objpool_cpu *mine, u64 object)
 	WRITE_ONCE(mine->pushing, 1);
 	tail = this_cpu_fetch_inc32(&slot->tail);
 	if (unlikely(tail - READ_ONCE(slot->head) > mine->nr_all))
-		warn_once();
+		this_cpu_inc64(&shm.tele->warnings); /* warn_once(): a call here would need a frame */
 	probe(objpool_reserved);
 	WRITE_ONCE(*objpool_entry(slot, tail), object);
 	probe(objpool_written);
@@ -68,45 +68,16 @@ __helper void add_to_slot(struct objpool_cpu *mine, u64 object)
 	probe(objpool_published);
 }
 
-/* The oldest of the own ring, by one try.  0: nothing was changed, go the whole way.  Any context. */
-__helper u64 objpool_alloc_fast(u64 size)
+/* The oldest of the own ring, by one try.  Irqs off, any context.  0: nothing was changed. */
+__helper u64 get_own(struct objpool_slot *slot)
 {
-	const struct objpool_cpu *mine = shm.objpool_cpu;
-	struct objpool_slot *slot;
-	u64 object = 0;
-	u32 flags, head;
+	u32 head = load_acquire(&slot->head);
+	u64 object;
 
-	if (unlikely(size - 1 >= shm.pool_size || !mine->slot) || broken(k45))
+	if (unlikely(head == READ_ONCE(slot->last)))
 		return 0;
-	slot = ptr_of(mine->slot);
-	flags = local_irq_save();
-	head = load_acquire(&slot->head);
-	if (likely(head != READ_ONCE(slot->last))) {
-		object = READ_ONCE(*objpool_entry(slot, head));
-		if (unlikely(!try_cmpxchg(&slot->head, &head, head + 1)))
-			object = 0;
-	}
-	local_irq_restore(flags);
-	return object;
-}
-
-/* To the own ring.  False: nothing was changed, go the whole way.  Any context. */
-__helper bool objpool_push_fast(u64 object)
-{
-	u32 flags;
-
-	if (unlikely(shm.hdr->objpool.freed) || broken(k45))
-		return false;
-	flags = local_irq_save();
-	add_to_slot(shm.objpool_cpu, object);
-	local_irq_restore(flags);
-	return true;
-}
-
-/* The same for what may be anything. */
-__helper bool objpool_free_fast(u64 off)
-{
-	return (likely(objpool_share_has(shm.objpool_cpu, off)) || objpool_has(off)) && objpool_push_fast(off);
+	object = READ_ONCE(*objpool_entry(slot, head));
+	return likely(try_cmpxchg(&slot->head, &head, head + 1)) ? object : 0;
 }
 
 #endif

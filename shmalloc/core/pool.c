@@ -57,7 +57,7 @@ __slowpath int area_alloc(struct shm_area *area, u32 nr_elems, u32 elem_size)
 			break;
 		count = (u32)min_of(((u64)SHM_PAGE_SIZE << order) / elem_size, (u64)nr_elems - done);
 		area->blocks[area->nr_blocks++] = (struct area_block){
-			.offset = page_to_off(page), .first = done, .nr_elems = count, .order = order,
+			.offset = page_to_off(page), .nr_elems = count, .order = order,
 		};
 		area->nr_pages += 1u << order;
 		done += count;

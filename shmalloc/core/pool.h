@@ -41,9 +41,9 @@ __helper u64 area_elem(const struct shm_area *area, u32 i)
 {
 	const struct area_block *block = area->blocks, *last = block + area->nr_blocks - 1;
 
-	while (block < last && i >= block[1].first)
-		block++;
-	return block->offset + (u64)(i - block->first) * area->elem_size;
+	for (; block < last && i >= block->nr_elems; block++)
+		i -= block->nr_elems;
+	return block->offset + (u64)i * area->elem_size;
 }
 
 __helper struct pcpu_freelist_head *pool_head(const struct shm_pool *pool, u32 cpu)
@@ -63,53 +63,32 @@ u64 __pcpu_freelist_pop(struct shm_pool *pool);
 void __pcpu_freelist_push(struct shm_pool *pool, u64 elem);
 
 /*
- * The design prealloc, whose links lie at the elements' starts: the own freelist, by one try.
- * 0, false: nothing was changed, go the whole way.  Any context.
+ * The own freelist of the design prealloc, whose links lie at the elements' starts, by one try.  Irqs off, any
+ * context.  0, false: nothing was changed.
  */
-__helper u64 prealloc_alloc_fast(u64 size)
+__helper u64 pop_own(struct pcpu_freelist_head *head)
 {
-	struct pcpu_freelist_head *head = shm.cpu_freelist;
-	u32 flags;
-	u64 elem = 0;
+	u64 elem;
 
-	if (unlikely(size - 1 >= shm.pool_size) || broken(k35))
+	if (unlikely(!READ_ONCE(head->first)) || unlikely(!res_spin_trylock(&head->lock)))
 		return 0;
-	flags = local_irq_save();
-	if (likely(READ_ONCE(head->first)) && likely(res_spin_trylock(&head->lock))) {
-		probe(freelist_pop_locked);
-		elem = head->first;
-		if (likely(elem)) /* it may have been stolen before the lock was taken */
-			WRITE_ONCE(head->first, *(const u64 *)ptr_of(elem));
-		spin_unlock(&head->lock);
-	}
-	local_irq_restore(flags);
+	probe(freelist_pop_locked);
+	elem = head->first;
+	if (likely(elem)) /* nobody has stolen it before the lock was taken */
+		WRITE_ONCE(head->first, *(const u64 *)ptr_of(elem));
+	spin_unlock(&head->lock);
 	return elem;
 }
 
-__helper bool prealloc_push_fast(u64 elem)
+__helper bool push_own(struct pcpu_freelist_head *head, u64 elem)
 {
-	struct pcpu_freelist_head *head = shm.cpu_freelist;
-	u32 flags;
-	bool done;
-
-	if (broken(k35))
+	if (unlikely(!res_spin_trylock(&head->lock)))
 		return false;
-	flags = local_irq_save();
-	done = res_spin_trylock(&head->lock);
-	if (likely(done)) {
-		probe(freelist_push_locked);
-		*(u64 *)ptr_of(elem) = head->first;
-		WRITE_ONCE(head->first, elem);
-		spin_unlock(&head->lock);
-	}
-	local_irq_restore(flags);
-	return done;
-}
-
-/* The same for what may be anything. */
-__helper bool prealloc_free_fast(u64 off)
-{
-	return likely(area_has(&shm.pools[0].area, off)) && prealloc_push_fast(off);
+	probe(freelist_push_locked);
+	*(u64 *)ptr_of(elem) = head->first;
+	WRITE_ONCE(head->first, elem);
+	spin_unlock(&head->lock);
+	return true;
 }
 
 /* hashtab.c: the caller is in a read-side section */

@@ -52,6 +52,11 @@ __helper void sys_futex_wake(u32 *word)
 	sys_call4(SYS_futex, (long)word, 1 /* FUTEX_WAKE */, 1, 0);
 }
 
+__helper void sys_futex_wake_all(u32 *word)
+{
+	sys_call4(SYS_futex, (long)word, 1 /* FUTEX_WAKE */, 0x7fffffff, 0);
+}
+
 __helper long sys_open_read(const char *path)
 {
 	return sys_call4(SYS_openat, -100, (long)path, 0, 0);

@@ -219,4 +219,5 @@ __export void shm_stop(uint32_t why)
 		return;
 	while (now < why && !try_cmpxchg(&shm.hdr->stop, &now, why))
 		;
+	sys_futex_wake_all(&shm.hdr->phase); /* those that wait for a phase look whether they are to stop */
 }

@@ -86,7 +86,7 @@ static void test_marks(void)
 	header = ptr_of(object - 8);
 	mark = *header;
 	CHECK(mark >= region && mark < region + bytes);
-	for (u64 forged = region - 256; forged <= region + bytes + 256; forged += 8) {
+	for (u64 forged = region - 192; forged <= region + bytes + 192; forged += 8) {
 		const struct bpf_mem_cache *c = ptr_of(forged);
 
 		if (forged >= region && forged < region + bytes && (forged - region) % sizeof(*c) == 0 && c->unit_size)

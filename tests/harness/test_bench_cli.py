@@ -109,7 +109,7 @@ def test_one_core_is_enough_and_says_so(tmp_path: Path) -> None:
     for row in ("pc_fixed_near", "pc_fixed_far", "two_cpus"):
         assert records[row]["ns_median"] is None and "need two cores" in records[row]["why"]
     worth = " ".join(result["machine"]["worth"])
-    assert "one core" in worth and "no peer" in worth
+    assert "one core" in worth and "no peer" in worth and "no recorded trace" in worth  # in this folder
     assert not (out / "bench.svg").exists()
     assert "worth: one core" in (out / "report.txt").read_text()
 
@@ -192,6 +192,11 @@ def test_targets_are_those_of_the_figures() -> None:
         record("mix_256", "boost", None, "peer"),
         record("lifo64_16", "objpool", 31.0),
         record("lifo64_16", "floor_objpool", 20.0, "floor"),
+        record("py_pair_64", "python_kmalloc", 88.0, sharing="python"),
+        record("py_bulk_512", "python_bulk", 12.0, sharing="python"),
+        record("py_bulk_512", "bulk_in_c", 10.0, "floor"),
+        record("py_sent_8k", "python_array_sent", 1000.0, sharing="python"),
+        record("py_sent_8k", "python_shared_memory_sent", 40_000.0, "peer", "python"),
     )
 
     assert found == {
@@ -201,7 +206,10 @@ def test_targets_are_those_of_the_figures() -> None:
         ("within 1.3x of the best private malloc", "sheaves", "pair_64"): (1.25, True),
         ("within 1.3x of the best private malloc", "sheaves", "mix_256"): (0.5, True),
         ("slower than the best private malloc on at most half of the rows", "sheaves", "all"): (0.5, True),
-        ("faster than every shared peer", "sheaves", "pair_64"): (1.111, False),
+        ("faster than every shared peer", "sheaves", "pair_64"): (1.1111, False),
+        ("a pair within 80 ns of an empty loop", "python_kmalloc", "py_pair_64"): (1.1, False),
+        ("within 1.3x of C", "python_bulk", "py_bulk_512"): (1.2, True),
+        ("50 times as fast", "python_array_sent", "py_sent_8k"): (0.025, False),
     }
 
 

@@ -6,17 +6,9 @@ from pathlib import Path
 
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-
-from shmalloc import _binding
+from libshmalloc import LIBRARY, exported
 
 API = Path(__file__).resolve().parents[2] / "shmalloc" / "core" / "api.h"
-LIBRARY = _binding.core("release").path.parent / "lib" / "libshmalloc.so"
-
-
-def exported() -> set[str]:
-    with LIBRARY.open("rb") as file:
-        symbols = ELFFile(file).get_section_by_name(".dynsym").iter_symbols()
-        return {symbol.name for symbol in symbols if symbol["st_shndx"] != "SHN_UNDEF" and symbol.name}
 
 
 def needed() -> dict[str, list[str]]:
