@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import weakref
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -229,6 +230,11 @@ class Arena:
     def base(self) -> int:
         """The address that the arena is mapped at in this process."""
         return self._mapped().base
+
+    @cached_property
+    def has_oracle(self) -> bool:
+        """Whether it keeps, outside the allocators' reach, who owns which bytes."""
+        return bool(self.header.geometry.flags & self.core.lib.SHM_GEO_ORACLE)
 
     @property
     def window(self) -> Window:

@@ -93,9 +93,8 @@ def _read(name: bytes) -> tuple[np.dtype[Any], int]:
 def array_at(arena: Arena, offset: int) -> np.ndarray[Any, Any]:
     """Look at an array; see `Arena.at`."""
     set_up()
-    oracle = bool(arena.header.geometry.flags & arena.core.lib.SHM_GEO_ORACLE)
     found: np.ndarray[Any, Any] | None = array_look(
-        arena.core.functions, arena.window, oracle, operator.index(offset)
+        arena.core.functions, arena.window, arena.has_oracle, operator.index(offset)
     )
     if found is None:
         raise ShmallocError(f"array at {offset:#x}: {why_not_live(arena, offset)}")

@@ -61,11 +61,9 @@ class Calls(fast.Calls):
     def __init__(self, arena: Arena, number: int) -> None:
         self.arena = arena
         self.lib = arena.core.lib
-        geometry = arena.header.geometry
-        self.has_oracle = bool(geometry.flags & self.lib.SHM_GEO_ORACLE)
-        super().__init__(
-            arena.core.functions, arena.window, number, int(geometry.nr_nodes), has_oracle=self.has_oracle
-        )
+        self.has_oracle = arena.has_oracle
+        nodes = int(arena.header.geometry.nr_nodes)
+        super().__init__(arena.core.functions, arena.window, number, nodes, has_oracle=self.has_oracle)
         self._tid = threading.get_native_id()
         self._pid = os.getpid()
         self._seen = count_violations(arena)
