@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Methods whose common case is compiled: they are what their Python functions are, quicker."""
 
-import gc
 import inspect
 import re
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from auditing import clean
 from elftools.elf.elffile import ELFFile
+from growing import blocks_left
 
 from shmalloc import (
     AllocationFailed,
@@ -305,18 +305,6 @@ def test_a_wait_that_cannot_end_is_an_exception(cpu: Cpu) -> None:
         cpu.kmalloc_bulk([1 << 20])
 
 
-def live_references(call: Callable[[], object]) -> int:
-    """How many objects more there are after many calls than after a few."""
-    for _ in range(101):
-        call()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(10_007):
-        call()
-    gc.collect()
-    return sys.getallocatedblocks() - before
-
-
 def test_nothing_leaks(cpu: Cpu) -> None:
     """Neither a reference nor memory, of calls that succeed and of calls that fail."""
     text = "GFP_KERNEL|__GFP_NOWARN"
@@ -329,7 +317,7 @@ def test_nothing_leaks(cpu: Cpu) -> None:
         design.free(design.alloc(64, text))
 
     cache, design = cpu.cache("kmalloc-64"), cpu.design("kmalloc_nolock")
-    assert live_references(good) < 101
+    assert blocks_left(good, 5003) < 101
 
     def bad() -> None:
         for call, argument in (
@@ -340,14 +328,7 @@ def test_nothing_leaks(cpu: Cpu) -> None:
         ):
             outcome(call, argument)
 
-    for _ in range(23):
-        bad()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(101):
-        bad()
-    gc.collect()
-    assert sys.getallocatedblocks() - before < 101
+    assert blocks_left(bad, 211) < 101
     assert sys.getrefcount(text) - references <= 3  # tables of flags, here and there, and the name of one
 
 
