@@ -33,6 +33,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 _MIB = 1 << 20
 _LEAVE_BYTES = 256 * _MIB  # of shared memory, at least, beside what the largest value takes
 _CELL_S = 0.15
+_CONTENDED_S = 0.4  # long enough that owners of locks are preempted in every sample
 _DESIGNS = ("kmalloc", "kmalloc_nolock", "sheaves", "bpf_mem_alloc")
 _CONTENDED = {"kind": "batch", "size": 512, "count": 256}
 _ALONE = {"kind": "pair", "size": 64}
@@ -109,7 +110,7 @@ def _cell(design: str, cpus: int, workload: Mapping[str, Any], **keys: Any) -> d
         "oracle": False,
         "sample": 0,
         "workload": dict(workload),
-        **({"duration_s": _CELL_S} if "ops" not in keys else {}),
+        **({} if "ops" in keys else {"duration_s": _CELL_S}),
         **keys,
     }
 
@@ -121,7 +122,7 @@ def _of_cpus(apart: Apart, tsc_hz: float, cpus: int) -> Samples:
         found = apart.run(_cell(design, cpus, _ALONE))
         samples[f"op, {design}", "ns"].append(found["processor_s"] * 1e9 / found["ops"])
     for design, yields in (("kmalloc", True), ("kmalloc", False), ("sheaves", True), ("sheaves", False)):
-        found = apart.run(_cell(design, cpus, _CONTENDED), yields=yields)
+        found = apart.run(_cell(design, cpus, _CONTENDED, duration_s=_CONTENDED_S), yields=yields)
         told = f"{design}{'' if yields else ', yields off'}"
         counters, ops = found["counters"], found["ops"] / 1e6
         us = 1e6 / tsc_hz

