@@ -47,6 +47,7 @@ def parts(result: Result) -> Iterator[RenderableType]:
         rows = [row for row in _rows(result) if row.startswith(prefixes)]
         if rows:
             yield _figures(title, rows, result)
+    yield from _about(result)
     for subject in _names(result, "design"):
         made = _ratios(subject, result)
         if made is not None:
@@ -67,6 +68,14 @@ def _headline(result: Result) -> str:
         f"bench: {len(subjects)} subjects, {len(rows)} rows, {middle} samples each; "
         f"{result['build']['flavour']} {result['build']['id'][:12]}, oracle off; core {machine['core']} of {model}"
     )
+
+
+def _about(result: Result) -> Iterator[Text]:
+    """Say what the designs and floors are; whoever reads of a peer knows it."""
+    for subject in result["subjects"]:
+        if subject["kind"] != "peer":
+            yield Text(f" {subject['name']}: {subject['summary']}", style="dim")
+    yield Text("")
 
 
 def _rows(result: Result) -> list[str]:

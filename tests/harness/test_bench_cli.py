@@ -217,7 +217,14 @@ def result_of(*records: dict[str, Any], **keys: Any) -> dict[str, Any]:
     machine = {"cpu_model": "a CPU", "architecture": "x86_64", "core": 1, "pairs": [], "worth": []}
     noise = {"rows": [], "compared": 0, "differing": 0, "largest_ratio": None, "median_width": None}
     build = {"flavour": "release", "id": "0123456789abcdef"}
-    empty: dict[str, Any] = {"targets": [], "storm": [], "missing": [], "noise": noise, "build": build}
+    empty: dict[str, Any] = {
+        "subjects": [],
+        "targets": [],
+        "storm": [],
+        "missing": [],
+        "noise": noise,
+        "build": build,
+    }
     return {**empty, "machine": machine, "rows": list(records), **keys}
 
 

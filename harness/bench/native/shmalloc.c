@@ -29,9 +29,11 @@ enum shm_design {
 #define CPUS 2u
 #define EXTRA 64u     /* objects more than can be live: the other CPU may have some on their way back */
 #define ARENA_MIB 64u /* beside the objects */
+#define PROGRAM_SHEAVES 8u /* as arenas are that programs make: theirs hold so many times what the kernel's do */
 
 static int memfd = -1;
 static uint64_t arena_bytes;
+static uint32_t sheaf_factor;
 static char *arena;
 
 /* What Python's Geometry has where nothing is said, for kernel "6.18" or "7.0". */
@@ -54,6 +56,7 @@ static struct shm_geometry geometry_for(const struct subject_options *options, u
 		.pool_entries = (uint32_t)objects,
 		.max_maps = 4,
 		.max_memcgs = 16,
+		.sheaf_factor = sheaf_factor,
 	};
 
 	if (g.pool_size > SHM_MAX_POOL_SIZE)
@@ -96,6 +99,12 @@ static int setup_6_18(const struct subject_options *options, const char **why)
 }
 
 static int setup_7_0(const struct subject_options *options, const char **why)
+{
+	sheaf_factor = PROGRAM_SHEAVES;
+	return make(options, SHM_GEO_SHEAVES, why);
+}
+
+static int setup_7_0_kernel(const struct subject_options *options, const char **why)
 {
 	return make(options, SHM_GEO_SHEAVES, why);
 }
@@ -185,7 +194,7 @@ CALLS(objpool)
 
 #define THROUGH_TABLE(design) .alloc = design##_alloc, .free = design##_free
 
-static const struct subject subjects[NR_DESIGNS] = {
+static const struct subject subjects[NR_DESIGNS + 1] = {
 	[DESIGN_kmalloc] = {
 		COMMON(kmalloc, GFP_KERNEL, "kmalloc of Linux 6.18"),
 		.flags = SUBJECT_SHARED,
@@ -242,9 +251,22 @@ static const struct subject subjects[NR_DESIGNS] = {
 		ANY_CONTEXT,
 	},
 	[DESIGN_sheaves] = {
-		COMMON(sheaves, GFP_KERNEL, "kmalloc of Linux 7.0: per-CPU sheaves and barns"),
+		COMMON(sheaves, GFP_KERNEL, "per-CPU sheaves and barns of Linux 7.0, of eight times the kernel's capacity"),
 		.flags = SUBJECT_SHARED,
 		.setup = setup_7_0,
+		.alloc = (subject_alloc *)(void *)shm_malloc,
+		.free = (subject_free *)(void *)shm_free,
+	},
+	[NR_DESIGNS] = {
+		.abi = SUBJECT_ABI,
+		.name = "sheaves_kernel",
+		.summary = "per-CPU sheaves and barns of Linux 7.0, of the kernel's capacity",
+		.flags = SUBJECT_SHARED,
+		.setup = setup_7_0_kernel,
+		.join = sheaves_join,
+		.leave = leave,
+		.base = base,
+		.verdict = verdict,
 		.alloc = (subject_alloc *)(void *)shm_malloc,
 		.free = (subject_free *)(void *)shm_free,
 	},
