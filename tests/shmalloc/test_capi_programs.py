@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,61 @@ def test_an_object_that_is_wrong_in_the_example_would_be_seen(tmp_path: Path) ->
     assert (read.returncode, read.stderr) == (1, "message 1 is not as it was made\n")
 
 
+#: A timer's handler allocates, writes, checks and frees, whatever it has interrupted, thousands of times.
+STORM = """\
+#include <shmalloc.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+static struct shmalloc_arena arena;
+static void *kept[16];
+static volatile sig_atomic_t handled, wrong, refused;
+static void on_alarm(int sig)
+{
+	void **slot = &kept[handled % 16];
+
+	(void)sig;
+	if (*slot && (*(char *)*slot != 'k' || shmalloc_free(&arena, *slot)))
+		wrong++;
+	*slot = handled % 3 ? shmalloc_malloc(&arena, 2000) : shmalloc_malloc_nolock(&arena, 100);
+	if (*slot)
+		memset(*slot, 'k', 100);
+	else
+		refused++;
+	handled++;
+}
+int main(void)
+{
+	struct itimerval often = { { 0, 50 }, { 0, 50 } };
+	struct shmalloc_options options = { SHMALLOC_ORACLE, 1, 0, { 0 } };
+	static char *objects[200];
+	unsigned long i;
+
+	if (shmalloc_create(&arena, NULL, 16u << 20, &options) || shmalloc_join(0))
+		return 1;
+	signal(SIGALRM, on_alarm);
+	setitimer(ITIMER_REAL, &often, NULL);
+	for (i = 0; handled < 3000; i = (i + 1) % 200) {
+		if (objects[i] && (objects[i][0] != 'o' || objects[i][99] != 'o' || shmalloc_free(&arena, objects[i])))
+			return 2;
+		objects[i] = (char *)shmalloc_malloc(&arena, i % 2 ? 2000 : 100);
+		if (!objects[i])
+			return 3;
+		memset(objects[i], 'o', 100);
+	}
+	signal(SIGALRM, SIG_IGN);
+	return wrong || refused > handled / 10 || shmalloc_verdict(&arena) ? 4 : 0;
+}
+"""
+
+
+@needs_c
+def test_a_signal_handler_allocates_without_saying_so(tmp_path: Path) -> None:
+    (tmp_path / "storm.c").write_text(STORM)
+    program = build(tmp_path, tmp_path / "storm.c", "-std=gnu99", "-Wall", "-Wextra", "-Werror")
+    assert subprocess.run([program], check=False, timeout=120).returncode == 0
+
+
 # --- what is declared is there, and documented --------------------------------------------------------------
 
 
@@ -186,3 +243,35 @@ def test_config_without_an_option_says_which_there_are() -> None:
     done = config()
     assert (done.returncode, done.stdout) == (2, "")
     assert "nothing asked for: give --version, --cflags, --libs" in done.stderr
+
+
+# --- what a package brings ------------------------------------------------------------------------------------
+
+
+def test_an_install_brings_header_library_and_examples() -> None:
+    files = {str(path) for path in metadata.files("shmalloc") or ()}
+    if "shmalloc/__init__.py" not in files:
+        pytest.skip("an editable install: its files lie in the sources")
+    assert files >= {
+        "shmalloc/include/shmalloc.h",
+        "shmalloc/lib/libshmalloc.so",
+        *(f"shmalloc/examples/{name}" for name in ("producer.c", "consumer.c", "messages.h")),
+    }
+    assert [name for name in files if name.startswith("shmalloc/capi/")] == []
+
+
+def test_a_source_distribution_has_all_that_the_library_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = pytest.importorskip("scikit_build_core.build", reason="scikit-build-core is not installed here")
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.chdir(root)
+    with tarfile.open(tmp_path / backend.build_sdist(str(tmp_path))) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    parts = [
+        *root.glob("shmalloc/capi/*"),
+        *root.glob("shmalloc/include/*"),
+        *root.glob("shmalloc/examples/*"),
+    ]
+    assert len(parts) >= 9
+    assert {str(path.relative_to(root)) for path in parts} <= packed
