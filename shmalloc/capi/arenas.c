@@ -15,6 +15,8 @@
 #define DEFAULT_CPUS 16
 #define DEFAULT_CACHES 32
 #define MAX_CACHES 1000
+#define MAX_FACTOR 8u
+#define FACTOR_BYTES (8ull << 20)
 #define FLAGS (SHMALLOC_SPARSE | SHMALLOC_ORACLE | SHMALLOC_LINUX_6_18)
 #define MODE 0600 /* as Python's */
 #define PATH_BYTES (sizeof(SHM_DIRECTORY) + 256)
@@ -48,10 +50,23 @@ static int check_options(const struct shmalloc_options *o)
 	if (o->caches > MAX_CACHES)
 		return failed(-EINVAL, "options.caches = %u: allowed are 1 to %d, and 0 for %d", o->caches, MAX_CACHES,
 			      DEFAULT_CACHES);
+	if (o->sheaf_factor > SHM_MAX_SHEAF_FACTOR)
+		return failed(-EINVAL, "options.sheaf_factor = %u: allowed are 1 to %d, and 0", o->sheaf_factor,
+			      SHM_MAX_SHEAF_FACTOR);
 	for (size_t i = 0; i < ARRAY_SIZE(o->reserved); i++)
 		if (o->reserved[i])
 			return failed(-EINVAL, "options.reserved[%zu] = %u: allowed is 0", i, o->reserved[i]);
 	return 0;
+}
+
+/* As much as does not hoard a small arena away: what lies in sheaves is free, but not for the other CPUs. */
+static u32 factor_for(u64 bytes)
+{
+	u32 factor = MAX_FACTOR;
+
+	while (factor > 1 && bytes / factor < FACTOR_BYTES)
+		factor /= 2;
+	return factor;
 }
 
 static struct shm_geometry geometry_of(u64 bytes, const struct shmalloc_options *o)
@@ -69,6 +84,7 @@ static struct shm_geometry geometry_of(u64 bytes, const struct shmalloc_options 
 		.rcu_gp_us = 3000,
 		.rcu_stall_ms = 21000,
 		.pool_entries = 1,
+		.sheaf_factor = o->sheaf_factor ? o->sheaf_factor : factor_for(bytes),
 	};
 
 	g.flags = (o->flags & SHMALLOC_ORACLE ? SHM_GEO_ORACLE : 0) |

@@ -63,7 +63,9 @@ struct shmalloc_options {
 	unsigned int flags;        /* SHMALLOC_* */
 	unsigned int cpus;         /* CPUs: processes at a time, 1 .. 128; 0 = 16 */
 	unsigned int caches;       /* named caches at a time, up to 1000; 0 = 32 */
-	unsigned int reserved[5];  /* 0 */
+	unsigned int sheaf_factor; /* what a CPU keeps for itself: so many times what Linux lets it, 1 .. 16; 0 = by the size of
+	                            * the arena, 8 from 64 MiB on.  Long batches are the faster for it. */
+	unsigned int reserved[4];  /* 0 */
 };
 
 /*

@@ -90,6 +90,7 @@ def test_full_takes_its_memory_at_once_and_sparse_when_touched(program: Program)
         ({"flags": 8}, errno.EINVAL, r"options.flags = 0x8: allowed are the bits 0x7"),
         ({"cpus": 129}, errno.EINVAL, r"options.cpus = 129: allowed are 1 to 128, and 0 for 16"),
         ({"caches": 1001}, errno.EINVAL, r"options.caches = 1001: allowed are 1 to 1000, and 0 for 32"),
+        ({"sheaf_factor": 17}, errno.EINVAL, r"options.sheaf_factor = 17: allowed are 1 to 16, and 0$"),
         ({"name": "/a/b"}, errno.EINVAL, r'name = "/a/b": allowed are 1 to 254 characters, and no slash'),
         ({"name": ".."}, errno.EINVAL, r'name = "..": allowed'),
         ({"name": ""}, errno.EINVAL, r'name = "": allowed'),
@@ -104,7 +105,7 @@ def test_what_cannot_be_made_is_refused_in_words(program: Program, how: dict, er
 
 
 def test_a_reserved_field_must_be_zero(program: Program) -> None:
-    assert program.create(reserved=(0, 0, 7, 0, 0)) == -errno.EINVAL
+    assert program.create(reserved=(0, 0, 7, 0)) == -errno.EINVAL
     assert program.error() == "options.reserved[2] = 7: allowed is 0"
 
 

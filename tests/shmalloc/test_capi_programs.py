@@ -158,10 +158,11 @@ static void on_alarm(int sig)
 int main(void)
 {
 	struct itimerval often = { { 0, 50 }, { 0, 50 } };
-	struct shmalloc_options options = { SHMALLOC_ORACLE, 1, 0, { 0 } };
+	struct shmalloc_options options = { 0 };
 	static char *objects[200];
 	unsigned long i;
 
+	options.flags = SHMALLOC_ORACLE;
 	if (shmalloc_create(&arena, NULL, 16u << 20, &options) || shmalloc_join(0))
 		return 1;
 	signal(SIGALRM, on_alarm);
