@@ -83,7 +83,7 @@ def test_object_has_the_symbols_of_the_correct_one(variant: str) -> None:
     exported = {name for name in plain if name.startswith("shm_")}
     assert exported <= set(broken)
     differing = {name for name in plain.keys() & broken.keys() if plain[name] != broken[name]}
-    assert len(differing) < 40  # a few functions, and what they are inlined into
+    assert len(differing) < 60  # a few functions, and the calls that they are inlined into
 
 
 def test_neither_flavour_is_a_variant(core: _binding.Core) -> None:
