@@ -47,7 +47,13 @@ class CArena(Structure):
 class Options(Structure):
     """struct shmalloc_options."""
 
-    _fields_ = (("flags", c_uint), ("cpus", c_uint), ("caches", c_uint), ("sheaf_factor", c_uint), ("reserved", c_uint * 4))
+    _fields_ = (
+        ("flags", c_uint),
+        ("cpus", c_uint),
+        ("caches", c_uint),
+        ("sheaf_factor", c_uint),
+        ("reserved", c_uint * 4),
+    )
 
 
 _SIGNATURES = {

@@ -70,7 +70,7 @@ struct shmalloc_options {
 
 /*
  * Make an arena and attach to it.  name: of the segment, as for shm_open(); NULL = none: for this process and
- * those that it forks, and gone with them.  bytes: of the whole segment; tables and reserves take 17 % of 16 MiB, 8 %
+ * those that it forks, and gone with them.  bytes: of the whole segment; tables and reserves take 18 % of 16 MiB, 10 %
  * of 64 MiB, 3 % of 512 MiB.  options: NULL = all 0.  Nobody sees the arena before it is complete, and if this fails,
  * or the process dies in it, nothing is left behind.
  * -EEXIST there is one of this name; -ENOSPC it does not fit the machine; -EINVAL; -EBUSY attached to one already.
