@@ -10,7 +10,7 @@ from harness.atlas.disassembly import disassembly
 from harness.atlas.inlining import inlines
 from shmalloc._binding import core
 
-FUNCTIONS = ("kmalloc_nolock", "___slab_alloc", "rmqueue_pcplist", "__free_one_page", "unit_alloc")
+FUNCTIONS = ("kmalloc_nolock", "___slab_alloc", "rmqueue_pcplist", "__free_one_page", "bpf_alloc_first")
 
 
 def addresses(name: str) -> list[int]:

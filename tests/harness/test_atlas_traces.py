@@ -79,10 +79,10 @@ def walk(image: CoreImage, name: str, seed: int, most: int = 4000) -> tuple[Walk
 
 def deep_walk(image: CoreImage) -> tuple[Walk, list[int]]:
     """A walk that comes to a call within a call."""
-    return max((walk(image, "shm_design_alloc", seed) for seed in range(20)), key=lambda found: max(found[1]))
+    return max((walk(image, "shm_alloc_pages", seed) for seed in range(20)), key=lambda found: max(found[1]))
 
 
-WALKS = [(name, seed) for name in ("shm_design_alloc", "kmalloc_nolock", "__slab_free") for seed in range(4)]
+WALKS = [(name, seed) for name in ("shm_alloc_pages", "kmalloc_nolock", "__slab_free") for seed in range(4)]
 
 
 @pytest.mark.parametrize(("name", "seed"), WALKS)
