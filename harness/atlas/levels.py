@@ -196,7 +196,7 @@ TABLE = (
     Level("barn", {"slub_barn.c": _ALL}),
     Level("rcu sheaf", {"slub_sheaf_rcu.c": _ALL}),
     # --- other allocators -------------------------------------------------------------------------
-    Level("bpf_mem_alloc", {"bpf_memalloc.c": _ALL}),
+    Level("bpf_mem_alloc", {"bpf_memalloc.c": _ALL, "bpf_memalloc.h": _ALL}),
     Level(
         "bpf_mem_refill",
         {
@@ -204,8 +204,8 @@ TABLE = (
             "free_chain add_by_rcu call_rcu_ttrace free_waiting_ttrace rcu_func_bpf_rcu rcu_func_bpf_ttrace"
         },
     ),
-    Level("pcpu_freelist", {"percpu_freelist.c": _ALL}),
-    Level("objpool", {"objpool.c": _ALL}),
+    Level("pcpu_freelist", {"percpu_freelist.c": _ALL, "pool.h": "pop_own push_own"}),
+    Level("objpool", {"objpool.c": _ALL, "objpool.h": _ALL}),
     Level(
         "map update", {"hashtab.c": "htab_map_update update alloc_htab_elem fill_elem take_spare put_spare"}
     ),
@@ -226,7 +226,7 @@ TABLE = (
             "api.c": _ALL,
             "bulk.c": _ALL,
             "design.c": _ALL,
-            "first.h": "may_try_first account_object release_object",
+            "first.h": "may_try_first may_try_pool account_object release_object pool_alloc_end pool_free_end",
             "design_bpf_mem_alloc.c": _ALL,
             "design_kmalloc.c": _ALL,
             "design_kmalloc_nolock.c": _ALL,
