@@ -95,10 +95,13 @@ def _block() -> Iterator[Loop]:
 def _bulk() -> Iterator[Loop]:
     sizes = np.full(BULK, BYTES, np.uint64)
     with _cpu(oracle=False) as cpu:
+        offsets = np.empty(BULK, np.uint64)
+        backwards = offsets[::-1]
 
         def body(rounds: range) -> None:
             for _ in rounds:
-                cpu.kfree_bulk(cpu.kmalloc_bulk(sizes)[::-1])
+                cpu.kmalloc_bulk(sizes, out=offsets)
+                cpu.kfree_bulk(backwards)
 
         def sound(pairs: int) -> str | None:
             offsets = cpu.kmalloc_bulk(np.full(pairs, BYTES))

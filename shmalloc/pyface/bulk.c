@@ -10,6 +10,9 @@
 
 #define RELEASE_FROM 1024          /* objects: 4 us and more */
 
+/* The loops are compiled once for each way to allocate: an object costs one call, the core's. */
+#define always_inline inline __attribute__((always_inline))
+
 typedef u64 alloc_one(const struct core *core, u64 size, u32 gfp, int node);
 typedef int free_one(uint64_t offset);
 
@@ -80,16 +83,20 @@ static void failed_at(struct wanted *w, u64 at, u32 reason)
 }
 
 /* All, or none: unless reasons are asked for the first failure ends it, and what there was is free again. */
-static inline void alloc_all(const struct core *core, struct wanted *w, u32 gfp, int node, alloc_one *alloc,
-			     free_one *undo)
+static always_inline void alloc_all(const struct core *core, struct wanted *w, u32 gfp, int node, alloc_one *alloc,
+				    free_one *undo)
 {
 	u64 *out = w->out.buf, count = (u64)w->sizes.len / 8;
+	const char *size = w->sizes.buf;
+	Py_ssize_t stride = w->sizes.strides[0];
 
 	if (w->reasons.obj)
 		memset(w->reasons.buf, 0, count);
-	for (u64 i = 0; i < count; i++) {
-		out[i] = alloc(core, item(&w->sizes, i), gfp, node);
-		if (likely(out[i]))
+	for (u64 i = 0; i < count; i++, size += stride) {
+		u64 object = alloc(core, *(const u64 *)size, gfp, node);
+
+		out[i] = object;
+		if (likely(object))
 			continue;
 		failed_at(w, i, core->last_reason());
 		if (w->reasons.obj)
@@ -102,12 +109,18 @@ static inline void alloc_all(const struct core *core, struct wanted *w, u32 gfp,
 	}
 }
 
-static inline u64 alloc_kmalloc(const struct core *core, u64 size, u32 gfp, int node)
+static always_inline u64 alloc_kmalloc(const struct core *core, u64 size, u32 gfp, int node)
 {
-	return likely(node == -1) ? core->kmalloc(size, gfp) : core->kmalloc_node(size, gfp, node);
+	(void)node;
+	return core->kmalloc(size, gfp);
 }
 
-static inline u64 alloc_kmalloc_nolock(const struct core *core, u64 size, u32 gfp, int node)
+static always_inline u64 alloc_kmalloc_node(const struct core *core, u64 size, u32 gfp, int node)
+{
+	return core->kmalloc_node(size, gfp, node);
+}
+
+static always_inline u64 alloc_kmalloc_nolock(const struct core *core, u64 size, u32 gfp, int node)
 {
 	return core->kmalloc_nolock(size, gfp, node);
 }
@@ -161,8 +174,10 @@ static PyObject *run_alloc_bulk(const struct kind *kind, struct request *r)
 		state = PyEval_SaveThread();
 	if (kind->alloc) /* nolock */
 		alloc_all(core, &w, r->gfp, r->node, alloc_kmalloc_nolock, core->kfree_nolock);
+	else if (r->node == -1)
+		alloc_all(core, &w, r->gfp, -1, alloc_kmalloc, core->kfree);
 	else
-		alloc_all(core, &w, r->gfp, r->node, alloc_kmalloc, core->kfree);
+		alloc_all(core, &w, r->gfp, r->node, alloc_kmalloc_node, core->kfree);
 	if (state)
 		PyEval_RestoreThread(state);
 	if (unlikely(w.failed) && explain(r, &w, kind->text))
@@ -177,11 +192,12 @@ static PyObject *run_alloc_bulk(const struct kind *kind, struct request *r)
 /* How many are free now: all, unless one was refused. */
 static u64 free_all(const Py_buffer *offsets, free_one *free, int *error)
 {
+	const char *at = offsets->buf;
+	Py_ssize_t stride = offsets->strides[0];
 	u64 count = (u64)offsets->len / 8;
 
-	*error = 0;
-	for (u64 i = 0; i < count; i++) {
-		*error = free(item(offsets, i));
+	for (u64 i = 0; i < count; i++, at += stride) {
+		*error = free(*(const u64 *)at);
 		if (unlikely(*error))
 			return i;
 	}
@@ -196,7 +212,7 @@ static PyObject *run_free_bulk(const struct kind *kind, struct request *r)
 	PyThreadState *state = NULL;
 	PyObject *result = NULL;
 	Py_buffer offsets;
-	int error;
+	int error = 0;
 	u64 done;
 
 	if (!core->thread_ok() || !get_numbers(r->given[0], &offsets, PyBUF_STRIDES))

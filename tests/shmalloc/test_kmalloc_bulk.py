@@ -61,6 +61,16 @@ def test_sizes_come_in_many_forms(cpu: Cpu, sizes: Any) -> None:
     assert clean(cpu.arena)
 
 
+def test_the_last_first(cpu: Cpu) -> None:
+    """A view of offsets is as good, and is not copied: freed in its order, last in first out of the slab."""
+    offsets = cpu.kmalloc_bulk([64] * 5)
+    cpu.kfree_bulk(offsets[::-1])
+    assert cpu.kmalloc_bulk([64] * 5).tolist() == offsets.tolist()
+    cpu.kfree_bulk(offsets[1::2])
+    cpu.kfree_bulk(offsets[::2])
+    assert clean(cpu.arena)
+
+
 def test_nothing_is_an_array_too(cpu: Cpu) -> None:
     assert cpu.kmalloc_bulk([]).tolist() == []
     assert cpu.kmalloc_bulk(np.zeros(0, np.uint64)).tolist() == []
