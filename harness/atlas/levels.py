@@ -43,7 +43,7 @@ TABLE = (
         "kmalloc",
         {
             "slab_common.c": "kmalloc_node kmalloc_cache kmalloc_large krealloc ksize large_size cache_of_object",
-            "first.h": "kmalloc_first kmalloc_take kmem_cache_take take_of_cache ordinary_cache",
+            "first.h": "kmalloc_take kmem_cache_take take_of_cache ordinary_cache",
             "slab_fast.h": "kmalloc_slab kmalloc_type post_alloc slab_should_fail",
             "slub.c": "kmem_cache_alloc_node zero_object",
             "slub_bulk.c": "kmem_cache_alloc_bulk alloc_bulk",

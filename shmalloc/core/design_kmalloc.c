@@ -48,19 +48,7 @@ __slowtext static u32 alloc_bulk(struct kmem_cache *s, gfp_t gfp, u32 size, u64 
 	return kmem_cache_alloc_bulk(s, gfp_for_context(gfp), size, p);
 }
 
-__fastpath static u64 kmalloc_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
-{
-	u64 object = kmalloc_first(DESIGN_kmalloc, size, gfp, node, sheaf_arena());
-
-	return likely(object) ? object : rest(design, size, gfp, node);
-}
-
-__fastpath static int kmalloc_free_first(u32 design, u64 object, rest_of_free *rest)
-{
-	enum first_free first = kfree_first(DESIGN_kmalloc, object, true, sheaf_arena());
-
-	return likely(first == FREE_DONE) ? 0 : rest(design, object, first);
-}
+KMALLOC_FIRST(kmalloc, true)
 
 const struct design_ops design_kmalloc = {
 	.name = "kmalloc",

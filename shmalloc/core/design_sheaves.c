@@ -59,19 +59,7 @@ __slowtext static void free_object_rcu(u64 object, u32 head_offset)
 		kfree_rcu(object, head_offset);
 }
 
-__fastpath static u64 sheaves_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
-{
-	u64 object = kmalloc_first(DESIGN_sheaves, size, gfp, node, sheaf_arena());
-
-	return likely(object) ? object : rest(design, size, gfp, node);
-}
-
-__fastpath static int sheaves_free_first(u32 design, u64 object, rest_of_free *rest)
-{
-	enum first_free first = kfree_first(DESIGN_sheaves, object, false, sheaf_arena());
-
-	return likely(first == FREE_DONE) ? 0 : rest(design, object, first);
-}
+KMALLOC_FIRST(sheaves, false)
 
 const struct design_ops design_sheaves = {
 	.name = "sheaves",

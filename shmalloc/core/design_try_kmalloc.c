@@ -23,17 +23,14 @@ __slowtext static struct page *pages_alloc(gfp_t gfp, int node, u32 order)
 
 __fastpath static u64 try_kmalloc_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
 {
-	u64 object = sheaf_arena() ? 0 : kmalloc_first(DESIGN_try_kmalloc, size, gfp, node, false);
+	u64 object;
 
-	return likely(object) ? object : rest(design, size, gfp, node);
+	if (unlikely(!kmalloc_take(size, gfp, node, false, &object))) /* nor off a sheaf */
+		return rest(design, size, gfp, node);
+	return account_object(DESIGN_try_kmalloc, object, size);
 }
 
-__fastpath static int try_kmalloc_free_first(u32 design, u64 object, rest_of_free *rest)
-{
-	enum first_free first = kfree_first(DESIGN_try_kmalloc, object, false, sheaf_arena());
-
-	return likely(first == FREE_DONE) ? 0 : rest(design, object, first);
-}
+KFREE_FIRST(try_kmalloc, false)
 
 const struct design_ops design_try_kmalloc = {
 	.name = "try_kmalloc",

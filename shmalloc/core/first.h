@@ -142,14 +142,6 @@ __helper bool kmem_cache_take(u32 cache, gfp_t gfp, int node, bool sheaves, u64 
 	return take_of_cache(cache, sheaves, object);
 }
 
-/* The whole attempt; 0: nothing was changed. */
-__helper u64 kmalloc_first(u32 design, u64 size, gfp_t gfp, int node, bool sheaves)
-{
-	u64 object;
-
-	return likely(kmalloc_take(size, gfp, node, sheaves, &object)) ? account_object(design, object, size) : 0;
-}
-
 /* What looks like a live object, as far as its page's word tells. */
 struct live_object {
 	u64 cache;   /* index */
@@ -213,6 +205,45 @@ __helper enum first_free kmem_cache_free_first(u32 design, u32 cache, u64 off, b
 		return FREE_NOT_TRIED;
 	return free_looked_at(design, live, off, allow_spin, sheaves);
 }
+
+/*
+ * The first attempts of a design that takes its objects from the kmalloc caches, and a function for each kind of
+ * arena: cmpxchg16b takes registers that a sheaf does not need, and whoever saves them pays for all.
+ */
+#define KMALLOC_FIRST(name, allow_spin) \
+	__fastpath __attribute__((noinline)) static u64 name##_alloc_first_cpu_slabs(u32 design, u64 size, gfp_t gfp, int node, \
+										     rest_of_alloc *rest) \
+	{ \
+		u64 object; \
+		if (unlikely(!kmalloc_take(size, gfp, node, false, &object))) \
+			return rest(design, size, gfp, node); \
+		return account_object(DESIGN_##name, object, size); \
+	} \
+	__fastpath static u64 name##_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest) \
+	{ \
+		u64 object; \
+		if (!may_try_first(true)) \
+			return name##_alloc_first_cpu_slabs(design, size, gfp, node, rest); \
+		if (unlikely(!kmalloc_take(size, gfp, node, true, &object))) \
+			return rest(design, size, gfp, node); \
+		return account_object(DESIGN_##name, object, size); \
+	} \
+	KFREE_FIRST(name, allow_spin)
+
+#define KFREE_FIRST(name, allow_spin) \
+	__fastpath __attribute__((noinline)) static int name##_free_first_cpu_slabs(u32 design, u64 off, rest_of_free *rest) \
+	{ \
+		enum first_free first = kfree_first(DESIGN_##name, off, allow_spin, false); \
+		return likely(first == FREE_DONE) ? 0 : rest(design, off, first); \
+	} \
+	__fastpath static int name##_free_first(u32 design, u64 off, rest_of_free *rest) \
+	{ \
+		enum first_free first; \
+		if (!may_try_first(true)) \
+			return name##_free_first_cpu_slabs(design, off, rest); \
+		first = kfree_first(DESIGN_##name, off, allow_spin, true); \
+		return likely(first == FREE_DONE) ? 0 : rest(design, off, first); \
+	}
 
 /* --- designs that keep their objects themselves --------------------------------------------------------- */
 

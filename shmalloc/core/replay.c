@@ -324,38 +324,119 @@ static bool time_is_up(u64 deadline)
 	return deadline && read_tsc() >= deadline;
 }
 
+/* --- the loop: what it adds to the design's own call is to be two nanoseconds ------------------------------- */
+
+/* What its ops need, in registers or one line: loaded once. */
+struct replaying {
+	struct runner runner;
+	const struct design_ops *design;
+	u64 tag;                   /* of the design's own plain objects: what their slots hold above the offset */
+	const struct shm_op *ops;
+	u64 nr_ops;
+	u64 at;                    /* index of the next op */
+	u32 sample;
+	u32 until_sample;
+};
+
+/* Code and flags in one comparison: neither shared, nor another's size, nor kept. */
+__helper bool is_plain(const struct shm_op *op, enum shm_op_code code)
+{
+	return (u32)(op->code | op->flags << 8) == code;
+}
+
+/*
+ * The two ops that workloads consist of, as run_op does them where the slot is the array's own and nothing is
+ * written into the object: the design's calls and the slot's load and store.  False: not such an op.
+ */
+__helper bool run_usual_op(const struct replaying *w, const struct shm_op *op)
+{
+	const struct runner *r = &w->runner;
+	u64 *slot = &r->slots[op->slot], value;
+
+	if (op->slot >= r->nr_slots)
+		return false;
+	value = *slot;
+	if (is_plain(op, OP_ALLOC)) {
+		if (value || r->flags)
+			return false;
+		value = w->design->alloc_first(r->design, op->size, op->gfp, op->node, design_alloc_whole);
+		if (likely(value))
+			*slot = value | w->tag;
+		return true;
+	}
+	if (!is_plain(op, OP_FREE) || (value & ~SLOT_OFFSET) != w->tag || !value)
+		return false;
+	*slot = 0;
+	if (unlikely(w->design->free_first(r->design, value & SLOT_OFFSET, design_free_rest)))
+		bad_free(value & SLOT_OFFSET);
+	return true;
+}
+
+__helper void replay_op(struct replaying *w, const struct shm_op *op, bool sampled)
+{
+	if (sampled && --w->until_sample == 0) {
+		w->until_sample = w->sample;
+		run_op_timed(&w->runner, op);
+	} else if (!run_usual_op(w, op)) {
+		run_op(&w->runner, op);
+	}
+}
+
+/* Run so many ops; how many were, which is fewer only if the run was stopped. */
+__helper u64 replay_some(struct replaying *w, u64 *done, u64 count, bool sampled)
+{
+	struct shm_cpu *cpu = this_cpu();
+	const u32 *stop = &shm.hdr->stop;
+	const struct shm_op *op = &w->ops[w->at];
+	u64 at = w->at, from = *done, i;
+
+	for (i = 0; i < count && likely(!READ_ONCE(*stop)); i++) {
+		WRITE_ONCE(cpu->op_index, at);
+		shm.current_op = op;
+		replay_op(w, op, sampled);
+		WRITE_ONCE(*done, from + i + 1); /* a verdict may end the replay in any op */
+		op++;
+		if (++at == w->nr_ops) {
+			at = 0;
+			op = w->ops;
+		}
+	}
+	w->at = at;
+	WRITE_ONCE(cpu->ops_done, cpu->ops_done + i);
+	return i;
+}
+
+/* Not inlined: in a function with a place to unwind to, no variable lives in a register. */
+static __attribute__((noinline)) u64 replay_sampled(struct replaying *w, u64 *done, u64 count)
+{
+	return replay_some(w, done, count, true);
+}
+
+static __attribute__((noinline)) u64 replay_plain(struct replaying *w, u64 *done, u64 count)
+{
+	return replay_some(w, done, count, false);
+}
+
 static int replay_ops(struct shm_replay *p, u64 deadline)
 {
-	const struct runner r = { p->slots, p->nr_slots, p->design, p->flags, false };
-	u32 until_sample = p->sample;
-	u64 at = 0;
+	struct replaying w = {
+		.runner = { p->slots, p->nr_slots, p->design, p->flags, false },
+		.design = designs[p->design],
+		.tag = (u64)p->design << SLOT_DESIGN_SHIFT,
+		.ops = p->ops, .nr_ops = p->nr_ops, .sample = p->sample, .until_sample = p->sample,
+	};
+	u64 limit = p->max_ops ? p->max_ops : deadline ? ~0ull : p->nr_ops; /* no limit given: once through */
 
-	for (u64 done = 0; !p->max_ops || done < p->max_ops; done++) {
-		const struct shm_op *op = &p->ops[at];
+	while (p->done < limit) {
+		u64 count = min_of(limit - p->done, (u64)CHECK_EVERY), ran;
 
-		if (unlikely(READ_ONCE(shm.hdr->stop)))
+		if (time_is_up(deadline))
+			return 0;
+		irq_work_tick(false);
+		rcu_tick();
+		ran = p->sample ? replay_sampled(&w, &p->done, count) : replay_plain(&w, &p->done, count);
+		if (ran < count)
 			return stopped_by_verdict() ? -EDEADLK : -ECANCELED;
-		if (done % CHECK_EVERY == 0) {
-			if (time_is_up(deadline))
-				return 0;
-			irq_work_tick(false);
-			rcu_tick();
-		}
-		this_cpu()->op_index = at;
-		shm.current_op = op;
-		if (p->sample && --until_sample == 0) {
-			until_sample = p->sample;
-			run_op_timed(&r, op);
-		} else {
-			run_op(&r, op);
-		}
-		p->done = done + 1;
-		WRITE_ONCE(this_cpu()->ops_done, this_cpu()->ops_done + 1);
-		if (++at == p->nr_ops) {
-			at = 0;
-			if (!p->max_ops && !deadline)
-				return 0; /* no limit given: once through */
-		}
 	}
 	return 0;
 }

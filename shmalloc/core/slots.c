@@ -75,7 +75,7 @@ bool constructed(u64 off)
 	return page->flags & PG_slab && slab_cache(page)->ctor;
 }
 
-static void bad_free(u64 off)
+void bad_free(u64 off)
 {
 	violation(VERDICT_CORRUPTION, CHECKER_ORACLE, NULL, LOCK_NONE, 0, off,
 		  "an object that its holder frees is not owned by anybody");

@@ -20,6 +20,7 @@ struct runner {
 };
 
 bool constructed(u64 off);
+void bad_free(u64 off);
 u64 pattern_write(u32 flags, u64 off, u64 bytes);
 void pattern_check(u64 off);
 void slot_store(const struct runner *r, const struct shm_op *op, u64 value);
