@@ -268,7 +268,11 @@ def test_the_engine_sweeps_these_very_instructions(path: str) -> None:
 
 
 #: What takes an object off a cpu slab or main sheaf, or puts it back; inlined, so that there are many copies.
-FAST = frozenset({"cpu_slab_pop", "cpu_slab_push", "cpu_slab_cmpxchg", "sheaf_pop", "sheaf_push"})
+FAST = {
+    *("cpu_slab_pop", "cpu_slab_push", "cpu_slab_cmpxchg", "sheaf_pop", "sheaf_push"),
+    *("unit_pop", "unit_push", "prealloc_alloc_fast", "prealloc_push_fast"),
+    *("objpool_alloc_fast", "objpool_push_fast"),
+}
 NOT_SWEPT = {
     ("free_detached", "cpu_slab_cmpxchg"): "a bulk free, which is none of the atlas's operations",
     ("retry_next_bucket", "cpu_slab_pop"): "in NMI only, and NMIs do not nest",
