@@ -20,6 +20,7 @@ SIZE, OTHER_SIZE = 504, 1000
 UNIT = 512
 LOW, MIDDLE, HIGH = 2, 4, 6
 AT_ONCE: dict[str, Any] = {"bpf_low_bytes": 1024, "spare_pages": 128}
+TWO_NODES: dict[str, Any] = {**AT_ONCE, "nr_nodes": 2}
 LATER: dict[str, Any] = {**AT_ONCE, "irq_work": 2}  # queued work runs when somebody asks for it
 _QUIET = {"bpf_queued": "== 0", "bpf_refills": "== 0", "bpf_trims": "== 0", "irq_work_runs": "== 0"}
 
@@ -194,6 +195,30 @@ def free_remote(stage: Staging) -> Request:
     """CPU 1 has allocated it."""
     have(stage, LOW + 1)
     return stage.ask_free(stage.alloc(cpu=1))
+
+
+@_operation(
+    "bpf_alloc_nodes",
+    "an object of the CPU's list, in an arena of two nodes, where no attempt precedes the whole path",
+    {"allocs": "== 1", **_QUIET},
+    TWO_NODES,
+)
+def alloc_nodes(stage: Staging) -> Request:
+    """One more than the low watermark."""
+    have(stage, LOW + 1)
+    return stage.ask_alloc()
+
+
+@_operation(
+    "bpf_free_nodes",
+    "the same: to the CPU's list",
+    {"frees": "== 1", "bpf_extra": "== 0", **_QUIET},
+    TWO_NODES,
+)
+def free_nodes(stage: Staging) -> Request:
+    """At the low watermark."""
+    have(stage, LOW + 1)
+    return stage.ask_free(stage.alloc())
 
 
 # --- irq_work and the grace period --------------------------------------------------------------------
