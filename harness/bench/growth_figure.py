@@ -14,6 +14,7 @@ __all__ = ["draw"]
 
 _COLUMNS = 3
 _FIELD_INCHES = (5.4, 3.6)
+_LEAST_SPAN = 6.0  # of a logarithmic scale, above its middle and below
 
 Result = Mapping[str, Any]
 Key = tuple[str, str]
@@ -55,8 +56,15 @@ def _field(ax: Any, key: Key, lines: Mapping[str, list[Mapping[str, Any]]]) -> N
                     [record["value"]] * 2, [record["low"], record["high"]], linewidth=0.8, color=look["color"]
                 )
     ax.set_xscale("log")
-    if any(record["median"] > 0 for records in lines.values() for record in records):
-        ax.set_yscale("symlog" if unit.startswith("per") else "log")
+    medians = [record["median"] for records in lines.values() for record in records if record["median"] > 0]
+    if unit.startswith("per"):
+        ax.set_yscale("symlog")
+        ax.set_ylim(bottom=0)
+    elif medians:
+        ax.set_yscale("log")
+        middle = (min(medians) * max(medians)) ** 0.5
+        most = max(_LEAST_SPAN, 2 * max(medians) / middle)  # what is flat shall look flat
+        ax.set_ylim(middle / most, middle * most)
     values = sorted({record["value"] for records in lines.values() for record in records})
     ax.set_xticks(values, [shown_value(axis, value) for value in values], fontsize=6.5)
     ax.minorticks_off()

@@ -14,7 +14,8 @@
  * A wait spins while its owner may be running, and gives its core away where it cannot be: what a lock protects takes
  * less than a microsecond, 512 spins some ten; an owner that holds it for longer has been preempted.
  * Without that the others would burn their time slices, one after the other, until its turn comes: 16 CPUs on 2 cores
- * that refill from one node then take twenty times the processor time for an op (`shmalloc bench growth` measures both).
+ * that refill from one node then take 1.3 to 2.3 times the processor time for an op (`shmalloc bench growth` measures
+ * both), where with it an op costs what it costs on 2 CPUs.
  */
 #define SPINS_BEFORE_YIELD 512
 #define YIELDS_BEFORE_OWNER_CHECK 256
