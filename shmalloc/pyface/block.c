@@ -38,12 +38,6 @@ struct block *block_new(struct calls *calls, struct window *window, u64 offset, 
 	return self;
 }
 
-/* May this thread free it now?  Any CPU of its arena will do, and the core serves no other arena meanwhile. */
-static bool can_free(const struct calls *calls)
-{
-	return calls->forks == forks && calls->bound != NOBODY && calls->core->thread_ok();
-}
-
 /* Python frees it as another CPU, or warns that nobody can. */
 static void free_late(struct block *self)
 {

@@ -38,7 +38,7 @@ void calls_leave(struct calls *calls, u64 offset)
 
 void calls_take_up(struct calls *calls)
 {
-	while (calls->nr_left && calls_ready(calls) && calls->core->thread_ok())
+	while (calls->nr_left && can_free(calls))
 		calls->core->kfree(calls->left[--calls->nr_left]);
 }
 

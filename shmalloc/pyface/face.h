@@ -93,6 +93,12 @@ static inline bool calls_ready(const struct calls *calls)
 	return likely(calls && calls->core && calls->core->cpu_current() == calls->bound);
 }
 
+/* May this thread free what the CPU has?  Any CPU of the arena will do, and the core serves no other meanwhile. */
+static inline bool can_free(const struct calls *calls)
+{
+	return calls->forks == forks && calls->bound != NOBODY && calls->core->thread_ok();
+}
+
 /* calls.c */
 int register_fork_handler(void);
 void calls_leave(struct calls *calls, u64 offset);

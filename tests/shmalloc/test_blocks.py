@@ -218,6 +218,18 @@ def test_blocks_of_two_cpus_of_a_thread(arena: Arena) -> None:
         assert clean(arena)
 
 
+def test_what_another_thread_left_goes_with_a_cpu_that_is_not_current(arena: Arena) -> None:
+    first, second = Cpu(arena, 0), Cpu(arena, 1)
+    blocks = [first.block(64) for _ in range(23)]
+    second.kfree(second.kmalloc(64))
+    in_thread(blocks.clear)
+    assert live(first) == 23
+    first.close()
+    assert second.contexts()["task"]["frees"] == 24
+    second.close()
+    assert clean(arena)
+
+
 def test_an_exception_on_its_way_is_kept(cpu: Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         block = cpu.block(64)
