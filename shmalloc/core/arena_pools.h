@@ -95,16 +95,19 @@ struct objpool_head {
 	uint64_t freelist;           /* k45: offset of the first object, for all CPUs */
 };
 
-/* One CPU's part of it: one cache line. */
+/* One CPU's part of it: a cache line that others read as well, and one of its own. */
 struct objpool_cpu {
 	uint64_t slot;               /* offset of its objpool_slot; 0 = there is no pool */
 	uint64_t objects;            /* offset of the first of its share of the objects */
 	uint32_t nr_objs;
 	uint32_t nr_pages;           /* that both lie in */
-	uint32_t pushing;            /* a push of this CPU is in progress, or several, one inside the other */
-	uint32_t nr_all;             /* objects of the pool */
 	struct exact_divisor divide; /* by the distance from object to object */
-	uint64_t pad[3];
+	uint32_t nr_all;             /* objects of the pool */
+	uint32_t pad;
+	uint64_t pad1[3];
+	uint32_t pushing;            /* a push of this CPU is in progress, or several, one inside the other */
+	uint32_t pad2;
+	uint64_t pad3[7];
 };
 
 /* A ring; the entries, offsets of objects, follow. */

@@ -8,6 +8,16 @@
 #include "first.h"
 #include "objpool.h"
 
+/* The own ring has none: from another's, which waits for nothing either.  Irqs are still off. */
+__fastpath __attribute__((noinline)) static u64 objpool_alloc_others(u64 size, rest_of_alloc *rest, u32 flags)
+{
+	u64 object = objpool_pop();
+
+	if (!object)
+		return pool_alloc_rest(DESIGN_objpool, size, rest, flags);
+	return pool_alloc_end(DESIGN_objpool, object, size, flags);
+}
+
 __fastpath static u64 objpool_alloc_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)
 {
 	u64 slot, object;
@@ -22,7 +32,7 @@ __fastpath static u64 objpool_alloc_first(u32 design, u64 size, gfp_t gfp, int n
 	flags = local_irq_save();
 	object = get_own(ptr_of(slot));
 	if (unlikely(!object))
-		return pool_alloc_rest(DESIGN_objpool, size, rest, flags);
+		return objpool_alloc_others(size, rest, flags);
 	return pool_alloc_end(DESIGN_objpool, object, size, flags);
 }
 
