@@ -107,8 +107,8 @@ SHARP = {
     "k18": "get_random_u64",
     "k19": "debug_check_no_obj_freed",
     "k41": "put_cpu_partial",
-    "k43": "kmalloc_free_first",
-    "no_tid": "kmalloc_alloc_first",
+    "k43": "kmalloc_free_first_cpu_slabs",
+    "no_tid": "kmalloc_alloc_first_cpu_slabs",
 }
 
 

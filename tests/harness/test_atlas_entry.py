@@ -24,5 +24,5 @@ def test_a_cell_is_swept_with_its_broken_core(tmp_path: Path) -> None:
     assert (right["verdict"], right["atlas"]["red"]) == ("ok", [])
     assert broken["verdict"] == "corruption"
     assert {point["symbol"].rpartition("+")[0] for point in broken["atlas"]["red"]} == {
-        "kmalloc_nolock_alloc_first"
+        "kmalloc_nolock_alloc_first_cpu_slabs"
     }
