@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`shmalloc bench` as a user calls it, and what it writes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -134,6 +135,16 @@ def test_subjects_under_a_storm_are_in_the_result(tmp_path: Path) -> None:
     assert "storm of signals" in (out / "report.txt").read_text()
 
 
+def measuring(pid: int) -> list[psutil.Process]:
+    """Return a process's runners that measure: those that list subjects come and go."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "row=pair" in child.cmdline():
+                found.append(child)
+    return found
+
+
 def test_interrupted_it_leaves_neither_processes_nor_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = (
@@ -149,13 +160,13 @@ def test_interrupted_it_leaves_neither_processes_nor_a_folder(tmp_path: Path) ->
     )
     command = [sys.executable, "-P", "-m", "harness", "bench", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        whole = psutil.Process(process.pid)
-        while not (
-            runners := [each for each in whole.children() if each.name().startswith("shmalloc-bench")]
-        ):
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        try:
+            while not (runners := measuring(process.pid)):
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
 
     assert process.returncode == 128 + signal.SIGINT and "interrupted by SIGINT" in said
     assert not out.exists() and not any(each.is_running() for each in runners)
