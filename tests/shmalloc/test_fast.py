@@ -83,6 +83,9 @@ class Index:
 
     __int__ = __index__
 
+    def __repr__(self) -> str:  # the name of a test, and the same in every worker
+        return "Index()"
+
 
 REQUESTS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     ((), {}),
