@@ -83,7 +83,7 @@ def _read(name: bytes) -> tuple[np.dtype[Any], int]:
     """Return the type that an array's head names; it may hold anything."""
     try:
         kind = _kind_of(name)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, LookupError, MemoryError, RecursionError):
         kind = None
     if kind is None or kind.hasobject:
         raise ShmallocError(f"an array's head names its type {name[:80]!r}: its head is damaged")
@@ -129,7 +129,7 @@ def axes(shape: Any) -> tuple[int, ...]:
     whole = tuple(number(f"shape[{at}]", axis) for at, axis in enumerate(found))
     items = 1
     for axis in whole:
-        items *= axis
+        items *= max(axis, 1)  # an empty array's other axes are believed, too
     if items >= 2**46:
         raise ValueError(f"shape = {whole}: allowed are less than {2**46} items, more than any arena holds")
     return whole

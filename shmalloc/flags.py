@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Flags that callers may give as numbers or by their kernel names."""
 
+import operator
 from functools import cache
 
 from shmalloc._binding import core as load_core
@@ -16,8 +17,15 @@ class _Named(int):
 
 
 def gfp_flags(gfp: int | str) -> int:
-    """Return allocation flags, given as bits or as ``"GFP_KERNEL|__GFP_ZERO"``."""
-    return _parsed(gfp) if isinstance(gfp, str) else gfp
+    """Return allocation flags, given as bits or as ``"GFP_KERNEL|__GFP_ZERO"``.
+
+    Raises: ValueError: they do not fit 32 bits, or a name is unknown.  TypeError: they are neither.
+    """
+    if isinstance(gfp, str):
+        return _parsed(gfp)
+    if not 0 <= operator.index(gfp) < 1 << 32:
+        raise ValueError(f"gfp = {gfp}: allowed are 0 to {(1 << 32) - 1:#x}, or names of flags")
+    return gfp
 
 
 @cache

@@ -278,6 +278,11 @@ __slowpath static bool alloc_slab_obj_exts(struct kmem_cache *s, struct page *sl
 		return slab_obj_exts(slab);
 	}
 	count_memcg(memcg_vector_alloc);
+	/*
+	 * First: from the moment on when the vector is there, objects are charged by it, and a free must look whom;
+	 * an interrupt behind the exchange may do both.
+	 */
+	clear_slab_words(slab);
 	probe(memcg_vector);
 	new = vector | MEMCG_DATA_OBJEXTS | (allow_spin ? 0 : OBJEXTS_NOSPIN_ALLOC);
 	do { /* over a mark of failure, but never over a vector */
@@ -287,7 +292,6 @@ __slowpath static bool alloc_slab_obj_exts(struct kmem_cache *s, struct page *sl
 			return true;
 		}
 	} while (!try_cmpxchg(&slab->obj_exts, &old, new));
-	clear_slab_words(slab); /* from now on a free must look whom the object is charged to */
 	return true;
 }
 

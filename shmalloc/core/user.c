@@ -106,7 +106,11 @@ static __attribute__((noinline)) u64 cache_alloc_rest(u32 design, u32 index)
 {
 	struct kmem_cache *s = cache_of(index);
 
-	return s ? ANYWHERE(u64, 0, noted(design_cache_alloc(design, s, GFP_KERNEL, NO_NODE))) : 0;
+	if (!s) {
+		last_failure = REASON_NONE; /* it was no request */
+		return 0;
+	}
+	return ANYWHERE(u64, 0, noted(design_cache_alloc(design, s, GFP_KERNEL, NO_NODE)));
 }
 
 /* kfree_nolock cannot free a large object, but its pages can be: nothing else belongs to it. */
@@ -133,7 +137,7 @@ static __attribute__((noinline)) int free_rest(u32 design, u64 off, enum first_f
 
 static int cache_free(u32 design, u32 index, u64 off, enum first_free first)
 {
-	if (first == FREE_NOT_TRIED && (!plausible_object(off) || virt_to_head_page(off)->slab_cache != index + 1))
+	if (first == FREE_NOT_TRIED && (!plausible_object(off) || virt_to_head_page(off)->slab_cache != index + 1ull))
 		return -EINVAL;
 	return design_free_rest(design, off, first);
 }

@@ -20,7 +20,8 @@
  * Threads.  A process works on one arena at a time, and one thread of it at a time is a CPU of it: who calls joins
  * first.  From any other thread the calls below return 0 or -EPERM.  After fork() the child is no CPU, but still
  * attached: it joins for itself.  (A signal that hits the child inside of fork() finds it still its parent's CPU:
- * where that can be, and handlers allocate, block signals around fork().)
+ * where that can be, and handlers allocate, block signals around fork().  A child made by _Fork() or a bare clone()
+ * is not told apart from its parent: it must not call.)
  *
  * Signal handlers.  Every shm_ call below may be made from any signal handler of the thread that is the CPU, at
  * whatever instruction the signal has arrived, in the middle of these calls too: nothing is corrupted, and nothing
@@ -86,7 +87,8 @@ int shmalloc_unlink(const char *name);              /* who is attached stays so;
 #define SHMALLOC_ANY_CPU (-1)
 
 /*
- * Become a CPU of the arena, on this thread, until it leaves or exits.  cpu: which, or any.  Returns its number.
+ * Become a CPU of the arena, on this thread, until it leaves or the process ends: a thread that exits without
+ * leaving keeps the CPU, and no other of the process gets rid of it.  cpu: which, or any.  Returns its number.
  * -EBUSY it is taken, or all are; -EALREADY this process is one; -EINVAL no such CPU; -EOWNERDEAD its process died in
  * the middle of a call, with locks held; -ENOTCONN not attached.
  */
@@ -183,7 +185,8 @@ static inline int shmalloc_free_nolock(const struct shmalloc_arena *arena, void 
 const char *shmalloc_strerror(int error);  /* of a negative errno, as it is meant here */
 const char *shmalloc_error(void);          /* what the last shmalloc_ call that failed has found, with its numbers */
 /* Why the last shm_ call of this process that returned 0 did so: cpu_slab_busy, list_lock_busy, pcp_busy, zone_busy (a
- * lock that could not be waited for), below_watermark (no memory left), size_limit, order_limit, ... */
+ * lock that could not be waited for), below_watermark (no memory left), size_limit, order_limit, ...; none: it was no
+ * request, as there is no such cache or live object. */
 const char *shmalloc_reason(void);
 /* NULL, or what was proved and stopped the arena: two owners of one byte, a wait that could never have ended */
 const char *shmalloc_verdict(const struct shmalloc_arena *arena);

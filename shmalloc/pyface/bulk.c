@@ -125,6 +125,33 @@ static always_inline u64 alloc_kmalloc_nolock(const struct core *core, u64 size,
 	return core->kmalloc_nolock(size, gfp, node);
 }
 
+static bool share_memory(const Py_buffer *a, const Py_buffer *b)
+{
+	const Py_buffer *const both[] = { a, b };
+	const char *low[2], *high[2];
+
+	if (!a->obj || !b->obj || !a->len || !b->len)
+		return false;
+	for (int i = 0; i < 2; i++) {
+		Py_ssize_t stride = both[i]->strides ? both[i]->strides[0] : both[i]->itemsize;
+		const char *first = both[i]->buf, *last = first + (both[i]->len / both[i]->itemsize - 1) * stride;
+
+		low[i] = first < last ? first : last;
+		high[i] = (first < last ? last : first) + both[i]->itemsize;
+	}
+	return low[0] < high[1] && low[1] < high[0];
+}
+
+/* What is written must not be what is still to be read, or to be written otherwise. */
+static bool apart(const struct wanted *w)
+{
+	if (!share_memory(&w->sizes, &w->out) && !share_memory(&w->reasons, &w->out) &&
+	    !share_memory(&w->sizes, &w->reasons))
+		return true;
+	PyErr_SetString(PyExc_ValueError, "out, sizes and reasons: allowed are arrays that share no memory");
+	return false;
+}
+
 static bool get_wanted(struct request *r, struct wanted *w, PyObject **result)
 {
 	Py_ssize_t count;
@@ -137,8 +164,10 @@ static bool get_wanted(struct request *r, struct wanted *w, PyObject **result)
 		*result = r->given[3] == Py_None ? numbers(count) : Py_NewRef(r->given[3]);
 	if (*result && get_numbers(*result, &w->out, PyBUF_ND | PyBUF_WRITABLE)) {
 		if (w->out.len == w->sizes.len &&
-		    (r->given[4] == Py_None || get_reasons(r->given[4], &w->reasons, count)))
+		    (r->given[4] == Py_None || get_reasons(r->given[4], &w->reasons, count)) && apart(w))
 			return true;
+		if (w->reasons.obj)
+			PyBuffer_Release(&w->reasons);
 		PyBuffer_Release(&w->out);
 	}
 	Py_XDECREF(*result);

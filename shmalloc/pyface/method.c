@@ -271,6 +271,6 @@ PyObject *method_run(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 			result = kind->run(kind, &request);
 	}
 	if (!result && !PyErr_Occurred())
-		PyErr_SetString(PyExc_TypeError, "run takes a kind, who calls, and what Python has looked at");
+		PyErr_Format(PyExc_TypeError, "%s: not with such arguments", kind ? kind->name : "run");
 	return result;
 }

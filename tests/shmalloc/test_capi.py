@@ -412,6 +412,11 @@ def test_objects_of_a_cache(joined: Program) -> None:
     assert lib.shm_cache_free(cache, first) == -errno.EINVAL
     assert lib.shm_free(second) == 0
     assert lib.shm_cache_alloc(9999) == 0
+    assert lib.shmalloc_reason() == b"none"
+    large = lib.shm_malloc(100_000)
+    for none in (0xFFFFFFFF, 9999):
+        assert lib.shm_cache_free(none, large) == lib.shm_cache_free_nolock(none, large) == -errno.EINVAL
+    assert lib.shm_free(large) == 0
     assert lib.shmalloc_cache_destroy(cache) == 0
     assert lib.shmalloc_cache_destroy(cache) == -errno.EINVAL
     assert lib.shmalloc_cache_destroy(-1) == -errno.EINVAL

@@ -282,3 +282,18 @@ def test_nothing_leaks(cpu: Cpu) -> None:
     assert blocks_left(use, 211) < 101
     assert [sys.getrefcount(thing) for thing in (sizes, out, reasons, large)] == references
     out.resize(24)  # nobody holds a buffer of it any more
+
+
+def test_what_is_written_is_not_what_is_read(cpu: Cpu) -> None:
+    sizes = np.full(9, 64, np.uint64)
+    for sizes_in, keys in (
+        (sizes, {"out": sizes}),
+        (sizes[:-1], {"out": sizes[1:]}),
+        (sizes[::-1][1:], {"out": sizes[1:]}),
+        (sizes, {"reasons": sizes.view(np.uint8)[:9]}),
+    ):
+        with pytest.raises(ValueError, match="allowed are arrays that share no memory"):
+            cpu.kmalloc_bulk(sizes_in, **keys)
+    assert (sizes == 64).all()
+    apart = np.zeros(18, np.uint64)
+    cpu.kfree_bulk(cpu.kmalloc_bulk(apart[9:] + 64, out=apart[:9]))
