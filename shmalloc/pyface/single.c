@@ -37,16 +37,20 @@ static PyObject *refused(const struct caller *caller, int error, PyObject *offse
 	return no_result();
 }
 
-/* size, gfp, node */
+/* size, gfp, node.  False: an argument is for Python to look at. */
+static inline bool asked_for(struct request *r)
+{
+	return likely(as_u64(r->given[0], &r->number) && as_gfp(r->given[1], &r->gfp) &&
+		      as_node(r->caller->calls, r->given[2], &r->node));
+}
+
 static PyObject *run_alloc(const struct kind *kind, struct request *r)
 {
-	const struct calls *calls = r->caller->calls;
 	u64 offset;
 
-	if (unlikely(!as_u64(r->given[0], &r->number) || !as_gfp(r->given[1], &r->gfp) ||
-		     !as_node(calls, r->given[2], &r->node)))
+	if (!asked_for(r))
 		return NULL;
-	offset = kind->alloc(calls, r);
+	offset = kind->alloc(r->caller->calls, r);
 	if (likely(offset))
 		return PyLong_FromUnsignedLong(offset);
 	return no_object(r->caller, kind->text, PyTuple_Pack(3, r->given[0], r->given[1], r->given[2]));
@@ -55,13 +59,11 @@ static PyObject *run_alloc(const struct kind *kind, struct request *r)
 /* The same of one design among all. */
 static PyObject *run_design_alloc(const struct kind *kind, struct request *r)
 {
-	const struct calls *calls = r->caller->calls;
 	u64 offset;
 
-	if (unlikely(!as_u64(r->given[0], &r->number) || !as_gfp(r->given[1], &r->gfp) ||
-		     !as_node(calls, r->given[2], &r->node)))
+	if (!asked_for(r))
 		return NULL;
-	offset = kind->alloc(calls, r);
+	offset = kind->alloc(r->caller->calls, r);
 	if (likely(offset))
 		return PyLong_FromUnsignedLong(offset);
 	return no_object(r->caller, kind->text,
