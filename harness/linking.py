@@ -14,9 +14,9 @@ _OPTIONS: dict[str, tuple[Callable[[], list[str]], str]] = {
     "version": (lambda: [linking.version()], "version of the package"),
     "cflags": (linking.cflags, "for the compiler: where shmalloc.h is"),
     "libs": (linking.libs, "for the linker: libshmalloc.so, found at run time, too"),
-    "includedir": (lambda: [str(linking.include_directory())], "folder of shmalloc.h"),
-    "libdir": (lambda: [str(linking.library_directory())], "folder of libshmalloc.so"),
-    "examples": (lambda: [str(linking.examples_directory())], "folder of the example programs"),
+    "includedir": (lambda: [str(linking.includedir())], "folder of shmalloc.h"),
+    "libdir": (lambda: [str(linking.libdir())], "folder of libshmalloc.so"),
+    "examples": (lambda: [str(linking.examplesdir())], "folder of the example programs"),
 }
 
 

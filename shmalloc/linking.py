@@ -16,7 +16,7 @@ _LIBRARY = "libshmalloc.so"
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def library_directory() -> Path:
+def libdir() -> Path:
     """Return the folder that holds libshmalloc.so.
 
     Raises:
@@ -30,25 +30,25 @@ def library_directory() -> Path:
     return directory
 
 
-def include_directory() -> Path:
+def includedir() -> Path:
     """Return the folder that holds shmalloc.h: the one beside the library, or of the sources it was built from."""
-    installed = library_directory().parent / "include"
+    installed = libdir().parent / "include"
     return installed if (installed / "shmalloc.h").is_file() else _PACKAGE / "include"
 
 
-def examples_directory() -> Path:
+def examplesdir() -> Path:
     """Return the folder with the C programs that show how."""
-    return include_directory().parent / "examples"
+    return includedir().parent / "examples"
 
 
 def cflags() -> list[str]:
     """List what a compiler has to be told."""
-    return [f"-I{include_directory()}"]
+    return [f"-I{includedir()}"]
 
 
 def libs() -> list[str]:
     """List what a linker has to be told; programs find the library where it is, without LD_LIBRARY_PATH."""
-    directory = library_directory()
+    directory = libdir()
     return [f"-L{directory}", "-lshmalloc", f"-Wl,-rpath,{directory}"]
 
 

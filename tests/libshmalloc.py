@@ -18,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 
 from shmalloc import linking
 
-LIBRARY = linking.library_directory() / "libshmalloc.so"
+LIBRARY = linking.libdir() / "libshmalloc.so"
 
 ANY_CPU = -1
 SPARSE, ORACLE, LINUX_6_18 = 1, 2, 4

@@ -515,7 +515,7 @@ def test_an_arena_that_a_dead_process_left_is_listed_and_removed() -> None:
 
 
 def test_every_error_of_the_header_has_words_of_its_own(program: Program) -> None:
-    header = (linking.include_directory() / "shmalloc.h").read_text()
+    header = (linking.includedir() / "shmalloc.h").read_text()
     named = {getattr(errno, name) for name in re.findall(r"-(E[A-Z]+)\b", header)}
     assert errno.EPROTO in named
     texts = {error: program.lib.shmalloc_strerror(-error).decode() for error in named}

@@ -21,8 +21,8 @@ needs_cxx = pytest.mark.skipif(CXX is None, reason="no C++ compiler: apt-get ins
 #: The command that belongs to this interpreter comes first.
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-pedantic")
-HEADER = (linking.include_directory() / "shmalloc.h").read_text()
-EXAMPLES = linking.examples_directory()
+HEADER = (linking.includedir() / "shmalloc.h").read_text()
+EXAMPLES = linking.examplesdir()
 
 
 def build(folder: Path, source: Path, *options: str, compiler: str | None = CC) -> Path:
@@ -232,7 +232,7 @@ def config(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_config_says_where_things_are() -> None:
-    include, lib = linking.include_directory(), linking.library_directory()
+    include, lib = linking.includedir(), linking.libdir()
     flags = f"-I{include} -L{lib} -lshmalloc -Wl,-rpath,{lib}\n"
     assert config("--libs", "--cflags").stdout == flags
     assert config("--version").stdout == f"{linking.version()}\n"
