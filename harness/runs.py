@@ -13,7 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from harness import expect, machine, numa_report, plots, report, stress
 from harness.config import Cell
@@ -29,6 +31,7 @@ from harness.vocabulary import Vocabulary
 
 RUNS_DIR = Path("results")
 Samples = dict[str, list[Sample]]
+Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 
 
 def _run_atlas(job: stress.Job) -> tuple[dict[str, Any], list[Sample]]:
@@ -43,10 +46,15 @@ _WITHOUT_PLOTS = ("script", "atlas")  # numbers, and no course of time
 
 @dataclass
 class Left:
-    """What a run leaves beside its result. Attributes: samples: of each cell.  documents: file -> JSON object."""
+    """What a run leaves beside its result.
+
+    Attributes: samples: of each cell.  documents: file -> JSON object.  arrays: name -> the arrays of
+        arrays/NAME.npz, by their own names.
+    """
 
     samples: Samples = field(default_factory=dict)
     documents: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Arrays] = field(default_factory=dict)
 
 
 def check_configs(experiments: Sequence[Experiment]) -> None:
@@ -136,7 +144,7 @@ def run_experiment(
             label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
             progress.begin(Goal(label, cell.config.seconds, cell.config.ops or 0))
             job = stress.Job(
-                cell, experiment.base_dir, vocabulary, interruption, progress.update, pieces=pieces
+                cell, experiment.base_dir, vocabulary, interruption, progress.update, pieces=pieces, number=at
             )
             result, left.samples[cell.id] = _ENGINES[cell.config.engine](job)
             result["replay"] = replay_command(experiment, cell)
@@ -147,6 +155,7 @@ def run_experiment(
         from harness.atlas import engine as atlas
 
         left.documents = atlas.documents(run, pieces)
+    left.arrays = dict(pieces.get("arrays", []))
     return run, left
 
 
@@ -221,7 +230,7 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[str] | None) -> None:
-    """Leave a run's folder: result.json, samples.csv, report.txt, plots, numastat.txt, an atlas's files.
+    """Leave a run's folder: result.json, samples.csv, report.txt, arrays, plots, numastat.txt, an atlas's files.
 
     Args: left: what `run_experiment` returned.  designs: all that exist, which decides their colours;
         None = no plots.
@@ -232,6 +241,7 @@ def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[st
     _replace(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
     if numastat := numa_report.numastat_text(run["cells"]):
         _replace(folder / "numastat.txt", numastat)
+    _write_arrays(folder / "arrays", left.arrays)
     for name, document in left.documents.items():
         _replace(folder / name, json.dumps(document, allow_nan=False) + "\n")
     if "atlas.json" in left.documents:
@@ -247,6 +257,18 @@ def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def _write_arrays(folder: Path, arrays: Mapping[str, Arrays]) -> None:
+    """Leave NAME.npz for each, which is to be read without pickle."""
+    for name, mapping in arrays.items():
+        folder.mkdir(exist_ok=True)
+        if objects := [key for key, array in mapping.items() if array.dtype.hasobject]:
+            raise TypeError(f"{name}: {', '.join(objects)} holds Python objects")
+        part = folder / f"{name}.npz.part"
+        with part.open("wb") as file:
+            np.savez_compressed(file, **dict[str, Any](mapping))
+        part.replace(folder / f"{name}.npz")
 
 
 def _write_samples(path: Path, samples: Samples) -> None:

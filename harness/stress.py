@@ -40,7 +40,8 @@ class Job:
 
     Attributes: cell.  base_dir: folder of the config.  vocabulary.  interruption: to be looked at.
         on_sample: is told how it goes.  real_nodes: of this machine.  pieces: where engines put what goes
-        into documents of the whole run.
+        into documents of the whole run; "arrays" is a list of (NAME, arrays), left as arrays/NAME.npz.
+        number: of the cell in its run, from 0.
     """
 
     cell: Cell
@@ -50,6 +51,7 @@ class Job:
     on_sample: OnSample = field(default=lambda _sample: None)
     real_nodes: Sequence[RealNode] = field(default_factory=topology.read)
     pieces: Pieces = field(default_factory=dict)
+    number: int = 0
 
     @property
     def config(self) -> Config:
