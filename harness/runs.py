@@ -17,11 +17,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness import expect, machine, numa_report, plots, report, stress
+from harness import expect, machine, numa_report, plots, report, report_page, stress
 from harness.config import Cell
 from harness.interruption import Interruption
 from harness.matrix import Experiment
 from harness.memory import Sample
+from harness.page import Loaded, complete
 from harness.problems import CannotRun, ConfigError, Problem
 from harness.progress import Goal, Progress
 from harness.results import SCHEMA, run_verdict
@@ -230,10 +231,10 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[str] | None) -> None:
-    """Leave a run's folder: result.json, samples.csv, report.txt, arrays, plots, numastat.txt, an atlas's files.
+    """Leave a run's folder: result.json, samples, reports, arrays, plots, numastat.txt, an atlas's files.
 
     Args: left: what `run_experiment` returned.  designs: all that exist, which decides their colours;
-        None = no plots.
+        None = no plots, and tables only in the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.txt", report.text(run))
@@ -250,6 +251,8 @@ def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[st
         page.write(folder, run, left.documents["atlas.json"])
     if designs is not None and run["config"]["engine"] not in _WITHOUT_PLOTS:
         plots.draw(folder, run, left.samples, designs)
+    loaded = Loaded(folder, run["name"], complete(run), left.samples, left.documents.get("atlas.json"))
+    report_page.write(folder / report_page.FILE, [loaded], designs or ())
 
 
 def _replace(path: Path, text: str) -> None:

@@ -8,65 +8,20 @@ import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import atlas_sample
 import pytest
 import running
+from html_page import Page
 
 import shmalloc
 from harness.atlas import outcome_names, page, sources, stacked
 from harness.atlas.page import data
-from harness.atlas.page.markup import Markup, element, script_json, table
 from harness.atlas.picture import ALL
 
 DOCUMENT = atlas_sample.atlas()
 RUN = atlas_sample.run(DOCUMENT)
 HTML = page.html(RUN, DOCUMENT)
-_VOID = {"meta", "link", "br", "input"}
-
-
-class Page(HTMLParser):
-    """Elements, checked to be nested well, with attributes and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[int, list[str]] = {}
-        self._open: list[int] = []
-        self.feed(html)
-        self.close()
-        assert not self._open, [self.elements[at] for at in self._open]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        assert len(dict(attrs)) == len(attrs), "an attribute twice"
-        if tag not in _VOID:
-            self._open.append(len(self.elements) - 1)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open and self.elements[self._open[-1]][0] == tag, (tag, self.getpos())
-        self._open.pop()
-
-    def handle_data(self, data: str) -> None:
-        for at in self._open:
-            self.texts.setdefault(at, []).append(data)
-
-    def text(self, at: int) -> str:
-        return "".join(self.texts.get(at, ()))
-
-    def all(self, tag: str, **attributes: str) -> list[int]:
-        return [
-            at
-            for at, (name, found) in enumerate(self.elements)
-            if name == tag and all(found.get(key) == value for key, value in attributes.items())
-        ]
-
-    @property
-    def data(self) -> dict[str, Any]:
-        (at,) = self.all("script", id="data")
-        found: dict[str, Any] = json.loads(self.text(at))
-        return found
 
 
 PAGE = Page(HTML)
@@ -344,15 +299,6 @@ def test_style_and_script_are_installed(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert min(map(int, done.stdout.split())) > 1000
-
-
-def test_markup_escapes_what_is_no_markup() -> None:
-    assert element(
-        "p", "<&>\"'", Markup("<b></b>"), None, ["x", 7], class_='a"b', data_cell="1", hidden=True
-    ) == ('<p class="a&quot;b" data-cell="1" hidden>&lt;&amp;&gt;&quot;&#x27;<b></b>x7</p>')
-    assert element("meta", charset="utf-8", name=None) == '<meta charset="utf-8">'
-    assert "</script" not in script_json('"</script><!--"', "x").removesuffix("</script>")
-    assert '<td>a</td><td class="n">1</td>' in table(("x", "y"), [("a", "1")])
 
 
 @pytest.mark.parametrize("name", ["page.css", "page.js"])

@@ -38,6 +38,7 @@ def test_a_run_leaves_a_folder_and_prints_a_table(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "result.json",
         "samples.csv",
+        "report.html",
         "report.txt",
         "plots",
     }

@@ -18,10 +18,10 @@ from harness.atlas import outcome_names, sources, stacked
 from harness.atlas.page import tables
 from harness.atlas.page.data import css_class, outcomes_of, pack
 from harness.atlas.page.figure import figure, legend
-from harness.atlas.page.markup import Markup, element, join, script_json
 from harness.atlas.picture import ALL
 from harness.atlas.sources import Sources
 from harness.atlas.stacked import ASKED
+from harness.page.markup import Markup, element, join, script_json
 from harness.results import passed
 
 __all__ = ["FILE", "html", "write"]

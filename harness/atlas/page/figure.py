@@ -9,8 +9,8 @@ from typing import Any
 from harness.atlas import outcome_names, stacked
 from harness.atlas.levels import CALL, SLIDES
 from harness.atlas.page.data import css_class
-from harness.atlas.page.markup import Markup, element, join, table
 from harness.atlas.stacked import Column
+from harness.page.markup import Markup, element, join, table
 from harness.vocabulary import OK
 
 __all__ = ["bar", "chip", "figure", "legend"]

@@ -9,7 +9,7 @@ from typing import Any
 from harness import report, units
 from harness.atlas import outcome_names, stacked
 from harness.atlas.page.figure import bar
-from harness.atlas.page.markup import Markup, element, join, table
+from harness.page.markup import Markup, element, join, table
 
 __all__ = ["beyond", "cells", "expectations", "scenarios"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from typing import TypeAlias
 
-__all__ = ["Markup", "element", "join", "script_json", "table"]
+__all__ = ["Child", "Markup", "copyable", "details", "element", "join", "script_json", "table"]
 
 _VOID = {"meta", "link", "br", "input"}
 
@@ -17,7 +18,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Child = str | int | Iterable[str] | None
+Child: TypeAlias = "str | int | Iterable[Child] | None"
 
 
 def element(tag: str, *children: Child, **attributes: str | int | bool | None) -> Markup:
@@ -50,6 +51,16 @@ def join(*children: Child) -> Markup:
         else:
             parts.append(join(*child))
     return Markup("".join(parts))
+
+
+def copyable(command: str) -> Markup:
+    """Write a command that a click, or Enter, copies."""
+    return element("code", command, class_="copy", tabindex="0", title="click or Enter copies")
+
+
+def details(summary: Child, *children: Child, **attributes: str | int | bool | None) -> Markup:
+    """Fold something away. Args: attributes: of the element; `open=True` shows it."""
+    return element("details", element("summary", summary), *children, **attributes)
 
 
 def table(

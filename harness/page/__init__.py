@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""Pages that open from disk: one HTML file, nothing loaded, light, dark and printed.
+
+A page is a header and sections; a section brings its own style, script and data.  What can be read is HTML, and
+is there without scripts; scripts only add to it.
+"""
+
+from __future__ import annotations
+
+from harness.page.document import Section, document
+from harness.page.loaded import Loaded, complete, load, named_cells
+from harness.page.markup import Child, Markup, copyable, details, element, join, table
+
+__all__ = [
+    "Child",
+    "Loaded",
+    "Markup",
+    "Section",
+    "complete",
+    "copyable",
+    "details",
+    "document",
+    "element",
+    "join",
+    "load",
+    "named_cells",
+    "table",
+]
