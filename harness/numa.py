@@ -35,6 +35,7 @@ def blank(nodes: int) -> dict[str, Any]:
         "events": {name: dict.fromkeys(_EVENTS, 0) for name in names},
         "memory_per_node": {name: dict.fromkeys(_MEMORY, 0) for name in names},
         "allocs": dict.fromkeys(names, 0),
+        "allocs_from": {name: dict.fromkeys(names, 0) for name in names},
         "remote_share": 0.0,
         "elsewhere_share": 0.0,
         "slow_path_share": 0.0,
@@ -76,16 +77,21 @@ def measure(look: Look, counters: Mapping[str, int], model: NumaModelSpec | None
 
     Args: look: at the end of the replay.  counters: of the cell.  model: the price of distance, or None.
     Returns: events and memory per node, in numastat's words, memory in bytes; allocs: by the node of the
-        memory; shares of allocations: remote to the CPU, not on the node that was named, through the slow
-        path, after a node mismatch; modelled_ns, null without a model or without allocations.  An arena of
-        one node counts neither allocations by node nor requests.
+        memory; allocs_from: the same for each node of the CPU; shares of allocations: remote to the CPU, not on
+        the node that was named, through the slow path, after a node mismatch; modelled_ns, null without a
+        model or without allocations.  An arena of one node counts neither allocations by node nor requests.
     """
     remote = look.allocs[look.home[:, None] != np.arange(len(look.distance))]
+    nodes = range(len(look.distance))
     slab_allocs = counters["alloc_fastpath"] + counters["alloc_slowpath"]
     return {
         "events": dict(look.events),
         "memory_per_node": dict(look.memory),
         "allocs": {f"node{node}": int(count) for node, count in enumerate(look.allocs.sum(axis=0))},
+        "allocs_from": {
+            f"node{home}": {f"node{node}": int(look.allocs[look.home == home, node].sum()) for node in nodes}
+            for home in nodes
+        },
         "remote_share": _share(int(remote.sum()), int(look.allocs.sum())),
         "elsewhere_share": _share(counters["node_elsewhere"], counters["node_requests"]),
         "slow_path_share": _share(counters["alloc_slowpath"], slab_allocs),

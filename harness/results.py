@@ -86,6 +86,7 @@ def blank_cell(vocabulary: Vocabulary, facts: Iterable[str] = ()) -> dict[str, A
                 "frees": 0,
                 "failures": dict(reasons),
                 "latency_ns": dict(percentiles),
+                "latency_curve": [],
                 "timed": 0,
             }
             for context in CONTEXTS
@@ -119,6 +120,7 @@ def measure(snapshot: Snapshot, vocabulary: Vocabulary) -> dict[str, Any]:
                 "frees": int(frees[at]),
                 "failures": _by_reason(failures[at], vocabulary),
                 "latency_ns": latency.summary(histograms[at], snapshot.tsc_hz),
+                "latency_curve": latency.curve(histograms[at], snapshot.tsc_hz),
                 "timed": int(histograms[at].sum(dtype=np.uint64)),
             }
             for at, context in enumerate(CONTEXTS)

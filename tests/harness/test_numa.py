@@ -114,6 +114,7 @@ def test_allocations_are_counted_by_the_node_of_their_memory() -> None:
         look = numa.Look.at(arena)
         assert (look.allocs.tolist(), look.home.tolist()) == ([[3, 3], [0, 0]], [0, 1])
         found = numa.measure(look, counters, NumaModelSpec(access_ns=10.0))
+        assert found["allocs_from"] == {"node0": {"node0": 3, "node1": 3}, "node1": {"node0": 0, "node1": 0}}
         assert (found["remote_share"], found["elsewhere_share"]) == (0.5, 0.0)
         assert found["modelled_ns"]["per_alloc"] == 15.0
         for offset in mine:

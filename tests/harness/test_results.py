@@ -95,6 +95,7 @@ def test_every_key_is_there_with_zeros(blank: Snapshot) -> None:
     for key in ("failures", "contexts", "interrupts", "counters"):
         same_keys(blank_json[key], found[key])
     assert found["contexts"]["softirq"]["latency_ns"] == {"p50": None, "p99": None, "p999": None, "max": None}
+    assert found["contexts"]["softirq"]["latency_curve"] == []
     assert set(found["contexts"]) == {"task", "softirq", "irq", "nmi"}
 
 
@@ -147,3 +148,34 @@ def test_a_single_value_is_every_percentile() -> None:
     histogram = np.zeros(1120, np.uint32)
     histogram[20] = 1
     assert latency.summary(histogram, 2e9) == {"p50": 10.0, "p99": 10.0, "p999": 10.0, "max": 10.0}
+
+
+def test_a_curve_rises_to_the_longest_and_goes_through_the_percentiles() -> None:
+    random = np.random.default_rng(23)
+    histogram = np.zeros(1120, np.uint32)
+    values = random.lognormal(5, 1, 10_007).astype(int) + 1
+    np.add.at(histogram, [bucket(int(value)) for value in values], 1)
+    curve = latency.curve(histogram, 1e9)
+    shares, times = zip(*curve, strict=True)
+    found = latency.summary(histogram, 1e9)
+    assert list(shares) == sorted(set(shares))
+    assert list(times) == sorted(times)
+    at = dict(curve)
+    assert (at[0.5], at[0.99], at[0.999], at[1.0]) == (
+        found["p50"],
+        found["p99"],
+        found["p999"],
+        found["max"],
+    )
+    assert at[0.0] == pytest.approx(values.min(), rel=0.035)
+    # the last but one leaves one of 10,007 out, or more; half of it would be none
+    assert 1 / 10_007 <= 1 - shares[-2] < 2 / 10_007
+
+
+def test_a_curve_of_little_is_short() -> None:
+    histogram = np.zeros(1120, np.uint32)
+    assert latency.curve(histogram, 2e9) == []
+    histogram[20] = 1
+    assert latency.curve(histogram, 2e9) == [[0.0, 10.0], [1.0, 10.0]]
+    histogram[30] = 1
+    assert latency.curve(histogram, 2e9) == [[0.0, 10.0], [0.2, 10.0], [0.4, 10.0], [0.5, 10.0], [1.0, 15.0]]
