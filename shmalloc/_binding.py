@@ -67,7 +67,7 @@ class Core:
     def names(self, what: str) -> tuple[str, ...]:
         """List the names of one of the core's enumerations, in order of their numbers.
 
-        Args: what: "verdict", "reason", "checker", "lock_class", "design", "broken" or "probe".
+        Args: what: "verdict", "reason", "checker", "lock_class", "design", "broken", "probe", "trace" or "irq_work".
         """
         return _names(self, what)
 

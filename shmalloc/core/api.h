@@ -28,6 +28,9 @@ const char *shm_broken_set_off_by(unsigned int variant); /* NULL: an interrupt o
 unsigned int shm_broken_variant(void); /* compiled into this object of the release flavour; else 0 */
 const char *shm_slab_bug_name(unsigned int kind);     /* what a debug check reports, enum shm_slab_bug */
 const char *shm_probe_name(unsigned int site);
+const char *shm_trace_name(unsigned int event);      /* "group:name" of a tracepoint */
+const char *shm_trace_fields(unsigned int event);    /* its fields, separated by spaces */
+const char *shm_irq_work_name(unsigned int func);
 uint64_t shm_tsc(void);                /* now, in the ticks that everything in the arena is timed in */
 const char *shm_rcu_func_name(unsigned int func);    /* what may be done after a grace period */
 uint64_t shm_text_base(void);          /* load address that stack entries are relative to */
