@@ -24,6 +24,7 @@ from harness.results import Snapshot, blank_cell, measure
 from harness.supervisor import Crew, Ended
 from harness.topology import Placement, RealNode
 from harness.vocabulary import KINDS, OK, VACUOUS, Vocabulary
+from harness.windows import Windows
 from harness.workload import Nodes, Program, Workload, WorkloadError, build, build_program
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Findings:
     """What came of a run, piece by piece.
 
     Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
-        when.  reports: of the CPUs.  sampler.  nodes: of the arena, at the end of the replay.
-        placement: of its nodes on real ones.
+        when.  reports: of the CPUs.  sampler.  windows: JSON.  nodes: of the arena, at the
+        end of the replay.  placement: of its nodes on real ones.
     """
 
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Findings:
     audits: dict[str, AuditReport] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
     sampler: Sampler | None = None
+    windows: list[dict[str, Any]] = field(default_factory=list)
     nodes: numa.Look | None = None
     placement: Placement | None = None
     live_bytes: int = 0
@@ -268,14 +270,22 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     if job.config.has_kswapd:
         crew.start_kswapds(job.config.flavour)
     sampler = found.sampler = Sampler(arena)
+    windows = Windows(arena, crew.cpu_pids, job.config.seconds, REPLAYED)
 
     def tick(elapsed_s: float) -> None:
         sample = sampler.tick(elapsed_s)
         if sample is not None:
             job.on_sample(sample)
 
+    def replay_tick(elapsed_s: float) -> None:
+        tick(elapsed_s)
+        windows.tick(sampler.samples[-1].used_bytes)
+
     crew.open_phase(READY)
-    crew.wait_phase(REPLAYED, tick, ops=True)
+    try:
+        crew.wait_phase(REPLAYED, replay_tick, ops=True)
+    finally:
+        found.windows = windows.as_json(job.vocabulary)
     crew.end_injectors()
     crew.end_kswapds()
     sampler.last()
@@ -339,6 +349,7 @@ def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -
             "sample_period_s": found.sampler.period_s if found.sampler else 0.0,
             "samples": len(found.sampler.samples) if found.sampler else 0,
         },
+        "windows": found.windows,
         "handlers": {kind: handler_design(config, kind, vocabulary) for kind in todo.programs},
         "latency_sample": config.sample,
         "workload": dict(todo.workload.notes),

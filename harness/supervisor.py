@@ -75,6 +75,11 @@ class Crew:
         """All processes."""
         return [process.pid for process in self._all()]
 
+    @property
+    def cpu_pids(self) -> list[int]:
+        """The CPUs, in their order."""
+        return [process.pid for process in self._cpus]
+
     def start_cpu(
         self,
         cpu: int,

@@ -26,7 +26,7 @@ CELL_KEYS = {
         "allocs",
         "frees",
     ),
-    *("failures", "contexts", "interrupts", "throughput_ops_s", "memory", "counters"),
+    *("failures", "contexts", "interrupts", "throughput_ops_s", "memory", "windows", "counters"),
 }
 
 
