@@ -2,6 +2,7 @@
 """Fixtures of the whole suite, and the check that no test leaves anything behind."""
 
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
 
 import hypothesis
@@ -13,6 +14,8 @@ try:
     from shmalloc import _binding
 except ImportError as error:
     raise pytest.UsageError(f"install the project first (pip install '.[test]'): {error}") from error
+
+from browser import browser, browser_page, open_page  # noqa: F401
 
 # The same examples in every run, and no deadline: the cores are shared with the other workers.
 # pytest --hypothesis-profile=explore looks further.
@@ -44,6 +47,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_line(f"\nsegments left in {leaks.SHM_DIR}: {', '.join(sorted(left))}", red=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests had no browser, and why: a page nobody has looked at is not tested."""
+    skipped = [
+        report for report in terminalreporter.getreports("skipped") if isinstance(report.longrepr, tuple)
+    ]
+    for reason, times in Counter(report.longrepr[2] for report in skipped).items():
+        if "Chromium" in reason:
+            terminalreporter.write_line(f"{times} tests of pages: {reason}")
 
 
 @pytest.hookimpl(wrapper=True)

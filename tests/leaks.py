@@ -12,6 +12,8 @@ import gc
 import os
 import re
 import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ _KEPT_OPEN = "/matplotlib/mpl-data/fonts/"  # by matplotlib's font cache, for th
 _PR_SET_CHILD_SUBREAPER = 36
 
 _spawned: set[int] = set()
+_apart: set[int] = set()
 
 
 def watch_spawns() -> None:
@@ -45,6 +48,24 @@ def watch_spawns() -> None:
     os.fork = fork
 
 
+@contextmanager
+def set_apart(pids: Iterable[int]) -> Iterator[None]:
+    """Have some processes come and go below these: a browser's, which outlives a test. Its starter sees to its end."""
+    added = set(pids)
+    _apart.update(added)
+    try:
+        yield
+    finally:
+        _apart.difference_update(added)
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 def segments() -> dict[str, int]:
     """Map the name of each of our segments in /dev/shm to the pid in it."""
     names = os.listdir(SHM_DIR) if SHM_DIR.is_dir() else []
@@ -63,9 +84,15 @@ def descriptors() -> dict[int, str]:
 
 
 def children() -> dict[int, str]:
-    """Map the pid of each living descendant to its command line; bury adopted orphans that have ended."""
+    """Map the pid of each living descendant to its command line; bury adopted orphans that have ended.
+
+    What the processes of set_apart() have started is left out.
+    """
     found = {}
+    apart = {process.pid for pid in _apart for process in _below(pid)}
     for process in psutil.Process().children(recursive=True):
+        if process.pid in apart:
+            continue
         try:
             zombie = process.status() == psutil.STATUS_ZOMBIE
             if zombie and process.pid not in _spawned:
