@@ -251,6 +251,15 @@ class AtlasSpec(Table):
     cores: int = Field(0, ge=0, le=MAX_CPUS, description="that sweep, one process each; 0 = all there are")
 
 
+class MapSpec(Table):
+    """What is recorded of what each page is, while a stress cell runs."""
+
+    moments: int = Field(
+        32, ge=0, le=256, description="at most, between the start and the end; 0 = no map is recorded"
+    )
+    objects: bool = Field(True, description="also which objects of each slab are live")
+
+
 class ExpectSpec(Table):
     """One expectation: a condition, or the verdict that a cell should have."""
 
@@ -304,6 +313,7 @@ class Config(Table):
     )
     step: list[dict[str, Any]] = Field(default_factory=list, description="the script; see harness.script")
     atlas: AtlasSpec = Field(default_factory=AtlasSpec)
+    map: MapSpec = Field(default_factory=MapSpec)
     must_happen: list[str] = Field(default_factory=list)
     expect: list[ExpectSpec] = Field(default_factory=list)
 

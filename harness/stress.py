@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import membind, numa, topology, verdicts
+from harness.arena_map.recorder import Recorder
 from harness.checks import geometry
 from harness.config import Cell, Config
 from harness.cpu_process import DRAINED, READY, REPLAYED, TORN_DOWN
@@ -74,7 +75,7 @@ class Findings:
 
     Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
         when.  reports: of the CPUs.  sampler.  windows: JSON.  nodes: of the arena, at the
-        end of the replay.  placement: of its nodes on real ones.
+        end of the replay.  placement: of its nodes on real ones.  recorder: of the arena map.
     """
 
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Findings:
     windows: list[dict[str, Any]] = field(default_factory=list)
     nodes: numa.Look | None = None
     placement: Placement | None = None
+    recorder: Recorder | None = None
     live_bytes: int = 0
 
 
@@ -152,6 +154,8 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
             crew.stop()
             if found.sampler is not None and found.snapshot is None:
                 found.sampler.last()
+            if found.recorder is not None:
+                found.recorder.mark("end", at_rest=True)
             if ended.incident is not None:
                 found.violations.append(verdicts.of_incident(ended.incident))
         found.violations[:0] = verdicts.of_core(arena)
@@ -160,7 +164,9 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
         ops = int(arena.region("cpus")["ops_done"].sum())
         result = _result(job, todo, found, arena.size_bytes, ops)
         samples = found.sampler.samples if found.sampler else []
-        found.sampler = None  # it looks into the arena
+        if found.recorder is not None:
+            result["map"] = found.recorder.leave(job.pieces, job.number)
+        found.sampler = found.recorder = None  # they look into the arena
     return result, samples
 
 
@@ -270,12 +276,15 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     if job.config.has_kswapd:
         crew.start_kswapds(job.config.flavour)
     sampler = found.sampler = Sampler(arena)
+    recorder = found.recorder = _recorder(arena, job.config)
     windows = Windows(arena, crew.cpu_pids, job.config.seconds, REPLAYED)
 
     def tick(elapsed_s: float) -> None:
         sample = sampler.tick(elapsed_s)
         if sample is not None:
             job.on_sample(sample)
+        if recorder is not None:
+            recorder.tick(elapsed_s)
 
     def replay_tick(elapsed_s: float) -> None:
         tick(elapsed_s)
@@ -289,6 +298,8 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     crew.end_injectors()
     crew.end_kswapds()
     sampler.last()
+    if recorder is not None:
+        recorder.mark("before the drain", at_rest=True)
     found.snapshot = Snapshot.of(arena)
     found.nodes = numa.Look.at(arena)
     report = audit(arena, expect_live=True)
@@ -301,9 +312,18 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     crew.open_phase(DRAINED)
     crew.wait_phase(TORN_DOWN, tick)
     sampler.last()
+    if recorder is not None:
+        recorder.mark("after the drain", at_rest=True)
     _note_audit(found, audit(arena, expect_live=False), "after the drain")
     crew.open_phase(TORN_DOWN)
     found.reports = crew.wait_exits()
+
+
+def _recorder(arena: Arena, config: Config) -> Recorder | None:
+    """Begin to record the arena map, where the config wants one."""
+    if not config.map.moments:
+        return None
+    return Recorder(arena, config.seconds, config.map.moments, objects=config.map.objects)
 
 
 def set_faults(arena: Arena, config: Config) -> None:
