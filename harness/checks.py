@@ -43,6 +43,7 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
         *_kernel(config),
         *_up(config),
         *_cpus(config),
+        *_repeats(config),
         *_pools(config),
         *_interrupts(config),
         *_names(config, vocabulary),
@@ -104,6 +105,12 @@ def _cpus(config: Config) -> Iterator[Problem]:
         yield Problem("arena.zones", shown(arena.zones), "allowed are shares above 0 on every node")
     if config.ops is not None and config.ops < config.cpus:
         yield Problem("ops", shown(config.ops), f"allowed is at least one for each of {config.cpus} CPUs")
+
+
+def _repeats(config: Config) -> Iterator[Problem]:
+    if config.repeats > 1 and config.engine != "stress":
+        why = f'allowed is 1 with engine = "{config.engine}": each run of it does the same'
+        yield Problem("repeats", shown(config.repeats), why)
 
 
 def _pools(config: Config) -> Iterator[Problem]:

@@ -288,6 +288,12 @@ class Config(Table):
         None, gt=0, le=_MAX_SECONDS, description="per cell; 2 s if neither is given"
     )
     ops: int | None = Field(None, ge=1, description="ops of all CPUs together; None = as many as fit")
+    repeats: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="runs of each cell, interleaved over the cells, each with a seed of its own",
+    )
     oracle: bool = True
     pattern: bool | None = Field(None, description="keyed pattern in objects; default: as oracle")
     sample: Annotated[int, AfterValidator(_prime)] = Field(

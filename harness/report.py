@@ -169,6 +169,11 @@ def _notes(run: Run) -> Iterator[Text]:
     ]
     period = {cell["memory"]["sample_period_s"] for cell in cells}
     said.append(f"memory sampled every {', '.join(f'{p * 1e3:.0f}' for p in sorted(period))} ms")
+    runs = sorted({len(cell.get("repeats", ())) for cell in cells})
+    if runs[-1] > 1:
+        said.append(
+            f"each cell the median of {' or '.join(map(str, runs))} runs by ops/s, violations those of all"
+        )
     if any(cell.get("numa", {}).get("modelled_ns", {}).get("per_alloc") is not None for cell in cells):
         said.append("modelled ns are a model of distance (numa_model), in no measured time")
     if run["machine"].get("arena_nodes", []) not in ([], [ALONE]):

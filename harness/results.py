@@ -96,6 +96,7 @@ def blank_cell(vocabulary: Vocabulary, facts: Iterable[str] = ()) -> dict[str, A
         "throughput_ops_s": 0.0,
         "memory": {"peak_bytes": 0, "live_bytes": 0, "arena_bytes": 0, "sample_period_s": 0.0, "samples": 0},
         "windows": [],
+        "repeats": [],
         "counters": dict.fromkeys((*vocabulary.counter_names, _WITHOUT_REASON, *facts), 0),
         "numa": numa.blank(MAX_NODES),
     }

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from harness import expect, machine, numa_report, plots, report, report_page, stress
+from harness import expect, machine, numa_report, plots, repeats, report, report_page, stress
 from harness.config import Cell
 from harness.interruption import Interruption
 from harness.matrix import Experiment
@@ -138,19 +138,28 @@ def run_experiment(
     Returns: the run's JSON, and what else is to be written.
     Raises: Interrupted, NoRoom, GeometryError, ConfigError, CannotRun.
     """
-    results, left, pieces = [], Left(), stress.Pieces()
+    cells = experiment.cells
+    done: list[list[repeats.Done]] = [[] for _ in cells]
     with kept_zygote():
-        for at, cell in enumerate(experiment.cells):
+        for at, repeat in repeats.order(cells):
             interruption.check()
-            label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
-            progress.begin(Goal(label, cell.config.seconds, cell.config.ops or 0))
+            cell = repeats.with_seed_of(cells[at], repeat)
+            progress.begin(_goal(experiment, at, repeat))
+            pieces = stress.Pieces()
             job = stress.Job(
                 cell, experiment.base_dir, vocabulary, interruption, progress.update, pieces=pieces, number=at
             )
-            result, left.samples[cell.id] = _ENGINES[cell.config.engine](job)
+            result, samples = _ENGINES[cell.config.engine](job)
             result["replay"] = replay_command(experiment, cell)
             progress.end(result["verdict"], result["expected"])
-            results.append(result)
+            done[at].append(repeats.Done(result, samples, pieces))
+    merged = [repeats.merge(of_cell, vocabulary) for of_cell in done]
+    results = [each.cell for each in merged]
+    left = Left({each.cell["id"]: each.samples for each in merged})
+    pieces = stress.Pieces()
+    for each in merged:
+        for key, found in each.pieces.items():
+            pieces.setdefault(key, []).extend(found)
     run = _run_json(experiment, results, vocabulary)
     if experiment.resolved["engine"] == "atlas":
         from harness.atlas import engine as atlas
@@ -158,6 +167,15 @@ def run_experiment(
         left.documents = atlas.documents(run, pieces)
     left.arrays = dict(pieces.get("arrays", []))
     return run, left
+
+
+def _goal(experiment: Experiment, at: int, repeat: int) -> Goal:
+    """Say what a repeat of a cell is to do."""
+    cell, config = experiment.cells[at], experiment.cells[at].config
+    label = f"{experiment.name} [{at + 1}/{len(experiment.cells)}] {cell.id}"
+    if config.repeats > 1:
+        label += f" ({repeat + 1} of {config.repeats})"
+    return Goal(label, config.seconds, config.ops or 0)
 
 
 def _run_json(

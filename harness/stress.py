@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from harness.results import Snapshot, blank_cell, measure
 from harness.supervisor import Crew, Ended
 from harness.topology import Placement, RealNode
 from harness.vocabulary import KINDS, OK, VACUOUS, Vocabulary
-from harness.windows import Windows
+from harness.windows import Look, Windows, span_json
 from harness.workload import Nodes, Program, Workload, WorkloadError, build, build_program
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ class Findings:
     """What came of a run, piece by piece.
 
     Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
-        when.  reports: of the CPUs.  sampler.  windows: JSON.  nodes: of the arena, at the
-        end of the replay.  placement: of its nodes on real ones.  recorder: of the arena map.
+        when.  reports: of the CPUs.  sampler.  windows: JSON.  started: when, by the calendar's clock.
+        nodes: of the arena, at the end of the replay.  placement: of its nodes on real ones.  recorder: of the
+        arena map.
     """
 
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Findings:
     reports: list[dict[str, Any]] = field(default_factory=list)
     sampler: Sampler | None = None
     windows: list[dict[str, Any]] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
     nodes: numa.Look | None = None
     placement: Placement | None = None
     recorder: Recorder | None = None
@@ -375,10 +378,27 @@ def _result(job: Job, todo: Plan, found: Findings, arena_bytes: int, ops: int) -
         "workload": dict(todo.workload.notes),
         "audits": {when: audit_json(report) for when, report in found.audits.items()},
     }
+    cell["repeats"] = [_repeat(job, found, cell)]
     cell["numa"] = _numa(config, found, cell["counters"])
     cell["must_happen"] = must_happen(config, cell)
-    cell["verdict"] = judged(cell, vocabulary)
+    cell["verdict"] = cell["repeats"][0]["verdict"] = judged(cell, vocabulary)
     return cell
+
+
+def _repeat(job: Job, found: Findings, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what this one run measured, for comparisons: as a window, and what a run has as a whole."""
+    assert found.snapshot is not None
+    used = cell["processor_s"] if found.reports else None
+    whole = Look.of(found.snapshot.telemetry, cell["seconds"], used, cell["ops"])
+    return {
+        "started": round(found.started, 3),
+        "seed": job.config.seed,
+        "verdict": OK,
+        **span_json(whole.start(), whole, found.snapshot.tsc_hz, job.vocabulary),
+        "throughput_ops_s": cell["throughput_ops_s"],
+        "used_bytes": cell["memory"]["peak_bytes"],
+        "counters": {name: number for name, number in cell["counters"].items() if number},
+    }
 
 
 def _numa(config: Config, found: Findings, counters: Mapping[str, int]) -> dict[str, Any]:

@@ -46,6 +46,25 @@ class Look:
     failures: Array
     latency: Array
 
+    @classmethod
+    def of(cls, telemetry: Array, t_s: float, processor_s: float | None, ops: int) -> Look:
+        """Sum over CPUs and designs. Args: telemetry: struct shm_telemetry, shape (cpus,)."""
+        counts = telemetry["counts"]
+        return cls(
+            t_s=t_s,
+            processor_s=processor_s,
+            ops=ops,
+            handled=telemetry["interrupts"]["handled"].sum(axis=0, dtype=np.uint64),
+            allocs=counts["allocs"].sum(axis=(0, 1), dtype=np.uint64),
+            failures=counts["failures"].sum(axis=(0, 1), dtype=np.uint64),
+            latency=telemetry["latency"].sum(axis=0, dtype=np.uint64),
+        )
+
+    def start(self) -> Look:
+        """Return what there was before anything happened."""
+        nothing = {name: getattr(self, name) * 0 for name in ("handled", "allocs", "failures", "latency")}
+        return Look(0.0, None if self.processor_s is None else 0.0, 0, **nothing)
+
 
 def processor_s(pid: int) -> float | None:
     """Return the processor time that a process has used, to the nanosecond; None if there is none any more."""
@@ -112,17 +131,9 @@ class Windows:
 
     def _look(self, now_s: float) -> Look:
         """Look now. The counts are read while they change: each is off by what is in flight."""
-        counts = self._telemetry["counts"]
         used = [processor_s(pid) for pid in self._pids]
-        return Look(
-            t_s=now_s,
-            processor_s=None if None in used else sum(filter(None, used)),
-            ops=int(self._cpus["ops_done"].sum()),
-            handled=self._telemetry["interrupts"]["handled"].sum(axis=0, dtype=np.uint64),
-            allocs=counts["allocs"].sum(axis=(0, 1), dtype=np.uint64),
-            failures=counts["failures"].sum(axis=(0, 1), dtype=np.uint64),
-            latency=self._telemetry["latency"].sum(axis=0, dtype=np.uint64),
-        )
+        whole = None if None in used else sum(filter(None, used))
+        return Look.of(self._telemetry, now_s, whole, int(self._cpus["ops_done"].sum()))
 
     def as_json(self, vocabulary: Vocabulary) -> list[dict[str, Any]]:
         """Write the windows, in order."""
