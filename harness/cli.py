@@ -189,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     from harness import linking, live
     from harness.atlas import commands as atlas
     from harness.bench import commands as bench
+    from harness.tracing import commands as tracing
 
     parser = argparse.ArgumentParser(
         prog="shmalloc", description="A testbed for memory allocators that may be called from any context."
@@ -200,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_commands(commands)
     live.add_commands(commands)
     linking.add_command(commands)
+    tracing.add_commands(commands)
     return parser
 
 
