@@ -63,7 +63,7 @@ def _say(text: str, status: int) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run experiments."""
-    from harness import claims, matrix, report, results, runs, vocabulary
+    from harness import claims, matrix, report, report_page, results, runs, vocabulary
     from harness.interruption import Interrupted, Interruption
     from harness.progress import choose
 
@@ -81,7 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
                 made, left = runs.run_experiment(experiment, words, interruption, progress)
                 finished.append(made)
                 folder = out if len(experiments) == 1 else out / experiment.name
-                runs.write(folder, made, left, None if arguments.no_plots else list(words.designs))
+                unmade = runs.write(folder, made, left, None if arguments.no_plots else list(words.designs))
+                for problem in unmade:
+                    print(
+                        f"shmalloc: report of {made['name']}: could not be made: {problem}", file=sys.stderr
+                    )
+                if folder != out:
+                    report_page.write_index(out, finished)
         except Interrupted as why:
             progress.close()
             runs.remove_if_empty(out)
@@ -99,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             if len(finished) == 1 or not claims.speaks_for(made):
                 report.print_run(made, console)
         claims.print_table(finished, console)
-        console.print(f"results in {out}", style="dim", soft_wrap=True)
+        console.print(f"results in {out}; report: {out / report_page.FILE}", style="dim", soft_wrap=True)
     return PASSED if all(map(results.passed, finished)) else FAILED
 
 
@@ -186,7 +192,7 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from harness import linking, live
+    from harness import linking, live, report_command
     from harness.atlas import commands as atlas
     from harness.bench import commands as bench
     from harness.tracing import commands as tracing
@@ -197,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_show(commands)
+    report_command.add_command(commands)
     atlas.add_commands(commands)
     bench.add_commands(commands)
     live.add_commands(commands)

@@ -248,11 +248,12 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[str] | None) -> None:
+def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[str] | None) -> list[str]:
     """Leave a run's folder: result.json, samples, reports, arrays, plots, numastat.txt, an atlas's files.
 
     Args: left: what `run_experiment` returned.  designs: all that exist, which decides their colours;
         None = no plots, and tables only in the page.
+    Returns: what of the page could not be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.txt", report.text(run))
@@ -267,10 +268,10 @@ def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[st
         from harness.atlas import page
 
         page.write(folder, run, left.documents["atlas.json"])
-    if designs is not None and run["config"]["engine"] not in _WITHOUT_PLOTS:
-        plots.draw(folder, run, left.samples, designs)
     loaded = Loaded(folder, run["name"], complete(run), left.samples, left.documents.get("atlas.json"))
-    report_page.write(folder / report_page.FILE, [loaded], designs or ())
+    if designs is not None and run["config"]["engine"] not in _WITHOUT_PLOTS:
+        plots.draw(folder, loaded.run, left.samples, designs)
+    return report_page.write(folder / report_page.FILE, [loaded], designs or ())
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import zlib
 from html.parser import HTMLParser
 from typing import Any
 
-_VOID = {"meta", "link", "br", "input", "rect", "line", "path", "circle"}
+_VOID = {"br", "col", "hr", "input", "link", "meta", "wbr"}
 
 
 class Page(HTMLParser):
@@ -35,8 +35,6 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in _VOID:
-            return
         assert self._open and self.elements[self._open[-1]][0] == tag, (tag, self.getpos())
         self._open.pop()
 

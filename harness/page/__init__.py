@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from harness.page.document import Section, document
 from harness.page.loaded import Loaded, complete, load, named_cells
-from harness.page.markup import Child, Markup, copyable, details, element, join, table
+from harness.page.markup import Child, Markup, breakable, copyable, details, element, join, matrix, table
 
 __all__ = [
     "Child",
     "Loaded",
     "Markup",
     "Section",
+    "breakable",
     "complete",
     "copyable",
     "details",
@@ -23,6 +24,7 @@ __all__ = [
     "element",
     "join",
     "load",
+    "matrix",
     "named_cells",
     "table",
 ]

@@ -33,7 +33,7 @@
 	});
 
 	// On paper nothing can be unfolded: what is not too long is printed open.
-	const LONG = 60; // rows
+	const LONG = 120; // rows
 	const opened = [];
 	addEventListener("beforeprint", () => {
 		for (const each of document.querySelectorAll("details:not([open])"))

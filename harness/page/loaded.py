@@ -41,6 +41,8 @@ _CELL_PARTS: dict[str, type] = {
     "numa": dict,
     "audits": dict,
 }
+_CONDITION: dict[str, Any] = {"condition": "", "measured": None, "holds": None}
+_EXPECTATION: dict[str, Any] = {"text": "", "kind": "test", "measured": None, "holds": None}
 _ALLOWED: dict[type, str] = {dict: "allowed is a table", list: "allowed is a list"}
 
 
@@ -86,12 +88,15 @@ def named_cells(runs: Sequence[Loaded]) -> Iterator[tuple[Loaded, dict[str, Any]
 def complete(run: Mapping[str, Any]) -> dict[str, Any]:
     """Give a result the tables and lists that its version did not write yet, empty."""
     whole = {**_WHOLE, **{key: kind() for key, kind in _PARTS.items()}, **run}
-    whole["cells"] = [
-        {"verdict": "", **{key: kind() for key, kind in _CELL_PARTS.items()}, **cell}
-        for cell in whole["cells"]
-    ]
-    for cell in whole["cells"]:
-        cell.setdefault("expected", cell["verdict"])
+    whole["expectations"] = [{**_EXPECTATION, **entry} for entry in whole["expectations"]]
+    whole["cells"] = [_complete_cell(cell) for cell in whole["cells"]]
+    return whole
+
+
+def _complete_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+    whole = {"verdict": "", **{key: kind() for key, kind in _CELL_PARTS.items()}, **cell}
+    whole["must_happen"] = [{**_CONDITION, **entry} for entry in whole["must_happen"]]
+    whole.setdefault("expected", whole["verdict"])
     return whole
 
 

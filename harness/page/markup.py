@@ -4,12 +4,24 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-__all__ = ["Child", "Markup", "copyable", "details", "element", "join", "script_json", "table"]
+__all__ = [
+    "Child",
+    "Markup",
+    "breakable",
+    "copyable",
+    "details",
+    "element",
+    "join",
+    "matrix",
+    "script_json",
+    "table",
+]
 
-_VOID = {"meta", "link", "br", "input"}
+_VOID = {"meta", "link", "br", "input", "wbr"}
 
 
 class Markup(str):
@@ -53,6 +65,12 @@ def join(*children: Child) -> Markup:
     return Markup("".join(parts))
 
 
+def breakable(name: str) -> Markup:
+    """Write a long name, a cell's say, that may be broken behind a comma and in front of an equals sign."""
+    parts = re.split(r"(?<=,)|(?==)", name)
+    return join(part for at, each in enumerate(parts) for part in ((element("wbr"), each) if at else (each,)))
+
+
 def copyable(command: str) -> Markup:
     """Write a command that a click, or Enter, copies."""
     return element("code", command, class_="copy", tabindex="0", title="click or Enter copies")
@@ -64,12 +82,19 @@ def details(summary: Child, *children: Child, **attributes: str | int | bool | N
 
 
 def table(
-    head: Iterable[Child], rows: Iterable[Iterable[Child]], *, left: int = 1, class_: str | None = None
+    head: Iterable[Child],
+    rows: Iterable[Iterable[Child]],
+    *,
+    left: int = 1,
+    last: int = 0,
+    class_: str | None = None,
 ) -> Markup:
-    """Make a table. Args: left: how many columns are text; the others are numbers, set to the right."""
+    """Make a table. Args: left, last: how many columns at its two ends are text; between are numbers, set right."""
+    head = list(head)
+    right = range(left, len(head) - last)
 
     def look(at: int, each: Child) -> str | None:
-        return None if at < left else "n zero" if each == "0" else "n"
+        return None if at not in right else "n zero" if each == "0" else "n"
 
     titles = [element("th", each, class_=look(at, each), scope="col") for at, each in enumerate(head)]
     lines = [
@@ -78,6 +103,21 @@ def table(
     ]
     inner = join(element("thead", element("tr", titles)), element("tbody", lines))
     return element("div", element("table", inner, class_=class_), class_="wide")
+
+
+def matrix(
+    corner: str, columns: Sequence[str], rows: Sequence[tuple[Child, Sequence[Child]]], *, most: int = 8
+) -> Markup:
+    """Make a table with a column for each cell of a run.
+
+    Args: rows: name, and a value for each column.  most: columns side by side, which fit on a sheet of paper;
+        more of them are a table of their own below.
+    """
+    parts = [slice(at, at + most) for at in range(0, max(1, len(columns)), most)]
+    return join(
+        table((corner, *map(breakable, columns[part])), [(name, *values[part]) for name, values in rows])
+        for part in parts
+    )
 
 
 def script_json(text: str, name: str) -> Markup:

@@ -8,13 +8,15 @@ page is made.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from harness.page import Loaded, Section, document
-from harness.report_page import top
+from harness.page import Loaded, Section, complete, document, element
+from harness.report_page import expectations, top
 
-__all__ = ["FILE", "PROVIDERS", "html", "write"]
+__all__ = ["FILE", "PROVIDERS", "html", "index", "write", "write_index"]
 
 FILE = "report.html"
 # In the order of the page. Each has ``sections(runs, designs) -> list[Section]``: one run is a list of one, who has
@@ -22,26 +24,74 @@ FILE = "report.html"
 PROVIDERS = (
     "harness.report_page.cells",
     "harness.report_page.expectations",
+    "harness.report_page.script",
+    "harness.report_page.interrupts",
     "harness.report_page.counters",
     "harness.report_page.violations",
+    "harness.report_page.audits",
     "harness.report_page.setting",
 )
 Provider = Callable[[Sequence[Loaded], Sequence[str]], list[Section]]
 
 
-def html(runs: Sequence[Loaded], designs: Sequence[str]) -> str:
-    """Make the page of a run, or of several. Args: designs: as providers get them."""
-    made = [each for provide in _providers() for each in provide(runs, designs)]
-    return document(top.title(runs), top.header(runs), made)
+def html(runs: Sequence[Loaded], designs: Sequence[str], folder: Path | None = None) -> str:
+    """Make the page of a run, or of several.
+
+    Args: designs: as providers get them.  folder: where the page will lie.
+    """
+    return _made(runs, designs, folder)[0]
 
 
-def write(path: Path, runs: Sequence[Loaded], designs: Sequence[str]) -> Path:
-    """Leave the page in a file, which no reader ever sees half of. Returns: the file."""
+def write(path: Path, runs: Sequence[Loaded], designs: Sequence[str]) -> list[str]:
+    """Leave the page in a file, which no reader ever sees half of.
+
+    Returns: what could not be made of these results, and why; the page says it, too.
+    Raises: OSError.
+    """
+    text, problems = _made(runs, designs, path.parent)
+    _replace(path, text)
+    return problems
+
+
+def index(folder: Path, runs: Sequence[Mapping[str, Any]]) -> str:
+    """Make a page of links to the pages of runs whose folders lie in one. Args: runs: each one's result.json."""
+    loaded = [Loaded(folder / run["name"], run["name"], complete(run)) for run in runs]
+    pages = [f"{quote(each.label)}/{FILE}" for each in loaded]
+    parts = expectations.of_runs(loaded)
+    made = [Section("expectations", "What was expected", parts)] if parts else []
+    return document(top.title(loaded), top.side_by_side(loaded, pages), made)
+
+
+def write_index(folder: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Leave the page of links in the folder of all these runs."""
+    _replace(folder / FILE, index(folder, runs))
+
+
+def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(html(runs, designs), encoding="utf-8")
-    part.replace(path)
-    return path
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
-def _providers() -> list[Provider]:
-    return [importlib.import_module(name).sections for name in PROVIDERS]
+def _made(runs: Sequence[Loaded], designs: Sequence[str], folder: Path | None) -> tuple[str, list[str]]:
+    made: list[Section] = []
+    problems: list[str] = []
+    for name in PROVIDERS:
+        try:
+            provide: Provider = importlib.import_module(name).sections
+            made += provide(runs, designs)
+        except Exception as error:  # a result from elsewhere may be anything; the other sections are there
+            problems.append(f"{name}: {type(error).__name__}: {error}")
+            made.append(_unmade(name, problems[-1]))
+    return document(top.title(runs), top.header(runs, folder), made), problems
+
+
+def _unmade(name: str, problem: str) -> Section:
+    short = name.removeprefix("harness.")
+    return Section(
+        f"unmade-{short}", f"Not made: {short}", element("p", f"could not be made: {problem}", class_="bad")
+    )

@@ -1,38 +1,137 @@
 # SPDX-License-Identifier: MIT
-"""The cells of a run: verdict, what each did, and the command that runs it alone."""
+"""The cells of a run: verdict, what each did, who asked from which context, and the command that runs it alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import units
-from harness.page import Loaded, Section, copyable, element, named_cells, table
-from harness.report_page.words import anchor, number, verdict
+from harness import compare
+from harness.page import (
+    Child,
+    Loaded,
+    Markup,
+    Section,
+    breakable,
+    copyable,
+    details,
+    element,
+    join,
+    named_cells,
+    table,
+)
+from harness.report_page.words import memory, number, places, verdict
 
 __all__ = ["sections"]
+
+Cell = Mapping[str, Any]
+_OPEN = 12  # commands that are not folded away
+_LATENCIES = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
 
 
 def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
     """Tabulate all cells."""
-    head = ("cell", "verdict", "again", "CPUs", "ops", "allocs", "frees", "failed", "time")
-    places = [anchor(at, place) for at, each in enumerate(runs) for place in range(len(each.run["cells"]))]
-    rows = [
+    named = [(cell, name) for _, cell, name in named_cells(runs)]
+    if not named:
+        return []
+    made = [Section("cells", "Cells", join(_cells(named, places(runs)), _commands(named)))]
+    rows = [row for cell, name in named for row in _contexts(cell, name)]
+    if rows:
+        made.append(Section("allocations", "Allocations by context", _allocations(rows)))
+    return made
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def _at(*path: str) -> Callable[[Cell], Any]:
+    """Return what looks up a value in a cell; None if it is not there."""
+
+    def get(cell: Cell) -> Any:
+        value: Any = cell
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    return get
+
+
+_COLUMNS: dict[str, tuple[Callable[[Cell], Any], Callable[[Any], str]]] = {
+    "CPUs": (_at("cpus"), number),
+    "ops": (_at("ops"), number),
+    "ops/s": (_at("throughput_ops_s"), number),
+    "allocs": (_at("allocs"), number),
+    "frees": (_at("frees"), number),
+    "failed": (lambda cell: sum(cell["failures"].values()), number),
+    "peak memory": (_at("memory", "peak_bytes"), memory),
+    "live at the end": (_at("memory", "live_bytes"), memory),
+    "arena": (_at("memory", "arena_bytes"), memory),
+    "seconds": (_at("seconds"), number),
+    "processor seconds": (_at("processor_s"), number),
+}
+
+
+def _cells(named: Sequence[tuple[Cell, str]], anchors: Sequence[str]) -> Markup:
+    """Tabulate what has a number in any cell."""
+    columns = {title: how for title, how in _COLUMNS.items() if any(how[0](cell) for cell, _ in named)}
+    rows: list[list[Child]] = [
         [
-            element("span", name, id=place),
+            element("span", breakable(name), id=anchor),
             verdict(cell),
-            copyable(cell["replay"]) if cell.get("replay") else "-",
-            number(cell.get("cpus")),
-            number(cell.get("ops")),
-            number(cell.get("allocs")),
-            number(cell.get("frees")),
-            number(_failed(cell)),
-            units.seconds(cell["seconds"]) if "seconds" in cell else "-",
+            *(write(get(cell)) for get, write in columns.values()),
         ]
-        for place, (_, cell, name) in zip(places, named_cells(runs), strict=True)
+        for anchor, (cell, name) in zip(anchors, named, strict=True)
     ]
-    return [Section("cells", "Cells", table(head, rows, left=3))] if rows else []
+    return table(("cell", "verdict", *columns), rows, left=2)
 
 
-def _failed(cell: Mapping[str, Any]) -> int:
-    return sum(cell["failures"].values())
+def _commands(named: Sequence[tuple[Cell, str]]) -> Markup | None:
+    rows = [(breakable(name), copyable(cell["replay"])) for cell, name in named if cell.get("replay")]
+    if not rows:
+        return None
+    return details(
+        "again, each cell alone", table(("cell", "command"), rows, left=2), open=len(rows) <= _OPEN
+    )
+
+
+# --- contexts ------------------------------------------------------------------------------------
+
+
+def _contexts(cell: Cell, name: str) -> Iterator[list[Child]]:
+    """Yield a row for each context in which the cell asked for memory."""
+    for context, row in cell["contexts"].items():
+        failures, allocs = row.get("failures", {}), row.get("allocs", 0)
+        failed = sum(failures.values())
+        if not allocs + failed:
+            continue
+        latency = row.get("latency_ns", {})
+        designs = [design for design, seen in cell.get("designs", {}).items() if context in seen]
+        why = ", ".join(f"{reason} {number(count)}" for reason, count in failures.items() if count)
+        yield [
+            breakable(name),
+            context,
+            ", ".join(designs),
+            number(allocs),
+            number(row.get("frees")),
+            number(failed),
+            compare.percent(allocs / (allocs + failed)),
+            *(number(latency.get(key)) for key in _LATENCIES),
+            number(row.get("timed")),
+            element("span", why, class_="reasons") if why else None,
+        ]
+
+
+def _allocations(rows: Sequence[Sequence[Child]]) -> Markup:
+    said = "Latencies in ns, of the ops that were timed; success is the share of requests that did not come back NULL."
+    head = (
+        "cell",
+        "context",
+        "design",
+        "allocs",
+        "frees",
+        "failed",
+        "success",
+        *_LATENCIES.values(),
+        "timed",
+    )
+    return join(element("p", said, class_="quiet"), table((*head, "why"), rows, left=3, last=1))

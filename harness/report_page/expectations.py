@@ -3,12 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness import report
-from harness.page import Loaded, Markup, Section, element, join, named_cells, table
+from harness.page import (
+    Child,
+    Loaded,
+    Markup,
+    Section,
+    breakable,
+    details,
+    element,
+    join,
+    matrix,
+    named_cells,
+    table,
+)
+from harness.report_page.words import number
 
-__all__ = ["sections"]
+__all__ = ["of_runs", "sections"]
 
 _HOLDS = {
     True: ("holds", "good"),
@@ -19,18 +33,17 @@ _HOLDS = {
 
 def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
     """Tabulate expectations of runs and of cells."""
-    parts = [part for part in (_of_runs(runs), _of_cells(runs)) if part]
-    return [Section("expectations", "What was expected", join(*parts))] if parts else []
+    parts = [part for part in (of_runs(runs), _of_cells(runs)) if part]
+    return [Section("expectations", "What was expected", join(parts))] if parts else []
 
 
-def _holds(holds: bool | None) -> Markup:
-    text, look = _HOLDS[holds]
-    return element("span", text, class_=look)
+# --- of runs -------------------------------------------------------------------------------------
 
 
-def _of_runs(runs: Sequence[Loaded]) -> Markup | None:
+def of_runs(runs: Sequence[Loaded]) -> Markup | None:
+    """Tabulate the tests and claims of runs, if they have any."""
     rows = [
-        [*_run(runs, each.label), entry["text"], entry["kind"], _holds(entry["holds"]), report.said(entry)]
+        [*_run(runs, each.label), entry["text"], entry["kind"], _holds(entry["holds"]), _measured(entry)]
         for each in runs
         for entry in each.run["expectations"]
     ]
@@ -42,18 +55,67 @@ def _run(runs: Sequence[Loaded], label: str) -> list[str]:
     return [label] if len(runs) > 1 else []
 
 
+def _holds(holds: bool | None) -> Markup:
+    text, look = _HOLDS[holds]
+    return element("span", text, class_=look)
+
+
+def _measured(entry: Mapping[str, Any]) -> Child:
+    """Say what was measured: in the config's words, if it has some; cell by cell where there are several."""
+    value = entry.get("measured")
+    said = entry.get("said")
+    if not isinstance(value, Mapping) or not value:
+        return said or _value(value)
+    if any(isinstance(each, Mapping) for each in value.values()):
+        names = list(
+            dict.fromkeys(key for each in value.values() if isinstance(each, Mapping) for key in each)
+        )
+        rows = [(cell, [_value(_of(each, key)) for key in names]) for cell, each in value.items()]
+        full = table(("cell", *map(breakable, names)), [(breakable(cell), *each) for cell, each in rows])
+        return details(said or f"in {len(value)} cells", full)
+    full = table(("", "measured"), [(breakable(key), _value(each)) for key, each in value.items()])
+    if len(value) <= 2 and not said:
+        return join(_listed(value))
+    return details(said or report.measured(value).removeprefix("measured "), full)
+
+
+def _of(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, Mapping) else value
+
+
+def _listed(values: Mapping[str, Any]) -> list[Markup]:
+    return [element("div", breakable(key), ": ", _value(each)) for key, each in values.items()]
+
+
+def _value(value: Any) -> str:
+    return "yes" if value is True else "no" if value is False else number(value)
+
+
+# --- of cells ------------------------------------------------------------------------------------
+
+
 def _of_cells(runs: Sequence[Loaded]) -> Markup | None:
-    rows = [
-        [
-            name,
-            element("code", entry["condition"]),
-            _holds(entry["holds"]),
-            report.measured(entry["measured"]),
-        ]
-        for _, cell, name in named_cells(runs)
-        for entry in cell["must_happen"]
-    ]
-    if not rows:
+    """Tabulate conditions, a column for each cell that has any."""
+    cells = [(cell, name) for _, cell, name in named_cells(runs) if cell["must_happen"]]
+    found = [{entry["condition"]: entry for entry in cell["must_happen"]} for cell, _ in cells]
+    conditions = list(dict.fromkeys(condition for each in found for condition in each))
+    if not conditions:
         return None
-    said = "Must happen in each cell, or it has proved nothing (must_happen):"
-    return join(element("p", said), table(("cell", "condition", "", "measured"), rows, left=4))
+    rows = [
+        (element("code", condition), [_met(each.get(condition)) for each in found])
+        for condition in conditions
+    ]
+    said = "Must happen in a cell, or it has proved nothing; measured:"
+    return join(
+        element("h3", "must_happen"),
+        element("p", said, class_="quiet"),
+        matrix("condition", [name for _, name in cells], rows),
+    )
+
+
+def _met(entry: Mapping[str, Any] | None) -> Child:
+    if entry is None:
+        return ""
+    value = entry.get("measured")
+    said = join(_listed(value)) if isinstance(value, Mapping) else _value(value)
+    return said if entry["holds"] else element("span", said, " (not met)", class_="bad")

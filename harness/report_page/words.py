@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""What several sections of a report say in the same words: verdicts, counts, commands."""
+"""What several sections of a report say in the same words: numbers, verdicts, commands, configs."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.page import Markup, element
+from harness.page import Loaded, Markup, element
 from harness.vocabulary import OK
 
-__all__ = ["again", "anchor", "number", "verdict"]
+__all__ = ["again", "anchor", "flat", "memory", "number", "passed_or_not", "places", "verdict"]
+
+_KIB = 1024
 
 
 def number(value: Any) -> str:
-    """Write a number exactly: a count in groups of three, anything else as JSON has it; of nothing a dash."""
+    """Write a number as result.json has it, in groups of three digits; of nothing a dash."""
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def memory(size_bytes: int | None) -> str:
+    """Write a size exactly: of whole KiB, which pages are, in those."""
+    if size_bytes is None:
+        return "-"
+    kib, rest = divmod(size_bytes, _KIB)
+    return f"{size_bytes:,} B" if rest else f"{kib:,} KiB"
 
 
 def verdict(cell: Mapping[str, Any]) -> Markup:
@@ -28,18 +38,40 @@ def verdict(cell: Mapping[str, Any]) -> Markup:
     return element("span", text, class_="good" if good else "bad")
 
 
+def passed_or_not(good: bool) -> Markup:
+    """Write how a run ended."""
+    return element("span", "passed" if good else "FAILED", class_="good" if good else "bad")
+
+
 def anchor(run: int, cell: int) -> str:
     """Name the row of a cell on the page. Args: run, cell: their places."""
     return f"cell-{run}-{cell}"
 
 
+def places(runs: Sequence[Loaded]) -> list[str]:
+    """Name the rows of all cells, in the order of `named_cells`."""
+    return [anchor(run, cell) for run, each in enumerate(runs) for cell in range(len(each.run["cells"]))]
+
+
 def again(cells: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the command that runs all cells again: a cell's own, without what makes it this cell.
 
-    None, if the result is older than such commands.
+    None, if there is none: the result is older than such commands.
     """
     if not cells or not cells[0].get("replay"):
         return None
-    words = shlex.split(cells[0]["replay"])
+    try:
+        words = shlex.split(cells[0]["replay"])
+    except ValueError:  # not by us
+        return None
     own = 0 if len(cells) == 1 else 2 * len(cells[0]["params"])
     return shlex.join(words[: len(words) - own])
+
+
+def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a config as dotted paths, each with its value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value

@@ -51,7 +51,7 @@ def test_claims_of_all_configs_are_one_table(tmp_path: Path) -> None:
         "three are there n=2: 2 of 5, ok; n=3: 3 of 6, ok does not hold first",
         "one more 2 and 3 holds second",
         "1 of 2 claims hold",
-        f"results in {tmp_path / 'out'}",
+        f"results in {tmp_path / 'out'}; report: {tmp_path / 'out/report.html'}",
     ]
 
 

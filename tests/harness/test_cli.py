@@ -36,6 +36,7 @@ def test_a_run_leaves_a_folder_and_prints_a_table(tmp_path: Path) -> None:
     assert done.stdout.startswith("small: passed, verdict ok, 1 cell")
     assert "small [1/1] kmalloc_nolock: ok" in done.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "arrays",
         "result.json",
         "samples.csv",
         "report.html",
