@@ -195,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     from harness import linking, live, report_command
     from harness.atlas import commands as atlas
     from harness.bench import commands as bench
+    from harness.top import commands as top
     from harness.tracing import commands as tracing
 
     parser = argparse.ArgumentParser(
@@ -207,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     atlas.add_commands(commands)
     bench.add_commands(commands)
     live.add_commands(commands)
+    top.add_commands(commands)
     linking.add_command(commands)
     tracing.add_commands(commands)
     return parser

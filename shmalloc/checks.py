@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shmalloc import room
 from shmalloc.errors import (
@@ -17,12 +17,25 @@ from shmalloc.errors import (
     TruncatedArena,
 )
 from shmalloc.geometry import Geometry
-from shmalloc.mapping import Mapping
 
 if TYPE_CHECKING:
     from shmalloc._binding import Core
 
 RESERVES = ("full", "sparse")
+
+
+class Mapped(Protocol):
+    """A mapped segment. Attributes as `Mapping` has them."""
+
+    header: Any
+
+    @property
+    def base(self) -> int:
+        """Address."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that are mapped."""
 
 
 def checked_geometry(
@@ -67,7 +80,7 @@ def no_room(size_bytes: int, why: str = "") -> NoRoom:
     return NoRoom(size_bytes, tightest.free_bytes, f"{tightest.source} ({why})" if why else tightest.source)
 
 
-def header_error(name: str, mapping: Mapping, core: Core) -> ShmallocError | None:
+def header_error(name: str, mapping: Mapped, core: Core) -> ShmallocError | None:
     """Check a segment's header; return why it must not be followed, or None if it may."""
     result = -core.lib.shm_arena_check(core.ffi.cast("void *", mapping.base), mapping.size_bytes)
     header = mapping.header

@@ -116,7 +116,7 @@ class Mapping:
             status = os.fstat(descriptor)
             if (status.st_dev, status.st_ino) != self._identity:
                 return [(begin, end)]
-            return list(_data_ranges(descriptor, begin, end))
+            return list(data_ranges(descriptor, begin, end))
         finally:
             os.close(descriptor)
 
@@ -152,7 +152,8 @@ class Mapping:
             del self.buffer, self.header, self._mmap
 
 
-def _data_ranges(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+def data_ranges(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Find the parts of [begin, end) of a file that somebody has written to, in order."""
     while begin < end:
         try:
             at = os.lseek(descriptor, begin, os.SEEK_DATA)

@@ -13,6 +13,7 @@ All of it reads counters while CPUs may be running: one text is no snapshot.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from shmalloc import layout
 from shmalloc.audit.view import MIGRATETYPE_NAMES, ZONE_NAMES, Auditable, View
 
 __all__ = [
+    "SlabRow",
     "buddyinfo",
     "memory_per_node",
     "node_events",
@@ -29,6 +31,7 @@ __all__ = [
     "numastat",
     "numastat_memory",
     "pagetypeinfo",
+    "slab_rows",
     "slabinfo",
     "vmstat",
     "zoneinfo",
@@ -57,25 +60,62 @@ _MOST_COUNTED = 100_000  # free blocks of one type and order that pagetypeinfo c
 Counts = NDArray[np.int64]
 
 
-def slabinfo(arena: Auditable) -> str:
-    """Return what /proc/slabinfo would say: one line a cache, the newest first."""
+@dataclass(frozen=True)
+class SlabRow:
+    """A line of slabinfo.
+
+    Attributes: cache: its index.  name.  active, objects: of all its slabs; free objects of cpu slabs and of
+        their partial lists count as active, as in the kernel.  size: of an object with its metadata, bytes.
+        per_slab: objects.  pages_per_slab.  slabs.
+    """
+
+    cache: int
+    name: str
+    active: int
+    objects: int
+    size: int
+    per_slab: int
+    pages_per_slab: int
+    slabs: int
+
+
+def slab_rows(arena: Auditable) -> list[SlabRow]:
+    """Return the caches, the newest first."""
     view = View.of(arena)
     free = _free_on_partial_lists(view)
-    lines = [_SLABINFO_HEADER]
+    rows = []
     gone = (layout.constants()["CACHE_UNUSED"], layout.constants()["CACHE_LEAKED"])
     for cache in range(len(view.caches) - 1, -1, -1):
         record = view.caches[cache]
         if int(record["state"]) in gone:
             continue
-        nodes = view.cache_nodes[cache]
-        slabs, objects = _sum(nodes["nr_slabs"]), _sum(nodes["total_objects"])
-        name, order = bytes(record["name"]).decode(errors="replace"), int(record["oo"]) >> 16
-        lines.append(
-            f"{name:<17} {max(objects - free[cache], 0):6} {objects:6} {record['size']:6} "
-            f"{int(record['oo']) & 0xFFFF:4} {1 << order:4} : tunables {0:4} {0:4} {0:4}"
-            f" : slabdata {slabs:6} {slabs:6} {0:6}\n"
+        nodes, oo = view.cache_nodes[cache], int(record["oo"])
+        order = min(oo >> 16, layout.constants()["SHM_MAX_PAGE_ORDER"])  # whatever a damaged one says
+        objects = _sum(nodes["total_objects"])
+        rows.append(
+            SlabRow(
+                cache=cache,
+                name=bytes(record["name"]).decode(errors="replace"),
+                active=max(objects - int(free[cache]), 0),
+                objects=objects,
+                size=int(record["size"]),
+                per_slab=oo & 0xFFFF,
+                pages_per_slab=1 << order,
+                slabs=_sum(nodes["nr_slabs"]),
+            )
         )
-    return "".join(lines)
+    return rows
+
+
+def slabinfo(arena: Auditable) -> str:
+    """Return what /proc/slabinfo would say: one line a cache, the newest first."""
+    lines = [
+        f"{row.name:<17} {row.active:6} {row.objects:6} {row.size:6} "
+        f"{row.per_slab:4} {row.pages_per_slab:4} : tunables {0:4} {0:4} {0:4}"
+        f" : slabdata {row.slabs:6} {row.slabs:6} {0:6}\n"
+        for row in slab_rows(arena)
+    ]
+    return "".join([_SLABINFO_HEADER, *lines])
 
 
 def _free_on_partial_lists(view: View) -> Counts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,10 +16,24 @@ from shmalloc.errors import HostileArena
 from shmalloc.layout import constants, dtype
 
 if TYPE_CHECKING:
-    from shmalloc.arena import Arena
+    from shmalloc._binding import Core
 
 Array = np.ndarray[Any, Any]
 _Strides = tuple[int, ...] | None
+
+
+class Mapped(Protocol):
+    """A mapped arena. Attributes as `Arena` has them; the buffer may be readonly."""
+
+    core: Core
+
+    @property
+    def header(self) -> Any:
+        """A struct shm_header *."""
+
+    @property
+    def buffer(self) -> memoryview[int]:
+        """The whole segment."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ _REGIONS = {
 }
 
 
-def region_array(arena: Arena, name: str) -> Array:
+def region_array(arena: Mapped, name: str) -> Array:
     """Return one region of the arena as an array over the arena itself; see `Arena.region`."""
     if name not in _REGIONS:
         raise ValueError(f"region = {name!r}: allowed are {', '.join(_REGIONS)}")
