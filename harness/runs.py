@@ -264,10 +264,6 @@ def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[st
     _write_arrays(folder / "arrays", left.arrays)
     for name, document in left.documents.items():
         _replace(folder / name, json.dumps(document, allow_nan=False) + "\n")
-    if "atlas.json" in left.documents:
-        from harness.atlas import page
-
-        page.write(folder, run, left.documents["atlas.json"])
     loaded = Loaded(folder, run["name"], complete(run), left.samples, left.documents.get("atlas.json"))
     if designs is not None and run["config"]["engine"] not in _WITHOUT_PLOTS:
         plots.draw(folder, loaded.run, left.samples, designs)

@@ -195,7 +195,7 @@ def _wrong(cell: Run) -> Iterator[Text]:
         line.append(f" in {spot.function}: {many}, {spot.where}", style="not bold default")
         yield line.append(f"\n    {spot.points[0]['replay']}", style="not bold default")
     if len(spots) > _LISTED:
-        yield Text(f"  and in {len(spots) - _LISTED:,} functions more, all in atlas.html", style="dim")
+        yield Text(f"  and in {len(spots) - _LISTED:,} functions more, all in report.html", style="dim")
 
 
 def functions(cell: Run) -> Table:

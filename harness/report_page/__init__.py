@@ -24,6 +24,7 @@ FILE = "report.html"
 PROVIDERS = (
     "harness.report_page.cells",
     "harness.report_page.expectations",
+    "harness.atlas.page",
     "harness.report_page.script",
     "harness.report_page.interrupts",
     "harness.report_page.counters",

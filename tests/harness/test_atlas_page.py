@@ -1,4 +1,4 @@
-"""The atlas's page: well-formed, alone, and its data are the atlas's, whatever names there are in it."""
+"""The atlas in a report: well-formed, and its data are the atlas's, whatever names there are in it."""
 
 import json
 import re
@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import atlas_sample
 import pytest
@@ -15,37 +16,49 @@ import running
 from html_page import Page
 
 import shmalloc
+from harness import report_page
 from harness.atlas import outcome_names, page, sources, stacked
 from harness.atlas.page import data
 from harness.atlas.picture import ALL
+from harness.page import Loaded, complete
+from shmalloc import _binding
 
 DOCUMENT = atlas_sample.atlas()
 RUN = atlas_sample.run(DOCUMENT)
-HTML = page.html(RUN, DOCUMENT)
 
 
+def report(run: dict[str, Any], document: dict[str, Any] | None) -> str:
+    return report_page.html([Loaded(Path(), "sample", complete(run), {}, document)], ())
+
+
+HTML = report(RUN, DOCUMENT)
 PAGE = Page(HTML)
+assert "could not be made" not in HTML
+
+
+def packed(found: Page) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(found.unpacked(page.DATA))
+    return data
+
+
+DATA = packed(PAGE)
 
 
 def plain(html: str) -> str:
     """A page without its data."""
-    return re.sub(r'(<script type="application/json".*?>).*?(</script>)', r"\1\2", html, flags=re.S)
+    return re.sub(r'(<script type="application/.*?>).*?(</script>)', r"\1\2", html, flags=re.S)
 
 
 def test_elements_are_nested_and_ids_are_unique() -> None:
     ids = Counter(found["id"] for _, found in PAGE.elements if "id" in found)
     assert set(ids.values()) == {1}
     for needed in (
-        "figure-1",
-        "map",
-        "wrong",
-        "functions",
-        "points",
-        "data",
-        "cell",
-        "outcome",
-        "level",
-        "name",
+        "atlas",
+        "atlas-figure-1",
+        "atlas-swept",
+        "atlas-map",
+        "atlas-wrong",
+        "atlas-data",
     ):
         assert needed in ids
     targets = {found["href"] for _, found in PAGE.elements if "href" in found}
@@ -67,20 +80,20 @@ def test_nothing_is_loaded_from_anywhere() -> None:
         "XMLHttp",
     ):
         assert outside not in found, outside
-    assert {found.get("href") for tag, found in PAGE.elements if tag == "a"} >= {"certificate.json"}
     (policy,) = [found["content"] for tag, found in PAGE.elements if "http-equiv" in found]
     assert policy is not None and policy.startswith("default-src 'none'")
 
 
 def test_every_id_that_the_script_asks_for_is_there() -> None:
     script = PAGE.text(PAGE.all("script")[-1])
-    asked = set(re.findall(r'byId\("([^"]+)"\)', script)) | {"cell", "outcome", "level", "name"}
+    asked = {f"atlas-{name}" for name in re.findall(r'byId\("([^"]+)"\)', script)}
+    assert {"atlas-cell", "atlas-level", "atlas-points"} <= asked
     assert asked <= {found.get("id") for _, found in PAGE.elements}
     assert "innerHTML" not in script and "document.write" not in script and "eval(" not in script
 
 
 def test_the_data_are_those_of_the_atlas() -> None:
-    unpacked = data.unpack(PAGE.data)
+    unpacked = data.unpack(DATA)
     for cell, found in zip(DOCUMENT["cells"], unpacked, strict=True):
         assert found["functions"] == cell["functions"]
         for kind in ("red", "deadlocks", "unpromised"):
@@ -101,8 +114,8 @@ def test_cells_of_one_build_share_their_disassembly() -> None:
         for each in cell["functions"]
         for row in each["instructions"]
     }
-    assert len(PAGE.data["code"]) == len(executed)
-    assert len(set(PAGE.data["strings"])) == len(PAGE.data["strings"])
+    assert len(DATA["code"]) == len(executed)
+    assert len(set(DATA["strings"])) == len(DATA["strings"])
 
 
 def test_source_lines_go_along_where_there_are_any() -> None:
@@ -110,9 +123,12 @@ def test_source_lines_go_along_where_there_are_any() -> None:
     file = next(row["file"] for row in rows if row["file"] != "made_up.c")
     wanted = {row["line"] for row in rows if row["file"] == file}
     lines = {file: [f"\tline_{number}();" for number in range(1, max(wanted))], "other.c": ["nothing"]}
-    found = data.pack(DOCUMENT["cells"], lines)["source"]
-    assert found == {file: {line: f"line_{line}();" for line in sorted(wanted - {max(wanted)})}}
-    assert PAGE.data["source"] == {}
+    made = data.pack([(DOCUMENT["cells"][0], lines), (DOCUMENT["cells"][1], {})])
+    shown = {(made["strings"][row[2]], row[3], made["strings"][row[6]]) for row in made["code"]}
+    assert {each for each in shown if each[2]} == {
+        (file, line, f"line_{line}();") for line in wanted - {max(wanted)}
+    }
+    assert {DATA["strings"][row[6]] for row in DATA["code"]} == {""}
 
 
 def test_sources_are_those_of_the_binary_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,11 +146,10 @@ def test_sources_are_those_of_the_binary_or_none(tmp_path: Path, monkeypatch: py
 
 
 def test_every_outcome_has_a_look_and_a_style() -> None:
-    packed = PAGE.data
-    names = [packed["strings"][look[0]] for look in packed["looks"]]
+    names = [DATA["strings"][look[0]] for look in DATA["looks"]]
     assert names == outcome_names.sort(data.outcomes_of(DOCUMENT["cells"]))
-    (style,) = PAGE.all("style")
-    for _, css, letter, said in packed["looks"]:
+    style = PAGE.all("style")[-1]
+    for _, css, letter, said in DATA["looks"]:
         assert PAGE.text(style).count(f"{css}{{--c:") == 2, "light and dark"
         assert letter and said
 
@@ -160,7 +175,9 @@ def test_every_figure_has_its_table_and_the_counts_add_up() -> None:
             assert counts[:2] == [column.picture[key], column.picture["deadlock_points"]]
             assert sum(counts[2:]) == counts[0]
     (legend, *_) = PAGE.all("ul", **{"class": "legend"})
-    assert "NULL (zone_busy)" in PAGE.text(legend) and "deadlock" in PAGE.text(legend)
+    assert "zone_busy" in PAGE.text(legend) and "deadlock" in PAGE.text(legend)
+    letters = [PAGE.text(at) for at in PAGE.inside(legend, "i") if PAGE.text(at)]
+    assert len(set(letters)) == len(letters), "what looks alike is named once"
 
 
 def _tables(figure: int) -> list[list[list[str]]]:
@@ -196,36 +213,57 @@ class _Tables(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
-def test_the_top_says_verdict_number_and_how_to_run_it_again() -> None:
-    (top,) = PAGE.all("header")
-    said = PAGE.text(top)
-    assert said.startswith("sample: passed verdict ok, 5 cells")
+def test_it_says_how_much_was_done_and_the_number_it_is_about() -> None:
+    said = PAGE.text(PAGE.find("atlas"))
     points = sum(cell["atlas"]["points"] for cell in RUN["cells"])
     assert f"{points:,} of {points:,} injections" in said
     kmalloc = RUN["cells"][0]["atlas"]
     assert (
         f"{kmalloc['deadlock_points']}of {kmalloc['instructions']} instructions are deadlock points" in said
     )
-    assert "again: shmalloc run atlas.toml" in said and "--set" not in said
-    assert "shmalloc verify" in said
+    assert "shmalloc verify" in PAGE.text(PAGE.find("atlas-swept"))
 
 
-def test_one_cell_is_run_again_as_it_was() -> None:
-    assert page.again(RUN["cells"][:1]) == "shmalloc run atlas.toml --set design=kmalloc"
-    cells = [
-        {
-            "params": {"design": "a b"},
-            "replay": "shmalloc run 'my file.toml' --set seed=7 --set 'design=\"a b\"'",
-        }
-    ]
-    assert page.again(cells * 2) == "shmalloc run 'my file.toml' --set seed=7"
-
-
-def test_a_scenario_that_proved_nothing_is_told_at_the_top() -> None:
+def test_a_scenario_that_proved_nothing_is_told() -> None:
     run = atlas_sample.run(DOCUMENT)
     run["cells"][0]["atlas"]["failed"] = [{"scenario": "alloc_x", "why": "did not take its <path>"}]
-    found = Page(page.html(run, DOCUMENT))
-    assert "alloc_x: did not take its <path>" in found.text(found.all("header")[0])
+    found = Page(report(run, DOCUMENT))
+    assert "alloc_x: did not take its <path>" in found.text(found.find("atlas"))
+
+
+def test_several_runs_each_have_their_atlas() -> None:
+    one, other = (Loaded(Path(), label, complete(RUN), {}, DOCUMENT) for label in ("one", "other"))
+    empty = Loaded(Path(), "none", complete({**RUN, "cells": []}))
+    found = Page(report_page.html([one, empty, other], ()))
+    cells = [cell["id"] for cell in packed(found)["cells"]]
+    assert cells == [f"{label}: {cell['id']}" for label in ("one", "other") for cell in RUN["cells"]]
+    assert len(packed(found)["code"]) == len(DATA["code"]), "one build is there once"
+    (heads,) = [[found.text(at) for at in found.inside(found.find("atlas"), "h3")]]
+    assert heads == ["one", "other"]
+    links = {attributes["data-cell"] for _, attributes in found.elements if "data-cell" in attributes}
+    assert links <= set(cells)
+
+
+def test_source_lines_are_shown_only_of_the_build_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert sources.find()
+    own = {**RUN, "build": {**RUN["build"], "id": _binding.core().build_id}}
+    for run, has in ((own, True), (RUN, False)):
+        made = packed(Page(report(run, DOCUMENT)))
+        assert any(made["strings"][row[6]] for row in made["code"]) is has
+
+
+def test_without_scripts_the_first_points_are_there() -> None:
+    (part,) = PAGE.inside(PAGE.find("atlas-wrong"), "noscript")
+    codes = [PAGE.text(at) for at in PAGE.inside(part, "code")]
+    replays = [point["replay"] for point in DOCUMENT["cells"][0]["atlas"]["deadlocks"]]
+    assert replays[0] in codes and len(PAGE.inside(part, "tr")) > len(DOCUMENT["cells"])
+
+
+def test_a_run_without_maps_has_its_numbers() -> None:
+    found = Page(report(RUN, None))
+    assert "atlas-map" not in {attributes.get("id") for _, attributes in found.elements}
+    assert found.tables("atlas-swept")
 
 
 def test_every_scenario_is_in_a_table() -> None:
@@ -251,45 +289,32 @@ def test_hostile_names_stay_text() -> None:
     document = atlas_sample.atlas(cell)
     run = atlas_sample.run(document)
     run["name"] = atlas_sample.HOSTILE
-    found = Page(page.html(run, document))
-    assert not found.all("img") and len(found.all("script")) == 2
-    assert data.unpack(found.data)[0]["functions"] == cell["functions"]
-    assert data.unpack(found.data)[0]["red"] == cell["atlas"]["red"]
-    assert atlas_sample.HOSTILE in found.text(found.all("header")[0])
+    found = Page(report(run, document))
+    assert not found.all("img")
+    assert data.unpack(packed(found))[0]["functions"] == cell["functions"]
+    assert data.unpack(packed(found))[0]["red"] == cell["atlas"]["red"]
+    assert atlas_sample.HOSTILE in found.text(found.find("atlas"))
 
 
-def test_a_run_in_which_something_is_wrong_says_so() -> None:
+def test_what_is_not_covered_is_told() -> None:
     run = atlas_sample.run(DOCUMENT)
     run["cells"][0] |= {"expected": "ok"}
     run["cells"][0]["atlas"] = {**run["cells"][0]["atlas"], "covered": 7}
-    run["expectations"] = [{"text": "is <green>", "kind": "test", "measured": {"a": 1.5}, "holds": False}]
-    found = Page(page.html(run, DOCUMENT))
-    assert "FAILED" in found.text(found.all("h1")[0])
-    tables = [found.text(at) for at in found.all("section")]
-    assert any("deadlock, expected ok" in said for said in tables)
-    assert any("is <green>" in said and "does not hold" in said for said in tables)
+    found = Page(report(run, DOCUMENT))
+    (cells, *_) = found.tables("atlas-swept")
+    assert cells[1][1] == "deadlock, expected ok" and cells[1][5] == "7"
 
 
-def test_a_run_without_interrupts_to_show_has_a_page_all_the_same() -> None:
-    document = {**DOCUMENT, "cells": []}
-    run = {**RUN, "cells": []}
-    found = Page(page.html(run, document))
-    assert not found.all("figure") and found.data["cells"] == []
+def test_a_run_without_an_atlas_has_none_of_it() -> None:
+    assert page.sections([Loaded(Path(), "x", complete({**RUN, "cells": []}), {}, DOCUMENT)], ()) == []
 
 
 def test_points_of_a_run_may_lack_stacks() -> None:
     cell = atlas_sample.cell("kmalloc")
     for entry in cell["atlas"]["deadlocks"]:
         del entry["stacks"], entry["before"], entry["after"], entry["changed"]
-    (found,) = data.unpack(data.pack([cell]))
+    (found,) = data.unpack(data.pack([(cell, {})]))
     assert found["deadlocks"][0]["stacks"] == {"operation": [], "handler": []}
-
-
-def test_the_file_is_written_whole(tmp_path: Path) -> None:
-    path = page.write(tmp_path, RUN, DOCUMENT)
-    assert path == tmp_path / "atlas.html"
-    assert path.read_text(encoding="utf-8") == page.html(RUN, DOCUMENT, sources.find())
-    assert [each.name for each in tmp_path.iterdir()] == ["atlas.html"]
 
 
 def test_style_and_script_are_installed(tmp_path: Path) -> None:
@@ -313,16 +338,17 @@ def test_a_run_leaves_its_page(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = running.run("run", running.config(tmp_path, text), "--no-progress", "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = Page((out / "atlas.html").read_text(encoding="utf-8"))
+    found = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert not (out / "atlas.html").exists()
     document = json.loads((out / "atlas.json").read_text())
     (cell,) = document["cells"]
-    (unpacked,) = data.unpack(found.data)
+    (unpacked,) = data.unpack(packed(found))
     assert unpacked["functions"] == cell["functions"]
     assert [point["replay"] for point in unpacked["deadlocks"]] == [
         point["replay"] for point in cell["atlas"]["deadlocks"]
     ]
     dead, of = cell["atlas"]["deadlock_points"], cell["atlas"]["instructions"]
-    assert f"{dead}of {of} instructions are deadlock points" in found.text(found.all("header")[0])
+    assert f"{dead}of {of} instructions are deadlock points" in found.text(found.find("atlas"))
     assert f"{dead} of {of} instructions are deadlock points" in done.stdout
     assert "___slab_alloc" in done.stdout and done.stdout == done.stdout.replace("allocs", "")
     assert unpacked["deadlocks"][0]["stacks"]["handler"], "both call stacks, and what changed"

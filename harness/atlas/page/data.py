@@ -7,7 +7,6 @@ ten times the size.  page.js reads the same form.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,13 +31,14 @@ class _Once:
         return self.numbers.setdefault(thing, len(self.numbers))
 
 
-def pack(cells: Sequence[Mapping[str, Any]], sources: Sources | None = None) -> dict[str, Any]:
-    """Pack the cells of atlas.json. Args: sources: lines of files; those that are needed go along.
+def pack(maps: Sequence[tuple[Mapping[str, Any], Sources]]) -> dict[str, Any]:
+    """Pack cells of atlas.json, each with the source lines of what it ran; those that are needed go along.
 
     Returns: strings; looks: of each outcome [its string, CSS class, letter, how it is said], best first;
-        code: [address, text, file, line, [inlined], level]; cells: functions [name, file, start, size,
-        [[code, points, [outcome, count, ...]]]], and points; source: {file: {line: text}}.
+        code: [address, text, file, line, [inlined], level, source line]; cells: functions [name, file, start, size,
+        [[code, points, [outcome, count, ...]]]], and points.
     """
+    cells = [cell for cell, _ in maps]
     strings, code = _Once(), _Once()
     looks = {
         outcome: [
@@ -52,33 +52,23 @@ def pack(cells: Sequence[Mapping[str, Any]], sources: Sources | None = None) -> 
     packed = [
         {
             "id": cell["id"],
-            "functions": [_function(function, strings, code) for function in cell["functions"]],
+            "functions": [_function(function, lines, strings, code) for function in cell["functions"]],
             **{kind: [_point(point, strings) for point in points_of(cell, kind)] for kind in KINDS},
         }
-        for cell in cells
+        for cell, lines in maps
     ]
     return {
         "strings": list(strings.numbers),
         "looks": list(looks.values()),
-        "code": [[*row[:4], list(row[4]), row[5]] for row in code.numbers],
+        "code": [[*row[:4], list(row[4]), *row[5:]] for row in code.numbers],
         "cells": packed,
-        "source": _source(cells, sources or {}),
     }
 
 
-def _source(cells: Sequence[Mapping[str, Any]], sources: Sources) -> dict[str, dict[int, str]]:
-    needed: dict[str, set[int]] = defaultdict(set)
-    for cell in cells:
-        for function in cell["functions"]:
-            for row in function["instructions"]:
-                needed[row["file"]].add(row["line"])
-    return {
-        file: {
-            line: sources[file][line - 1].strip() for line in sorted(lines) if 0 < line <= len(sources[file])
-        }
-        for file, lines in needed.items()
-        if file in sources
-    }
+def _source(row: Mapping[str, Any], lines: Sources) -> str:
+    """Return the source line of an instruction, or nothing."""
+    found = lines.get(row["file"], ())
+    return found[row["line"] - 1].strip() if 0 < row["line"] <= len(found) else ""
 
 
 def css_class(outcome: str) -> str:
@@ -118,7 +108,7 @@ def _place(cell: Mapping[str, Any], address: int) -> dict[str, str]:
     return {"symbol": f"{address:#x}", "source": ""}
 
 
-def _function(function: Mapping[str, Any], strings: _Once, code: _Once) -> list[Any]:
+def _function(function: Mapping[str, Any], lines: Sources, strings: _Once, code: _Once) -> list[Any]:
     rows = []
     for row in function["instructions"]:
         chain = tuple(strings(name) for name in row["inlined"])
@@ -129,6 +119,7 @@ def _function(function: Mapping[str, Any], strings: _Once, code: _Once) -> list[
             row["line"],
             chain,
             strings(row["level"]),
+            strings(_source(row, lines)),
         )
         counts = [part for name, count in row["outcomes"].items() for part in (strings(name), count)]
         rows.append([code(place), row["points"], counts])
@@ -169,7 +160,7 @@ def unpack(packed: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _instruction(packed: Mapping[str, Any], number: int, points: int, counts: list[int]) -> dict[str, Any]:
     strings = packed["strings"]
-    address, text, file, line, chain, level = packed["code"][number]
+    address, text, file, line, chain, level, _ = packed["code"][number]
     return {
         "address": address,
         "text": strings[text],

@@ -19,8 +19,8 @@ _PARTS = 200  # of a bar
 _TOTAL = "all levels"
 
 
-def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
-    """Draw columns side by side, and put the table behind them."""
+def figure(columns: Sequence[Column], title: str, name: str) -> Markup:
+    """Draw columns side by side, and put the table behind them. Args: name: of the element."""
     levels = stacked.levels(columns)
     heads = [element("th", _head(column), scope="col") for column in columns]
     rows = [
@@ -41,8 +41,7 @@ def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
         style=f"min-width:{11 + 9 * len(columns)}rem;max-width:{11 + 20 * len(columns)}rem",
     )
     caption = join(
-        element("b", f"Figure {number}. "),
-        title,
+        element("b", title),
         " Bars: the instructions of a level that were executed, by the worst that the arriving call got there. "
         "Below them how many there are, and at how many it was not plain success. A level without a bar was "
         "not reached. A NULL for a busy lock is the price of not waiting; any other is the start state's, "
@@ -57,7 +56,7 @@ def figure(columns: Sequence[Column], title: str, number: int) -> Markup:
         legend(looks),
         element("div", grid, class_="wide"),
         _numbers(columns, levels, sorted(found, key=outcome_names.rank)),
-        id=f"figure-{number}",
+        id=name,
     )
 
 
@@ -79,7 +78,7 @@ def _level(column: Column, row: Mapping[str, Any] | None, level: str) -> Child:
     dead, of = row["deadlock_points"], f"{row['instructions']:,} instr."
     said = element("b", f"deadlock at {dead:,} of {of}") if dead else f"{of}: {_rest(row['worst'])}"
     inner = join(bar(row["worst"], "instructions"), said)
-    return element("a", inner, href="#map", data_cell=column.cell["id"], data_level=level)
+    return element("a", inner, href="#atlas-map", data_cell=column.cell["id"], data_level=level)
 
 
 def _rest(worst: Mapping[str, int]) -> str:
@@ -113,10 +112,13 @@ def chip(outcome: str) -> Markup:
 
 
 def legend(outcomes: set[str]) -> Markup:
-    """Name colours, patterns and letters."""
+    """Name colours, patterns and letters; what looks alike is named together."""
+    alike: dict[str, list[str]] = {}
+    for name in outcome_names.sort(outcomes):
+        alike.setdefault(outcome_names.look(name).letter, []).append(name)
     items = [
-        element("li", chip(name), " ", _swatch(name), " ", outcome_names.said(name))
-        for name in outcome_names.sort(outcomes)
+        element("li", chip(names[0]), " ", _swatch(names[0]), " ", outcome_names.said_together(names))
+        for names in alike.values()
     ]
     return element("ul", items, class_="legend")
 

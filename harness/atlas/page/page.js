@@ -1,12 +1,12 @@
 "use strict";
-// What the data of the page is like: data.py. Nothing is made before it is looked at.
-(() => {
-	const data = JSON.parse(document.getElementById("data").textContent);
+// What the data are like: data.py. Nothing is made before it is looked at.
+(async () => {
+	const data = JSON.parse(new TextDecoder().decode(await shmalloc.unpack("atlas-data")));
 	const text = (number) => data.strings[number];
-	const byId = (id) => document.getElementById(id);
+	const byId = (id) => document.getElementById("atlas-" + id);
 	const looks = new Map(data.looks.map(([name, css, letter, said], rank) => [name, { css, letter, said, rank }]));
 	const byName = new Map(data.looks.map(([name]) => [text(name), name]));
-	const PART = 200; // rows that are made at a time
+	const FIRST = 40, PART = 200; // rows that are made at a time
 
 	function make(tag, attributes, ...children) {
 		const made = document.createElement(tag);
@@ -29,21 +29,32 @@
 
 	function instructions(rows) {
 		return rows.map(([number, points, counts]) => {
-			const [address, what, file, line, inlined, level] = data.code[number];
-			return { address, what, file, line, inlined, level, points, found: pairs(counts) };
+			const [address, what, file, line, inlined, level, source] = data.code[number];
+			return { address, what, file, line, inlined, level, source: text(source), points, found: pairs(counts) };
 		});
 	}
 
-	function bar(found) {
-		return make("span", { class: "bar" }, ...found.slice().reverse().map(([outcome, count]) =>
-			make("i", { class: looks.get(outcome).css, style: "flex-grow:" + count,
-				title: looks.get(outcome).said + ": " + count + " instructions" })));
+	const hex = (number) => "+0x" + number.toString(16);
+
+	// A function from its first instruction to its last; neighbours that came to the same are one part.
+	function strip(one) {
+		const parts = [];
+		for (const each of one.executed) {
+			const outcome = each.found[0][0], last = parts[parts.length - 1];
+			if (last && last.outcome === outcome) { last.count++; last.to = each; }
+			else parts.push({ outcome, count: 1, from: each, to: each });
+		}
+		return make("span", { class: "bar strip" }, ...parts.map(({ outcome, count, from, to }) => make("i", {
+			class: looks.get(outcome).css, style: "flex-grow:" + count, "data-address": from.address,
+			title: looks.get(outcome).said + ": " + count + " instruction" + (count > 1 ? "s" : "") + ", " + hex(from.address - one.start)
+				+ (count > 1 ? " to " + hex(to.address - one.start) : "") + " (" + text(from.file) + ":" + from.line + ")" })));
 	}
 
 	// A row that opens: body() is called when it does for the first time.
 	function opening(cells, columns, body) {
 		const row = make("tr", { class: "row", tabindex: "0" }, ...cells);
 		let below = null;
+		row.setAttribute("aria-expanded", "false");
 		const turn = () => {
 			if (!below) {
 				below = make("tr", { class: "body", hidden: "" }, make("td", { colspan: columns }, body()));
@@ -51,9 +62,18 @@
 			}
 			below.hidden = !below.hidden;
 			row.classList.toggle("open", !below.hidden);
+			row.setAttribute("aria-expanded", String(!below.hidden));
 		};
-		row.addEventListener("click", turn);
-		row.addEventListener("keydown", (event) => { if (event.key === "Enter") turn(); });
+		row.addEventListener("click", (event) => {
+			const part = event.target.closest("[data-address]");
+			if (event.target.closest(".copy") || (part && row.classList.contains("open"))) return;
+			turn();
+		});
+		row.addEventListener("keydown", (event) => {
+			if (event.target !== row || (event.key !== "Enter" && event.key !== " ")) return;
+			event.preventDefault();
+			turn();
+		});
 		return row;
 	}
 
@@ -63,8 +83,9 @@
 		const more = make("button", { type: "button" });
 		let shown = 0;
 		const grow = () => {
-			body.append(...things.slice(shown, shown + PART).map(row));
-			shown = Math.min(things.length, shown + PART);
+			const end = Math.min(things.length, shown + (shown ? PART : FIRST));
+			body.append(...things.slice(shown, end).map(row));
+			shown = end;
 			more.hidden = shown === things.length;
 			more.textContent = "more (" + (things.length - shown).toLocaleString("en") + " left)";
 		};
@@ -108,16 +129,17 @@
 		for (const each of one.all) {
 			const here = text(each.file) + ":" + each.line, within = each.inlined.map(text).join(" \u203a ");
 			if (here !== place || within !== chain) {
-				const line = (data.source[text(each.file)] || {})[each.line] || "";
-				rows.push(make("tr", { class: "source" }, make("td", { colspan: 4 }, code(here + "  "), make("code", { class: "line" }, line),
+				const line = each.source;
+				rows.push(make("tr", { class: "source" }, make("td", { colspan: 5 }, code(here + "  "), make("code", { class: "line" }, line),
 					make("span", { class: "within" }, within && " in " + within))));
 				place = here; chain = within;
 			}
 			const dim = !each.points || !wanted(each, filter);
 			const points = filter.cell.points.get(each.address) || [];
-			const head = [cell(each.points ? chip(each.found[0][0]) : null), cell(code(each.address.toString(16))), cell(code(text(each.what))), cell(said(each.found))];
-			const row = points.length ? opening(head, 4, () => make("div", {}, ...points.map(point))) : make("tr", {}, ...head);
+			const head = [cell(each.points ? chip(each.found[0][0]) : null), cell(code(hex(each.address - one.start))), cell(code(each.address.toString(16))), cell(code(text(each.what))), cell(said(each.found))];
+			const row = points.length ? opening(head, 5, () => make("div", {}, ...points.map(point))) : make("tr", {}, ...head);
 			row.classList.toggle("dim", dim);
+			row.dataset.at = each.address;
 			rows.push(row);
 		}
 		return make("table", {}, make("tbody", {}, ...rows));
@@ -125,9 +147,9 @@
 
 	function functions(filter) {
 		const found = listing(filter);
-		const head = ["function", "source", "instructions by worst outcome", "", "#instructions", "#injections"];
+		const head = ["function", "source", "from first to last instruction, by worst outcome", "", "#instructions", "#injections"];
 		const made = table(head, found, (one) => opening(
-			[cell(code(one.name)), cell(one.file), cell(bar(one.worst)), cell(said(one.worst)), number(one.executed.length), number(one.points)],
+			[cell(code(one.name)), cell(one.file), cell(strip(one)), cell(said(one.worst)), number(one.executed.length), number(one.points)],
 			6, () => disassembly(one, filter)));
 		byId("functions").replaceChildren(make("p", {}, "functions: " + found.length.toLocaleString("en")), made);
 	}
@@ -200,20 +222,20 @@
 	}
 	for (const id of ["cell", "outcome", "level"]) byId(id).addEventListener("change", show);
 	byId("name").addEventListener("input", show);
+	byId("functions").addEventListener("click", (event) => { // a part of a function: to its first instruction
+		const part = event.target.closest("[data-address]");
+		if (!part) return;
+		const below = part.closest("tr").nextElementSibling;
+		below.querySelector(`[data-at="${part.dataset.address}"]`).scrollIntoView({ block: "center" });
+	});
 	document.addEventListener("click", (event) => {
 		const link = event.target.closest("[data-cell]");
-		if (link) {
-			byId("cell").value = data.cells.findIndex((each) => each.id === link.dataset.cell);
-			byId("outcome").value = byId("name").value = "";
-			levels({ ...chosen(), level: link.dataset.level });
-			show();
-		}
-		const command = event.target.closest(".copy");
-		if (command) {
-			event.stopPropagation();
-			getSelection().selectAllChildren(command);
-			if (navigator.clipboard) navigator.clipboard.writeText(command.textContent).then(() => command.classList.add("done"), () => {});
-		}
-	}, true);
+		if (!link) return;
+		byId("cell").value = data.cells.findIndex((each) => each.id === link.dataset.cell);
+		byId("outcome").value = byId("name").value = "";
+		levels({ ...chosen(), level: link.dataset.level });
+		show();
+	});
 	show();
+	for (const each of document.querySelectorAll("#atlas-map .controls, #atlas-which")) each.hidden = false;
 })();

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""The tables of a page: what was swept, scenario by scenario, beyond single interrupts, expectations."""
+"""The tables of a page: what was swept, scenario by scenario, beyond single interrupts, what is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness import report, units
+from harness import units
 from harness.atlas import outcome_names, stacked
-from harness.atlas.page.figure import bar
+from harness.atlas.page.data import KINDS, points_of
+from harness.atlas.page.figure import bar, chip
 from harness.page.markup import Markup, element, join, table
+from harness.report_page.words import verdict
 
-__all__ = ["beyond", "cells", "expectations", "scenarios"]
+__all__ = ["beyond", "cells", "outcomes", "points", "scenarios"]
 
 Run = Mapping[str, Any]
+_LISTED = 50  # points of a cell; all are made by page.js
 
 
 def cells(found: Sequence[Run]) -> Markup:
@@ -55,14 +58,6 @@ def cells(found: Sequence[Run]) -> Markup:
             ]
         )
     return table(head, rows, left=2)
-
-
-def verdict(cell: Run) -> Markup:
-    """Write a cell's verdict, and the expected one if it is another."""
-    good = cell["verdict"] == cell["expected"]
-    rest = "" if not good else " (as expected)" if cell["verdict"] != "ok" else ""
-    text = f"{cell['verdict']}{rest}" if good else f"{cell['verdict']}, expected {cell['expected']}"
-    return element("span", text, class_="good" if good else "bad")
 
 
 def scenarios(cell: Run) -> Markup:
@@ -129,24 +124,6 @@ def _pairs(cell: Run) -> Markup:
     return element("details", element("summary", f"{cell['id']}: pairs"), table(head, rows, left=4))
 
 
-def expectations(found: Sequence[Run]) -> Markup | None:
-    """Tabulate what was expected of the run."""
-    if not found:
-        return None
-    said = {True: "holds", False: "does not hold", None: "about no cell of this run"}
-    look = {True: "good", False: "bad", None: None}
-    rows = [
-        [
-            entry["text"],
-            entry["kind"],
-            element("span", said[entry["holds"]], class_=look[entry["holds"]]),
-            report.said(entry),
-        ]
-        for entry in found
-    ]
-    return table(("expectation", "kind", "", "measured"), rows, left=4)
-
-
 def outcomes(found: Sequence[Run]) -> Markup:
     """Tabulate injections by outcome, everything that was swept."""
     names = outcome_names.sort({name for cell in found for name in cell["atlas"]["outcomes"]})
@@ -154,3 +131,25 @@ def outcomes(found: Sequence[Run]) -> Markup:
         [cell["id"], *(f"{cell['atlas']['outcomes'].get(name, 0):,}" for name in names)] for cell in found
     ]
     return table(("cell", *map(outcome_names.said, names)), rows)
+
+
+def points(cell: Run) -> Markup | None:
+    """Tabulate the first points of a cell of atlas.json at which something is wrong, with what replays each."""
+    found = [point for kind in KINDS for point in points_of(cell, kind)]
+    if not found:
+        return None
+    rows = [
+        [
+            chip(point["verdict"]),
+            element("code", point["symbol"]),
+            point.get("source", ""),
+            stacked.why(point),
+            element("code", point["replay"]),
+            f"{point.get('count', 1):,}",
+        ]
+        for point in found[:_LISTED]
+    ]
+    more = f"{cell['id']}: {len(found):,}" + (
+        f", of which {_LISTED} are here" if len(found) > _LISTED else ""
+    )
+    return join(element("p", more), table(("", "at", "source", "what", "replay", "injections"), rows, left=5))
