@@ -67,11 +67,24 @@ class Page(HTMLParser):
         return parent == outer
 
     def tables(self, name: str) -> list[list[list[str]]]:
-        """Read the tables of an element: rows of texts."""
+        """Read the tables of an element, also those within others: rows of texts."""
         return [
-            [[self.text(cell) for cell in self.inside(row, "td", "th")] for row in self.inside(table, "tr")]
+            [
+                [self.text(cell) for cell in self._own(row, "tr", "td", "th")]
+                for row in self._own(table, "table", "tr")
+            ]
             for table in self.inside(self.find(name), "table")
         ]
+
+    def _own(self, outer: int, kind: str, *tags: str) -> list[int]:
+        """List the elements that belong to one of a kind, and to none of that kind within it."""
+        return [at for at in self.inside(outer, *tags) if self._nearest(at, kind) == outer]
+
+    def _nearest(self, at: int, kind: str) -> int | None:
+        parent = self.parents[at]
+        while parent is not None and self.elements[parent][0] != kind:
+            parent = self.parents[parent]
+        return parent
 
     def json(self, name: str) -> Any:
         return json.loads(self.text(self.find(name)))

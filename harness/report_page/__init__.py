@@ -11,7 +11,6 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from harness.page import Loaded, Section, complete, document, element
 from harness.report_page import expectations, top
@@ -57,7 +56,7 @@ def write(path: Path, runs: Sequence[Loaded], designs: Sequence[str]) -> list[st
 def index(folder: Path, runs: Sequence[Mapping[str, Any]]) -> str:
     """Make a page of links to the pages of runs whose folders lie in one. Args: runs: each one's result.json."""
     loaded = [Loaded(folder / run["name"], run["name"], complete(run)) for run in runs]
-    pages = [f"{quote(each.label)}/{FILE}" for each in loaded]
+    pages = [f"{each.label}/{FILE}" for each in loaded]
     parts = expectations.of_runs(loaded)
     made = [Section("expectations", "What was expected", parts)] if parts else []
     return document(top.title(loaded), top.side_by_side(loaded, pages), made)

@@ -34,7 +34,7 @@ def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
     named = [(cell, name) for _, cell, name in named_cells(runs)]
     if not named:
         return []
-    made = [Section("cells", "Cells", join(_cells(named, places(runs)), _commands(named)))]
+    made = [Section("cells", "Cells", join(_cells(named, places(runs)), _repeats(named), _commands(named)))]
     rows = [row for cell, name in named for row in _contexts(cell, name)]
     if rows:
         made.append(Section("allocations", "Allocations by context", _allocations(rows)))
@@ -83,6 +83,32 @@ def _cells(named: Sequence[tuple[Cell, str]], anchors: Sequence[str]) -> Markup:
         for anchor, (cell, name) in zip(anchors, named, strict=True)
     ]
     return table(("cell", "verdict", *columns), rows, left=2)
+
+
+def _repeats(named: Sequence[tuple[Cell, str]]) -> Markup | None:
+    """Tabulate what each repeat of a cell measured, where it ran several times."""
+    rows: list[list[Child]] = [
+        [
+            breakable(name),
+            number(repeat.get("repeat")),
+            str(repeat.get("verdict", "")),
+            "yes" if repeat.get("shown") else "",
+            number(repeat.get("seed")),
+            number(repeat.get("ops")),
+            number(repeat.get("throughput_ops_s")),
+            memory(repeat.get("used_bytes")),
+            number(repeat.get("seconds")),
+        ]
+        for cell, name in named
+        if len(cell.get("repeats") or ()) > 1
+        for repeat in cell["repeats"]
+    ]
+    if not rows:
+        return None
+    said = "The numbers of a cell are those of the repeat of median throughput, which is the one shown."
+    head = ("cell", "repeat", "verdict", "shown", "seed", "ops", "ops/s", "peak memory", "seconds")
+    full = table(head, rows, left=4)
+    return details("each repeat", element("p", said, class_="quiet"), full, open=len(rows) <= _OPEN)
 
 
 def _commands(named: Sequence[tuple[Cell, str]]) -> Markup | None:

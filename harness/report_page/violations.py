@@ -78,6 +78,8 @@ def _text(text: str) -> Markup:
 
 
 def _where(found: Cell) -> Iterator[str]:
+    if found.get("repeat"):
+        yield f"repeat {found['repeat']}"
     if found.get("cpu") is not None:
         yield f"CPU {found['cpu']} in {found.get('context')} (level {found.get('level')})"
         yield f"op {number(found.get('op_index'))}"

@@ -1,16 +1,585 @@
 # SPDX-License-Identifier: MIT
-"""A run's page: what it says is what result.json says."""
+"""A run's page: what it says is what result.json says, whatever is in it and whatever is missing."""
 
+import copy
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import running
 from html_page import Page
 
+from harness import report_page, vocabulary
+from harness.page import Loaded, complete, load
+from harness.report_page import expectations
+from harness.report_page.words import again, memory, number
 
-def test_a_run_leaves_its_page(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = running.run("run", running.config(tmp_path), "--no-progress", "--out", out, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = Page((out / "report.html").read_text(encoding="utf-8"))
-    assert found.text(found.all("h1")[0]).startswith("small: passed verdict ok, 1 cell, ")
-    assert not list(out.glob("*.part"))
+ROOT = Path(__file__).parents[2]
+DESIGNS = list(vocabulary.load().designs)
+HOSTILE = "</script><!--\"'&<img src=x onerror=alert(1)>\u2028,="
+STRESS = """
+design = ["kmalloc", "kmalloc_nolock"]
+cpus = 2
+ops = 40_000
+must_happen = ["interrupts.nmi.handled", "counters.alloc_slab > 7"]
+[arena]
+size = "16MiB"
+[workload]
+kind = "mix"
+slots = 101
+array_ops = 2003
+[interrupts.nmi]
+rate_hz = 2000.0
+[faults.failslab]
+probability = 23
+[[expect]]
+text = "slabs are made"
+condition = "counters.alloc_slab > 0"
+[[expect]]
+kind = "claim"
+text = "nothing is done"
+condition = "allocs == 0 and failures.zone_busy == 0"
+[[expect]]
+text = "of nobody"
+condition = "ops > 0"
+cell = { cpus = 7 }
+"""
+FAILING = """
+engine = "script"
+[[step]]
+do = "alloc"
+size = 64
+count = "got"
+[[step]]
+do = "read"
+what = "zone.free_pages"
+count = "free"
+[[expect]]
+text = "two"
+condition = "counters.got == 2"
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run one of each kind."""
+    folder = tmp_path_factory.mktemp("runs")
+    wanted = {
+        "stress": (running.config(folder, STRESS, "stress"), 0),
+        "script": (running.config(folder, FAILING, "script"), 1),
+    }
+    wanted["deadlock"] = (ROOT / "configs/slides/nmi_kmalloc.toml", 0)
+    for name, (config, status) in wanted.items():
+        done = running.run("run", config, "--no-progress", "--no-plots", "--out", folder / name, cwd=folder)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert f"results in {folder / name}; report: {folder / name / 'report.html'}" in done.stdout
+        assert done.stderr == ""
+    return {name: folder / name for name in wanted}
+
+
+def page_of(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def run_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def html_of(run: dict[str, Any]) -> str:
+    return report_page.html([Loaded(Path("nowhere"), "x", complete(run))], DESIGNS)
+
+
+def columns(table: list[list[str]]) -> dict[str, dict[str, str]]:
+    """Read a table as {row: {column: text}}."""
+    head, *rows = table
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+# --- what is said ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["stress", "script", "deadlock"])
+def test_pages_are_whole(folders: dict[str, Path], name: str) -> None:
+    html = (folders[name] / "report.html").read_text(encoding="utf-8")
+    found = Page(html)
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    targets = {attributes["href"] for _, attributes in found.elements if "href" in attributes}
+    assert {target for target in targets if target and target.startswith("#")} <= {f"#{each}" for each in ids}
+    beside = {target for target in targets if target and not target.startswith("#")}
+    assert beside >= {"result.json", "report.txt", "samples.csv"}
+    assert all((folders[name] / target).exists() for target in beside if target)
+    assert "could not be made" not in html
+    data = r'(<script type="application/.*?>).*?(</script>)'
+    for outside in ("http:", "https:", "src=", "url(", "@import", "<link", "fetch(", "XMLHttp", "onclick"):
+        assert outside not in re.sub(data, r"\1\2", html, flags=re.S), outside
+    assert not list(folders[name].glob("*.part"))
+
+
+def test_the_top_says_verdict_setting_and_command(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["stress"]), page_of(folders["stress"])
+    (header,) = found.all("header")
+    said = found.text(header)
+    assert said.startswith("stress: passed verdict ok, 2 cells, ")
+    assert (
+        "2 of 2 cells as expected; 1 of 2 tests hold (1 about no cell of this run), 0 of 1 claim holds"
+        in said
+    )
+    assert f"build {run['build']['id']}" in said and str(run["machine"]["system"]) in said
+    assert "kmalloc, kmalloc_nolock" in said and "NMI 2000.0/s" in said and "faultsfailslab" in said
+    (command, *_) = [found.text(at) for at in found.inside(header, "code")]
+    assert command == f"shmalloc run {folders['stress'].parent / 'stress.toml'}"
+    assert all(warning in said for warning in run["machine"]["warnings"])
+
+
+def test_a_run_that_failed_says_why_first(folders: dict[str, Path]) -> None:
+    found = page_of(folders["script"])
+    (header,) = found.all("header")
+    assert found.text(header).startswith("script: FAILED")
+    (why,) = found.all("ul", **{"class": "why"})
+    assert found.text(why) == "test does not hold: two"
+
+
+def test_an_unexpected_cell_is_named_with_its_violation_and_command(folders: dict[str, Path]) -> None:
+    run = run_of(folders["deadlock"])
+    run["cells"][0]["expected"] = "ok"
+    run["cells"][3] |= {
+        "verdict": "vacuous",
+        "must_happen": [{"condition": "ops > 99", "measured": 7, "holds": False}],
+    }
+    found = Page(html_of(run))
+    (why,) = found.all("ul", **{"class": "why"})
+    first, second = (found.text(at) for at in found.inside(why, "li"))
+    cell = run["cells"][0]
+    assert (
+        first
+        == f"{cell['id']}: deadlock, expected ok: {cell['violations'][0]['text']}again, alone: {cell['replay']}"
+    )
+    assert second.startswith(f"{run['cells'][3]['id']}: vacuous, expected ok: did not happen: ops > 99")
+    links = [found.elements[at][1]["href"] for at in found.inside(why, "a")]
+    assert links == ["#cell-0-0", "#cell-0-3"]
+    assert found.text(found.find("cell-0-3")) == run["cells"][3]["id"]
+
+
+def test_numbers_of_cells_are_those_of_the_result(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["stress"]), page_of(folders["stress"])
+    table, commands = found.tables("cells")
+    rows = columns(table)
+    assert list(rows) == [cell["id"] for cell in run["cells"]]
+    for cell in run["cells"]:
+        row = rows[cell["id"]]
+        assert row["verdict"] == "ok"
+        expected = {
+            "CPUs": cell["cpus"],
+            "ops": cell["ops"],
+            "ops/s": cell["throughput_ops_s"],
+            "allocs": cell["allocs"],
+            "frees": cell["frees"],
+            "failed": sum(cell["failures"].values()),
+            "seconds": cell["seconds"],
+            "processor seconds": cell["processor_s"],
+        }
+        assert {key: float(row[key].replace(",", "")) for key in expected} == expected
+        for key, of in (
+            ("peak memory", "peak_bytes"),
+            ("live at the end", "live_bytes"),
+            ("arena", "arena_bytes"),
+        ):
+            text, unit = row[key].split()
+            assert int(text.replace(",", "")) * {"KiB": 1024, "B": 1}[unit] == cell["memory"][of]
+    assert columns(commands) == {cell["id"]: {"command": cell["replay"]} for cell in run["cells"]}
+
+
+def test_each_repeat_of_a_cell_is_told(tmp_path: Path) -> None:
+    config = running.config(tmp_path, running.SMALL + "[interrupts.nmi]\nrate_hz = 0.0\n")
+    run = running.results(config, "--set", "repeats=3")
+    (cell,) = run["cells"]
+    found = page_of(tmp_path / "out")
+    _, (head, *rows), _ = found.tables("cells")
+    assert len(rows) == 3 and [row[3] for row in rows].count("yes") == 1
+    for row, repeat in zip(rows, cell["repeats"], strict=True):
+        told = dict(zip(head, row, strict=True))
+        assert (told["repeat"], told["seed"]) == (str(repeat["repeat"]), f"{repeat['seed']:,}")
+        assert float(told["ops/s"].replace(",", "")) == repeat["throughput_ops_s"]
+    cell["violations"] = [{"verdict": "stall", "text": "x", "repeat": 2}]
+    assert "repeat 2" in Page(html_of(run)).text(Page(html_of(run)).find("violations"))
+
+
+def test_numbers_of_contexts_are_those_of_the_result(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["stress"]), page_of(folders["stress"])
+    ((head, *rows),) = found.tables("allocations")
+    read = {(row[0], row[1]): dict(zip(head[2:], row[2:], strict=True)) for row in rows}
+    wanted = {
+        (cell["id"], context): counts
+        for cell in run["cells"]
+        for context, counts in cell["contexts"].items()
+        if counts["allocs"] or any(counts["failures"].values())
+    }
+    assert set(read) == set(wanted) and {context for _, context in wanted} == {"task", "nmi"}
+    for key, counts in wanted.items():
+        row, latency = read[key], counts["latency_ns"]
+        expected = {
+            "allocs": counts["allocs"],
+            "frees": counts["frees"],
+            "failed": sum(counts["failures"].values()),
+            "timed": counts["timed"],
+        }
+        if counts["timed"]:
+            expected |= {
+                "p50": latency["p50"],
+                "p99": latency["p99"],
+                "p99.9": latency["p999"],
+                "max": latency["max"],
+            }
+        assert {name: float(row[name].replace(",", "")) for name in expected} == expected
+        reasons = {
+            name: int(text.replace(",", "")) for name, text in re.findall(r"(\w+) ([\d,]*\d)", row["why"])
+        }
+        assert reasons == {name: count for name, count in counts["failures"].items() if count}
+
+
+def _by_cell(tables: list[list[list[str]]]) -> dict[str, dict[str, str]]:
+    """Join tables with a column for each cell to {cell: {row: text}}."""
+    found: dict[str, dict[str, str]] = {}
+    for head, *rows in tables:
+        for at, cell in enumerate(head[1:], start=1):
+            found.setdefault(cell, {}).update({row[0]: row[at] for row in rows})
+    return found
+
+
+def test_every_counter_is_there(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["deadlock"]), page_of(folders["deadlock"])
+    read = _by_cell(found.tables("counters"))
+    (unused,) = found.inside(found.find("counters"), "details")
+    names = {found.text(at) for at in found.inside(unused, "code")}
+    for cell in run["cells"]:
+        shown = {name: float(text.replace(",", "")) for name, text in read[cell["id"]].items()}
+        assert shown | dict.fromkeys(names, 0) == cell["counters"]
+        assert not set(shown) & names
+
+
+def test_many_cells_are_several_tables(folders: dict[str, Path]) -> None:
+    run = run_of(folders["deadlock"])
+    run["cells"] = [{**cell, "id": f"{cell['id']},n={n}"} for n in range(3) for cell in run["cells"]]
+    found = Page(html_of(run))
+    tables = found.tables("counters")
+    assert [len(table[0]) - 1 for table in tables] == [8, 8, 2]
+    read = _by_cell(tables)
+    assert list(read) == [cell["id"] for cell in run["cells"]]
+    for cell in run["cells"]:
+        assert all(
+            int(text.replace(",", "")) == cell["counters"][name] for name, text in read[cell["id"]].items()
+        )
+
+
+def test_expectations_say_what_was_measured(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["stress"]), page_of(folders["stress"])
+    said = found.text(found.find("expectations"))
+    assert "slabs are madetestholds" in said
+    assert "nothing is doneclaimdoes not hold" in said
+    assert "of nobodytestabout no cell of this run-" in said
+    flat = [cell for table in found.tables("expectations") for row in table for cell in row]
+    for cell, value in run["expectations"][0]["measured"].items():
+        assert f"{cell}: {value:,}" in said
+    for value in run["expectations"][1]["measured"].values():
+        assert f"{value['allocs']:,}" in flat
+    met = _by_cell(found.tables("expectations")[-1:])
+    for cell in run["cells"]:
+        assert met[cell["id"]] == {
+            entry["condition"]: f"{entry['measured']:,}" for entry in cell["must_happen"]
+        }
+
+
+def test_what_did_not_happen_is_marked(folders: dict[str, Path]) -> None:
+    run = run_of(folders["stress"])
+    run["cells"][1]["must_happen"][0] |= {"measured": {"a": 0, "b": 7}, "holds": False}
+    found = Page(html_of(run))
+    met = _by_cell(found.tables("expectations")[-1:])
+    assert met[run["cells"][1]["id"]]["interrupts.nmi.handled"] == "a: 0b: 7 (not met)"
+
+
+def test_measured_values_are_words_ranges_or_tables() -> None:
+    entries = [
+        {"text": "said", "measured": {"a": 1, "b": 2}, "said": "one; two"},
+        {"text": "words", "measured": "deadlock"},
+        {"text": "yes", "measured": True},
+        {"text": "many", "measured": {f"n={n}": n * 1000 for n in range(5)}},
+        {"text": "tables", "measured": {"n=1": {"ops": 1, "frees": 7}, "n=2": {"ops": 2}, "n=3": None}},
+    ]
+    run = complete({"expectations": [{"kind": "test", "holds": True, **entry} for entry in entries]})
+    (parts,) = expectations.sections([Loaded(Path(), "x", run)], ())
+    found = Page(f'<div id="all">{parts.body}</div>')
+    outer, *inner = found.tables("all")
+    assert [row[3] for row in outer[1:] if row[0] in ("words", "yes")] == ["deadlock", "yes"]
+    summaries = [found.text(at) for at in found.all("summary")]
+    assert summaries == ["one; two", "0 to 4000 in 5 cells", "in 3 cells"]
+    assert inner[0] == [["", "measured"], ["a", "1"], ["b", "2"]]
+    assert inner[1][-1] == ["n=4", "4,000"]
+    assert inner[2] == [["cell", "ops", "frees"], ["n=1", "1", "7"], ["n=2", "2", "-"], ["n=3", "-", "-"]]
+
+
+def test_scripts_are_told_step_by_step(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["deadlock"]), page_of(folders["deadlock"])
+    section = found.find("script")
+    told = [found.text(at).rstrip("\n") for at in found.inside(section, "pre")]
+    assert told == ["\n".join(cell["interleaving"]) for cell in run["cells"]]
+    facts, *steps = found.tables("script")
+    read = _by_cell([facts])
+    for cell, table in zip(run["cells"], steps, strict=True):
+        assert {name: float(text) for name, text in read[cell["id"]].items()} == cell["facts"]
+        assert [(row[1], row[3]) for row in table[1:]] == [
+            (step["do"], number(step["result"])) for step in cell["steps"]
+        ]
+        failed = [
+            ", ".join(f"{name} {count}" for name, count in step["reasons"].items()) for step in cell["steps"]
+        ]
+        assert [row[4] for row in table[1:]] == failed
+
+
+def test_violations_have_their_stack_level_by_level(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["deadlock"]), page_of(folders["deadlock"])
+    section = found.find("violations")
+    told = [at for at in found.inside(section, "div") if found.elements[at][1].get("class") == "violation"]
+    wanted = [(cell, violation) for cell in run["cells"] for violation in cell["violations"]]
+    assert len(told) == len(wanted) > 2
+    for at, (cell, violation) in zip(told, wanted, strict=True):
+        said = found.text(at)
+        assert said.startswith(f"{violation['verdict']} by {violation['checker']}: {violation['text']}")
+        assert f"{violation['lock_class']} lock at {violation['lock']:#x}, held by CPU 0 at level 0" in said
+        symbols = [found.text(row) for row in found.inside(at, "code")]
+        assert symbols[::2] == [frame["symbol"] for frame in violation["stack"]]
+        assert symbols[1::2] == [f"{frame['address']:#x}" for frame in violation["stack"]]
+        levels = [found.text(row) for row in found.inside(at, "th")]
+        assert levels == ["level 1, nmi", "interrupted: level 0, task"]
+        assert cell["replay"] in found.text(section)
+
+
+def test_commands_within_a_violation_can_be_copied(folders: dict[str, Path]) -> None:
+    run = run_of(folders["deadlock"])
+    run["cells"][0]["violations"] = [
+        {"verdict": "deadlock", "text": "bad (3 injections, the first: shmalloc replay a b@c/d@7)"}
+    ] * 9
+    found = Page(html_of(run))
+    section = found.find("violations")
+    copies = [
+        found.text(at) for at in found.inside(section, "code") if found.elements[at][1].get("class") == "copy"
+    ]
+    assert copies.count("shmalloc replay a b@c/d@7") == 9
+    assert "1 more" in [found.text(at) for at in found.inside(section, "summary")]
+
+
+def test_interrupts_faults_and_audits(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["stress"]), page_of(folders["stress"])
+    ((head, *rows),) = found.tables("interrupts")
+    assert [row[:3] for row in rows] == [
+        [cell["id"], "NMI", cell["handlers"]["nmi"]] for cell in run["cells"]
+    ]
+    for row, cell in zip(rows, run["cells"], strict=True):
+        assert dict(zip(head[3:], row[3:], strict=True)) == {
+            key.replace("_", " "): f"{value:,}" for key, value in cell["interrupts"]["nmi"].items()
+        }
+    attributes, counted = found.tables("faults")
+    assert attributes[1][0] == "failslab" and "probability = 23" in attributes[1][1]
+    for cell, values in _by_cell([counted]).items():
+        (of,) = [each for each in run["cells"] if each["id"] == cell]
+        assert values["failslab"] == f"{of['counters']['failslab']:,}"
+        assert values["requests that failed"] == f"{of['failures']['injected']:,}"
+    audits, totals = found.tables("audits")
+    assert [row[:3] for row in audits[1:]] == [
+        [cell["id"], when, "clean"] for cell in run["cells"] for when in cell["audits"]
+    ]
+    for title, values in _by_cell([totals]).items():
+        cell, _, when = title.rpartition(", ")
+        (of,) = [each["audits"][when]["totals"] for each in run["cells"] if each["id"] == cell]
+        assert {name: int(text.replace(",", "")) for name, text in values.items()}.items() <= of.items()
+
+
+def test_config_machine_and_build_are_all_there(folders: dict[str, Path]) -> None:
+    run, found = run_of(folders["stress"]), page_of(folders["stress"])
+    said = found.text(found.find("setting"))
+    for part in ("build", "machine"):
+        for key, value in run[part].items():
+            if isinstance(value, str) and value:
+                assert f"{part}.{key}{value}" in said
+    assert "[arena]\n" in said and 'size = "16MiB"' in said
+
+
+def test_without_plots_there_are_no_figures_and_all_tables(folders: dict[str, Path]) -> None:
+    loaded = load(folders["stress"])
+    bare = Page(report_page.html([loaded], ()))
+    assert not bare.all("svg") and not bare.all("figure")
+    assert bare.tables("counters") == Page(report_page.html([loaded], DESIGNS)).tables("counters")
+
+
+# --- whatever there is in it -----------------------------------------------------------------------
+
+
+def _hostile(value: Any, keep: tuple[str, ...] = ()) -> Any:
+    """Make every text and every key of free choice hostile; `keep`: keys whose values are closed lists."""
+    if isinstance(value, str):
+        return f"{value}{HOSTILE}"
+    if isinstance(value, list):
+        return [_hostile(each, keep) for each in value]
+    if isinstance(value, dict):
+        return {
+            key if key in keep else f"{key}{HOSTILE}": each
+            if key in ("kind", "engine")
+            else _hostile(each, keep)
+            for key, each in value.items()
+        }
+    return value
+
+
+@pytest.mark.parametrize("name", ["stress", "script", "deadlock"])
+def test_hostile_texts_stay_texts(folders: dict[str, Path], name: str) -> None:
+    run = run_of(folders[name])
+    known = {key for cell in run["cells"] for key in cell} | set(run)
+    known |= {
+        "text",
+        "measured",
+        "holds",
+        "condition",
+        "said",
+        "totals",
+        "notes",
+        "stack",
+        "symbol",
+        "steps",
+        "warnings",
+    }
+    known |= {
+        "latency_ns",
+        "failures",
+        "faults",
+        "arena",
+        "design",
+        "cpus",
+        "do",
+        "reasons",
+        "result",
+        "checker",
+        "id",
+    }
+    poisoned = _hostile(run, tuple(known - {"name"} | {"kind", "engine", "name"}))
+    html = html_of(poisoned)
+    found = Page(html)
+    assert "could not be made" not in html
+    assert not found.all("img") and "<!--" not in html
+    assert len(found.all("script")) == len(Page(html_of(run)).all("script"))
+    assert f"{run['cells'][0]['id']}{HOSTILE}" in [
+        found.text(at) for at in found.inside(found.find("cells"), "td")
+    ]
+    assert HOSTILE in found.text(found.find("counters"))
+    assert html.count(HOSTILE) == 0
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the way to every key; of a list, its first entry's."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield (*path, key)
+            yield from _paths(part, (*path, key))
+    elif isinstance(value, list) and value:
+        yield from _paths(value[0], (*path, 0))
+
+
+@pytest.mark.parametrize("name", ["stress", "deadlock"])
+def test_a_key_that_an_older_version_did_not_write_is_not_missed(folders: dict[str, Path], name: str) -> None:
+    run = run_of(folders[name])
+    run["cells"] = run["cells"][:1]
+    counters = run["cells"][0]["counters"]
+    run["cells"][0]["counters"] = {key: counters[key] for key in list(counters)[:3]}
+    paths = [path for path in _paths(run) if path != ("cells", 0, "id") and "totals" not in path[:-1]]
+    assert len(paths) > 100
+    for path in paths:
+        older = copy.deepcopy(run)
+        at: Any = older
+        for key in path[:-1]:
+            at = at[key]
+        del at[path[-1]]
+        html = html_of(older)
+        assert "could not be made" not in html, (path, re.findall("could not be made[^<]*", html))
+
+
+def test_a_run_without_cells_has_a_page() -> None:
+    found = Page(html_of({"schema": "shmalloc-result/1", "name": "empty", "cells": []}))
+    assert "0 cells" in found.text(found.all("h1")[0])
+
+
+def test_a_section_that_cannot_be_made_is_told_and_the_others_are_there(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        report_page,
+        "PROVIDERS",
+        ("harness.report_page.cells", "harness.no_such", "harness.report_page.counters"),
+    )
+    problems = report_page.write(tmp_path / "x.html", [load(folders["stress"])], DESIGNS)
+    assert problems == ["harness.no_such: ModuleNotFoundError: No module named 'harness.no_such'"]
+    found = Page((tmp_path / "x.html").read_text())
+    assert [found.text(at) for at in found.all("h2")] == [
+        "Cells",
+        "Allocations by context",
+        "Not made: no_such",
+        "Counters",
+    ]
+
+
+def test_numbers_are_written_exactly() -> None:
+    texts = [number(value) for value in (0, 1234567, 27577060.6, 0.000123, None, "x", True)]
+    assert texts == ["0", "1,234,567", "27,577,060.6", "0.000123", "-", "x", "True"]
+    assert [memory(value) for value in (None, 0, 4096, 2441217)] == ["-", "0 KiB", "4 KiB", "2,441,217 B"]
+
+
+def test_the_whole_run_is_run_again_without_what_makes_a_cell() -> None:
+    cell = {
+        "params": {"design": "a b"},
+        "replay": "shmalloc run 'my file.toml' --set seed=7 --set 'design=\"a b\"'",
+    }
+    assert again([cell] * 2) == "shmalloc run 'my file.toml' --set seed=7"
+    assert again([cell]) == cell["replay"]
+    assert again([]) is None and again([{"params": {}}]) is None and again([{"replay": "'"}]) is None
+
+
+# --- several runs ----------------------------------------------------------------------------------
+
+
+def test_runs_side_by_side_are_one_page(folders: dict[str, Path], tmp_path: Path) -> None:
+    done = running.run("report", *folders.values(), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "report of 3 runs: report.html\n", "")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "could not be made" not in html
+    found = Page(html)
+    labels = ["stress", "script", "nmi_kmalloc"]
+    assert found.text(found.all("h1")[0]) == "3 runs: FAILED 2 of 3 passed"
+    names = [
+        f"{label}: {cell['id']}"
+        for label, folder in zip(labels, folders.values(), strict=True)
+        for cell in run_of(folder)["cells"]
+    ]
+    assert list(columns(found.tables("cells")[0])) == names
+    assert [row[0] for row in found.tables("expectations")[0][1:4]] == ["stress"] * 3
+    (differences,) = [table for table in found.tables("setting") if table[0][0] == "in which the runs differ"]
+    assert columns(differences)["config.engine"] == {
+        "stress": "stress",
+        "script": "script",
+        "nmi_kmalloc": "script",
+    }
+    assert "build.version" not in columns(differences)
+
+
+def test_several_configs_leave_a_page_of_links(tmp_path: Path) -> None:
+    good = running.config(tmp_path, FAILING.replace("== 2", "== 1"), "good")
+    bad = running.config(tmp_path, FAILING, "bad")
+    done = running.run("run", good, bad, "--no-progress", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout.endswith("results in out; report: out/report.html\n")
+    found = page_of(tmp_path / "out")
+    assert found.text(found.all("h1")[0]) == "2 runs: FAILED 1 of 2 passed"
+    links = [found.elements[at][1]["href"] for at in found.all("a")]
+    assert {"good/report.html", "bad/report.html", "bad/report.html#expectations"} <= set(links)
+    assert (tmp_path / "out/good/report.html").is_file() and (tmp_path / "out/bad/report.html").is_file()
+    assert [row[1] for row in found.tables("expectations")[0][1:]] == ["two", "two"]
