@@ -41,6 +41,11 @@ def add_command(commands: Any) -> None:
         metavar="FILE",
         help="the page (default: report.html in DIR, or in this folder if there are several runs)",
     )
+    parser.add_argument(
+        "--picture",
+        metavar="ID",
+        help="no page, but this section or figure of it as PNG (default of --out: ID.png); needs a Chromium",
+    )
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -49,6 +54,8 @@ def report(arguments: argparse.Namespace) -> int:
 
     folders = _folders(arguments.folders)
     runs = _labelled([page.load(folder) for folder in folders])
+    if arguments.picture is not None:
+        return _picture(arguments.picture, arguments.out, runs)
     path = arguments.out or (runs[0].folder if len(runs) == 1 else Path()) / report_page.FILE
     problems = _write(path, runs, list(vocabulary.load().designs))
     for problem in problems:
@@ -107,6 +114,22 @@ def _labelled(runs: Sequence[Loaded]) -> list[Loaded]:
     ]
     chosen = next(each for each in names if len(set(each)) == len(each))
     return [replace(each, label=label) for each, label in zip(runs, chosen, strict=True)]
+
+
+def _picture(name: str, out: Path | None, runs: Sequence[Loaded]) -> int:
+    from harness import report_page, vocabulary
+    from harness.page import picture
+
+    path = out or Path(f"{name}.png")
+    if path.suffix != ".png":
+        raise _unwritable(path, "allowed is the name of a PNG")
+    drawn = picture.take(report_page.html(runs, list(vocabulary.load().designs)), name)
+    try:
+        path.write_bytes(drawn)
+    except OSError as error:
+        raise _unwritable(path, f"cannot be written: {error.strerror}") from None
+    print(f"{name} of {_said(runs)}: {path}")
+    return 0
 
 
 def _write(path: Path, runs: Sequence[Loaded], designs: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise pytest.UsageError(f"install the project first (pip install '.[test]'): {error}") from error
 
-from browser import browser, browser_page, open_page  # noqa: F401
+from browser import browser, browser_page, needs_browser, open_page  # noqa: F401
 
 # The same examples in every run, and no deadline: the cores are shared with the other workers.
 # pytest --hypothesis-profile=explore looks further.

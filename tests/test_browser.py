@@ -14,7 +14,7 @@ import leaks
 import psutil
 import pytest
 
-_CONFTEST = "from browser import browser, browser_page, open_page\n"
+_CONFTEST = "from browser import browser, browser_page, needs_browser, open_page\n"
 _LIMIT_S = 60.0  # of waiting; reached only if something is broken
 
 
