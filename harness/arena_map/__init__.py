@@ -3,6 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from harness.arena_map.recording import Recording
 
-__all__ = ["Recording"]
+if TYPE_CHECKING:
+    from harness.page import Loaded, Section
+
+__all__ = ["Recording", "sections"]
+
+
+def sections(runs: Sequence[Loaded], designs: Sequence[str]) -> list[Section]:
+    """Show the map of every cell that has one."""
+    from harness.arena_map.section import sections as made
+
+    return made(runs, designs)

@@ -24,6 +24,7 @@ PROVIDERS = (
     "harness.report_page.cells",
     "harness.report_page.expectations",
     "harness.atlas.page",
+    "harness.arena_map",
     "harness.report_page.script",
     "harness.report_page.interrupts",
     "harness.report_page.counters",
