@@ -30,7 +30,7 @@ LOOKS: dict[Kind, Appearance] = {
     Kind.HOLE: Appearance("#ffffff", "#14181d", "dot"),
     Kind.TRANSIT: Appearance("#1b1f24", "#f2f2f2", "slash"),
     Kind.FREE: Appearance("#bcc3ca", "#5a646f"),
-    Kind.RESERVE: Appearance("#e3bfd3", "#6f4a60", "slash"),
+    Kind.RESERVE: Appearance("#d3a0be", "#6f4a60", "slash"),
     Kind.PCP: Appearance("#56b4e9", "#8fd0f5", "dot"),
     Kind.PARKED: Appearance("#d55e00", "#f0803c", "cross"),
     Kind.PAGE_CACHE: Appearance("#d6c99a", "#77693a", "dash"),
