@@ -181,12 +181,12 @@ def test_zooming_keeps_what_is_under_the_pointer(
     go(page, 2)
     scale = lambda: float(page.locator(CANVAS).get_attribute("data-scale"))  # noqa: E731
     least = scale()
-    for pfn in np.flatnonzero(np.isin(found.plane("kind")[2], SLABS))[::11].tolist():
+    for pfn in range(0, 2048, 37):
         to_page(page, pfn)
         x, y = place(page)
-        if x > 600:
+        if x > 600 and y > 50:
             break
-    assert x > 600, "no slab on the right half"
+    assert x > 600, "the map is narrower than half the page"
     box = page.locator(CANVAS).bounding_box()
     page.mouse.move(box["x"] + x, box["y"] + y)
     before = page.inner_text("[data-map=tip]")
