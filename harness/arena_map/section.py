@@ -39,15 +39,17 @@ class Mapped:
     found: Recording
 
 
-def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
-    """Show the map of every cell that has one."""
+def sections(runs: Sequence[Loaded], designs: Sequence[str]) -> list[Section]:
+    """Show the map of every cell that has one; without drawings (no designs) its tables only."""
     mapped = []
     for loaded, cell, name in named_cells(runs):
         file = cell.get("map", {}).get("file", "")
         arrays = loaded.arrays(file.removeprefix("arrays/").removesuffix(".npz")) if file else None
         if arrays is not None:
             mapped.append(Mapped(name, file, Recording(arrays)))
-    return [section(mapped)] if mapped else []
+    if not mapped:
+        return []
+    return [section(mapped) if designs else Section("arena-map", "Arena map", _tables(mapped))]
 
 
 def section(mapped: Sequence[Mapped]) -> Section:
