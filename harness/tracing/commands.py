@@ -47,6 +47,55 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="without pages that slabs were made of: the replay's slabs take their own",
     )
+    _add_export(commands)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export-trace",
+        help="write a run's recorded events for Perfetto, or as tracefs, trace-cmd or perf script print them",
+        description=export_trace.__doc__,
+    )
+    parser.set_defaults(command=export_trace)
+    parser.add_argument(
+        "path", type=Path, metavar="DIR|FILE.npz", help="the folder of a run, or one of its traces"
+    )
+    parser.add_argument(
+        "--cell", metavar="ID", help="of the run; may be left out if one cell only has a trace"
+    )
+    parser.add_argument(
+        "--format",
+        default="perfetto",
+        metavar="FORMAT",
+        help="perfetto (default), tracefs, trace-cmd or perf-script",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="- is standard output (default: that for text, NAME.pftrace here)",
+    )
+
+
+def export_trace(arguments: argparse.Namespace) -> int:
+    """Write recorded events for other tools. Perfetto: open the file at ui.perfetto.dev, or with trace_processor."""
+    from harness.problems import unknown
+    from harness.tracing import exporting
+
+    if arguments.format not in exporting.FORMATS:
+        problem = Problem(
+            "--format", arguments.format, unknown("format", arguments.format, exporting.FORMATS)
+        )
+        raise ConfigError("export-trace", [problem])
+    recorded = exporting.find(arguments.path, arguments.cell)
+    perfetto = arguments.format == exporting.PERFETTO
+    out = arguments.out or (Path(f"{recorded.name}.pftrace") if perfetto else exporting.STDOUT)
+    exporting.write(recorded, arguments.format, out)
+    if out != exporting.STDOUT:
+        lost = sum(recorded.events.lost.values()) + sum(recorded.events.overwritten.values())
+        gone = f"; {lost:,} more were lost or overwritten" if lost else ""
+        print(f"{out}: {len(recorded.events):,} events of {len(recorded.events.cpus)} CPUs{gone}")
+    return _PASSED
 
 
 def import_trace(arguments: argparse.Namespace) -> int:

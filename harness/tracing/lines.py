@@ -25,7 +25,7 @@ _FLAGS = rb"([^\s\d]\S{2,5})"
 #: groups of each: comm, tid, cpu, flags, time, system, event, fields
 _LAYOUTS = {
     "tracefs": re.compile(
-        rb"\s*(.*?)-(\d+)\s+(?:\([\s\d-]+\)\s+)?\[(\d+)\]\s+(?:"
+        rb"\s*+(.*?)-(\d+)\s+(?:\([\s\d-]+\)\s+)?\[(\d+)\]\s+(?:"
         + _FLAGS
         + rb"\s+)?"
         + _TIME
@@ -33,11 +33,11 @@ _LAYOUTS = {
         + _EVENT
     ),
     "perf script": re.compile(
-        rb"\s*(.*?)\s*(?:(?<!\S)(\d+(?:/ *\d+)?)\s+)?(?:\[(\d+)\]\s+)?(?:()[A-Z]{1,3}\s+)?"
+        rb"\s*+(.*?)\s*+(?:(?<!\S)(\d+(?:/ *\d+)?)\s+)?(?:\[(\d+)\]\s+)?(?:()[A-Z]{1,3}\s+)?"
         rb"(?:(\d+\.\d+):\s+(?:\d+\s+)?)?(?<!\S)(\w+):(\w+):\s+(\S.*)"
     ),
     "latency-format": re.compile(
-        rb"\s*(.*?)-(\d+)\s+(\d+)" + _FLAGS + rb"\s+" + _TIME + rb"(?:us)?[ +!#*@$]?\s*:\s+" + _EVENT
+        rb"\s*+(.*?)-(\d+)\s+(\d+)" + _FLAGS + rb"\s+" + _TIME + rb"(?:us)?[ +!#*@$]?\s*:\s+" + _EVENT
     ),
     "without heads": re.compile(
         rb"()()()()()(?:(kmem):)?(kmalloc|kfree|kmem_cache_\w+|mm_\w+|rss_stat):\s+(\S.*)"

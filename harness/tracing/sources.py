@@ -15,7 +15,7 @@ __all__ = ["MAX_LINE_BYTES", "STDIN", "Source"]
 
 STDIN = Path("-")
 #: a longer line is no line of a trace
-MAX_LINE_BYTES = 1 << 16
+MAX_LINE_BYTES = 1 << 13
 _PIECE_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 #: how files begin that hold a trace, but not as text: what makes text of them
@@ -64,11 +64,11 @@ class Source:
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
             if len(rest) > MAX_LINE_BYTES:
-                lines.append(rest[:80] + b"...")
+                lines.append(rest)
                 rest = b""
             for line in lines:
                 self.lines += 1
-                yield line
+                yield line if len(line) <= MAX_LINE_BYTES else line[:80] + b"..."
         if rest:
             self.lines += 1
             if rest.strip():

@@ -19,6 +19,7 @@ from harness.problems import ConfigError
 from harness.tracing.gfp_text import GfpText
 from harness.tracing.importing import Imported, Wanted, import_trace
 from harness.tracing.lines import KmemEvent, LineReader, Lost, Other, Unknown
+from harness.tracing.sources import MAX_LINE_BYTES, Source
 from harness.workload import build, parse_workload
 from harness.workload.tracefile import read_trace
 from shmalloc import gfp
@@ -406,6 +407,22 @@ def test_pages_below_slabs_may_be_left_out(tmp_path: Path) -> None:
     assert made.arrays["op"].tolist() == [0, 0, 0, 1]
     assert made.arrays["match"].tolist() == [-1, -1, -1, 0]
     assert made.arrays["slot"].tolist() == [0, 1, 2, 0]
+
+
+def test_a_line_without_an_end_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_bytes(
+        (b"x" * (3 << 20) + b"\n")
+        + b" " * 8000
+        + b"\nx"
+        + b" " * 8000
+        + b"x\n"
+        + text_of("perf_no_comm").encode()
+    )
+    assert max(map(len, Source(path))) <= MAX_LINE_BYTES
+    made = imported(path)
+    assert made.found[0].unknown > 0
+    assert same(made, imported(TEXTS / "perf_no_comm.txt"))
 
 
 BAD = [

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: MIT
+"""Text of recorded events has the form of real recordings, line by line, and comes back as the same operations."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from running import SMALL, config, run
+
+from harness.tracing.gfp_text import GfpText
+from harness.tracing.importing import Imported, Wanted, import_trace
+from harness.tracing.kernel_text import TEXT_FORMATS, write_text
+from harness.tracing.lines import KmemEvent, LineReader
+from shmalloc import gfp
+from shmalloc.trace import NO_PFN, Events
+
+TEXTS = Path(__file__).parent / "kmem_texts"
+HZ = 2_500_000_000
+
+GFP = r"(?:none|(?:_*GFP_[A-Z0-9_]+|0x[0-9a-f]+)(?:\|(?:_*GFP_[A-Z0-9_]+|0x[0-9a-f]+))*)"
+POINTERS = {
+    "tracefs": "[0-9a-f]{16}",
+    "trace-cmd": r"(?:0x[1-9a-f][0-9a-f]*|\(nil\))",
+    "perf-script": r"(?:0x[1-9a-f][0-9a-f]*|\(nil\))",
+}
+HEADS = {
+    "tracefs": r"^ *\S.*-\d+ +\[\d{3}\] [dDb.][.N][.hszHZ][.\da-f][.\da-f] +\d+\.\d{6}: EVENT: ",
+    "trace-cmd": r"^(?:inst: )? *\S.*-\d+ +\[\d{3}\] +\d+\.\d{6}: (?=.{21} |\S{22,} )EVENT: +",
+    "perf-script": r"^ *\S+ +\d+ \[\d{3}\] +\d+\.\d{6}: +kmem:EVENT: ",
+}
+SIZES = r"bytes_req=\d+ bytes_alloc=\d+ gfp_flags=GFP node=-?\d+ accounted=(?:true|false)"
+FIELDS = {
+    "kmalloc": f"call_site=SITE ptr=PTR {SIZES}",
+    "kmem_cache_alloc": f"call_site=SITE ptr=PTR name=\\S+ {SIZES}",
+    "kfree": "call_site=SITE ptr=PTR",
+    "kmem_cache_free": "call_site=SITE ptr=PTR name=\\S+",
+    "mm_page_alloc": "page=PTR pfn=0x[0-9a-f]+ order=\\d+ migratetype=\\d+ gfp_flags=GFP",
+    "mm_page_free": "page=PTR pfn=0x[0-9a-f]+ order=\\d+",
+    "mm_page_free_batched": "page=PTR pfn=0x[0-9a-f]+ order=0",
+    "mm_page_alloc_zone_locked": "page=PTR pfn=0x[0-9a-f]+ order=\\d+ migratetype=\\d+ percpu_refill=[01]",
+    "mm_page_pcpu_drain": "page=PTR pfn=0x[0-9a-f]+ order=\\d+ migratetype=\\d+",
+    "mm_page_alloc_extfrag": "page=PTR pfn=0x[0-9a-f]+ alloc_order=\\d+ fallback_order=\\d+ pageblock_order=\\d+ "
+    "alloc_migratetype=\\d+ fallback_migratetype=\\d+ fragmenting=[01] change_ownership=[01]",
+}
+RECORDED = {"tracefs": "tracefs", "trace-cmd": "trace_cmd", "perf-script": "perf_script"}
+
+
+def form(style: str, event: str) -> re.Pattern[str]:
+    fields = (
+        FIELDS[event]
+        .replace("PTR", POINTERS[style])
+        .replace("GFP", GFP, 1)
+        .replace("SITE", r"[\w.]+(?:\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?)?")
+    )
+    return re.compile(HEADS[style].replace("EVENT", event) + fields + "$")
+
+
+def matches(style: str, line: str) -> bool:
+    return any(form(style, event).match(line) for event in FIELDS)
+
+
+@pytest.mark.parametrize("style", TEXT_FORMATS)
+def test_the_forms_are_those_of_real_recordings(style: str) -> None:
+    lines = (TEXTS / f"{RECORDED[style]}.txt").read_text().splitlines()
+    events = [line for line in lines if re.search(r"\d: +(kmem:)?(k|mm_)\w+: ", line)]
+    assert len(events) > 100
+    assert [line for line in events if not matches(style, line)] == []
+
+
+def text_of(events: Events, style: str) -> str:
+    file = io.StringIO()
+    write_text(events, file, style)
+    return file.getvalue()
+
+
+EVERY = [
+    {
+        "event": "kmem:kmalloc",
+        "ptr": 640,
+        "bytes_req": 100,
+        "bytes_alloc": 128,
+        "gfp_flags": 0xDC0,
+        "call_site": 5,
+    },
+    {
+        "event": "kmem:kmem_cache_alloc",
+        "ptr": 768,
+        "cache": 0,
+        "gfp_flags": 0x820,
+        "flags": ["accounted"],
+        "node": 1,
+    },
+    {"event": "kmem:kfree", "ptr": 640, "ctx": "nmi", "level": 1},
+    {"event": "kmem:kmem_cache_free", "ptr": 768, "cache": 0, "ctx": "irq", "level": 1, "cpu": 3},
+    {"event": "kmem:mm_page_alloc", "ptr": 8192, "pfn": 2, "order": 1, "migratetype": 1, "gfp_flags": 0x2800},
+    {"event": "kmem:mm_page_alloc", "order": 3, "gfp_flags": 0},
+    {"event": "kmem:mm_page_free", "ptr": 8192, "pfn": 2, "order": 1, "ctx": "softirq"},
+    {"event": "kmem:mm_page_free_batched", "ptr": 8192, "pfn": 2},
+    {"event": "kmem:mm_page_alloc_zone_locked", "ptr": 8192, "pfn": 2, "flags": ["percpu_refill"]},
+    {"event": "kmem:mm_page_pcpu_drain", "ptr": 8192, "pfn": 2, "migratetype": 1},
+    {
+        "event": "kmem:mm_page_alloc_extfrag",
+        "ptr": 8192,
+        "pfn": 2,
+        "fallback_order": 10,
+        "flags": ["change_ownership"],
+    },
+]
+
+
+def every() -> Events:
+    return Events.synthetic(
+        [row | {"ts": (i + 1) * HZ // 10} for i, row in enumerate(EVERY)],
+        tsc_hz=HZ,
+        caches=("names",),
+        symbols={5: "shm_user+0x1c"},
+        pids={0: 4711, 3: 99999},
+    )
+
+
+@pytest.mark.parametrize("style", TEXT_FORMATS)
+def test_each_event_has_the_form_of_a_recording(style: str) -> None:
+    lines = [line for line in text_of(every(), style).splitlines() if not re.match(r"#|cpus=", line)]
+    assert len(lines) == len(EVERY)
+    assert [line for line in lines if not matches(style, line)] == []
+
+
+def test_lines_of_tracefs_to_the_letter() -> None:
+    lines = text_of(every(), "tracefs").splitlines()
+    assert lines[2] == "# entries-in-buffer/entries-written: 11/11   #P:2"
+    assert lines[12:15] == [
+        "        shmalloc-4711    [000] .....     0.100000: kmalloc: call_site=shm_user+0x1c ptr=0000000000000280 "
+        "bytes_req=100 bytes_alloc=128 gfp_flags=GFP_KERNEL|__GFP_ZERO node=-1 accounted=false",
+        "        shmalloc-4711    [000] .....     0.200000: kmem_cache_alloc: call_site=0x0 ptr=0000000000000300 "
+        "name=names bytes_req=0 bytes_alloc=0 gfp_flags=GFP_ATOMIC node=1 accounted=true",
+        "        shmalloc-4711    [000] d.z1.     0.300000: kfree: call_site=0x0 ptr=0000000000000280",
+    ]
+    assert lines[15].startswith("        shmalloc-99999   [003] d.h1.     0.400000: kmem_cache_free: ")
+    assert lines[17].endswith(
+        "mm_page_alloc: page=0000000000000000 pfn=0x0 order=3 migratetype=0 gfp_flags=none"
+    )
+
+
+def test_own_events_are_printed_by_name() -> None:
+    rows = [
+        {
+            "event": "shmalloc:alloc",
+            "ptr": 64,
+            "bytes_req": 8,
+            "gfp_flags": 0xCC0,
+            "design": "kmalloc",
+            "dur": 3,
+        },
+        {"event": "lock:contention_begin", "ptr": 128},
+        {"event": "lock:contention_end", "ptr": 128, "ret": -35},
+    ]
+    lines = text_of(Events.synthetic(rows), "perf-script").splitlines()
+    assert re.search(
+        r"shmalloc:alloc: call_site=0x0 ptr=0x40 bytes_req=8 gfp_flags=GFP_KERNEL node=-1 order=0 .*design=kmalloc",
+        lines[0],
+    )
+    assert lines[1].endswith("lock:contention_begin: 0x80 (flags=SPIN)")
+    assert lines[2].endswith("  lock:contention_end: 0x80 (ret=-35)")
+
+
+@pytest.mark.parametrize("style", TEXT_FORMATS)
+def test_what_was_lost_comes_back(style: str, tmp_path: Path) -> None:
+    events = Events.synthetic(EVERY[:3], caches=("c",), lost={0: 7}, overwritten={0: 5})
+    found = imported(tmp_path, text_of(events, style)).found[0]
+    assert found.lost + found.overwritten == 12
+
+
+@pytest.mark.parametrize(
+    "bits", [0, 1, 4, 0xC00, 0xCC0, 0x400CC0, 0x140CCA, 0x52CC0, 0xD2050, 0x2800, 0x820, 0xC40, 0x1000DC0]
+)
+def test_flags_are_written_as_the_kernel_writes_them(bits: int) -> None:
+    assert GfpText().bits(gfp.format(bits).encode()) == bits
+
+
+def test_recorded_flags_are_written_again_as_they_were() -> None:
+    reader, seen = GfpText(), set()
+    for style in RECORDED.values():
+        seen |= set(re.findall(r"gfp_flags=([A-Z_|]+)", (TEXTS / f"{style}.txt").read_text()))
+    assert len(seen) > 5
+    assert {gfp.format(reader.bits(text.encode())) for text in seen} == seen
+
+
+def imported(folder: Path, text: str) -> Imported:
+    path = folder / "t.txt"
+    path.write_text(text)
+    return import_trace([path], Wanted())
+
+
+CACHES = ("dentry", "filp", "a-b_c.d")
+
+
+@st.composite
+def kmem_rows(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw kmem events as an arena leaves them; some frees and allocations are missing."""
+    rows = []
+    for number in range(draw(st.integers(1, 40))):
+        event = draw(
+            st.sampled_from(
+                ["kmalloc", "kmem_cache_alloc", "kfree", "kmem_cache_free", "mm_page_alloc", "mm_page_free"]
+            )
+        )
+        row: dict[str, Any] = {
+            "event": f"kmem:{event}",
+            "cpu": draw(st.sampled_from([0, 1, 5])),
+            "ts": 10_000 * (number + 1),
+        }
+        row |= {"ctx": draw(st.sampled_from(["task", "softirq", "irq", "nmi"]))}
+        if "page" in event:
+            pfn = draw(st.sampled_from([1, 2, 3, NO_PFN] if "alloc" in event else [1, 2, 3]))
+            row |= {"pfn": pfn, "ptr": 0 if pfn == NO_PFN else pfn * 4096, "order": draw(st.integers(0, 3))}
+        else:
+            row["ptr"] = draw(st.sampled_from([0, 64, 128, 192]))
+        if "cache" in event:
+            row["cache"] = draw(st.integers(0, 2))
+        if "alloc" in event:
+            row["gfp_flags"] = draw(st.sampled_from([0, 0xCC0, 0xDC0, 0x2800, 0x400CC0, 0x140DCA]))
+        if event in ("kmalloc", "kmem_cache_alloc"):
+            sizes = draw(st.tuples(st.integers(1, 9000), st.integers(1, 9000)))
+            row |= {"bytes_req": min(sizes), "bytes_alloc": max(sizes), "node": draw(st.integers(-1, 1))}
+        rows.append(row)
+    return rows
+
+
+def expected(rows: list[dict[str, Any]], with_contexts: bool) -> list[tuple[Any, ...]]:
+    """Say which rows of a workload come of it: op, kind, req, alloc, gfp, node, cpu, ctx, cache, match."""
+    bits = {"task": 0, "softirq": 16, "irq": 9, "nmi": 65}
+    live: dict[tuple[bool, int], int] = {}
+    found: list[tuple[Any, ...]] = []
+    for row in rows:
+        event = row["event"].partition(":")[2]
+        page = "page" in event
+        kind = 2 if page else 1 if "cache" in event else 0
+        where = (row["pfn"] if row["pfn"] != NO_PFN else 0) if page else row["ptr"]
+        size = 4096 << row["order"] if page else 0
+        context = bits[row["ctx"]] if with_contexts else 0
+        cache = CACHES[row["cache"]] if kind == 1 else ""
+        if "alloc" in event:
+            sizes = (size, size) if page else (row["bytes_req"], row["bytes_alloc"])
+            if where:
+                live[page, where] = len(found)
+            found.append(
+                (0, kind, *sizes, row["gfp_flags"], row.get("node", -1), row["cpu"], context, cache, -1)
+            )
+        else:
+            match = live.pop((page, where), -1)
+            sizes = found[match][2:4] if match >= 0 else (size, size)
+            cache = cache or (found[match][8] if match >= 0 else "")
+            found.append((1, kind, *sizes, 0, -1, row["cpu"], context, cache, match))
+    return found
+
+
+@given(kmem_rows(), st.sampled_from(TEXT_FORMATS))
+def test_what_is_written_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], style: str
+) -> None:
+    events = Events.synthetic(rows, tsc_hz=HZ, caches=CACHES)
+    arrays = imported(tmp_path_factory.mktemp("t"), text_of(events, style)).arrays
+    names = ("op", "kind", "size_req", "size_alloc", "gfp_flags", "node", "cpu", "ctx", "cache", "match")
+    table = [arrays[name].tolist() for name in names]
+    table[8] = [str(arrays["cache_names"][i]) for i in table[8]]
+    assert list(zip(*table, strict=True)) == expected(rows, style == "tracefs")
+
+
+@given(st.integers(0, 2), st.sampled_from(TEXT_FORMATS))
+def test_every_line_is_known_to_the_importer(cpu: int, style: str) -> None:
+    rows = [{**row, "cpu": cpu} for row in EVERY]
+    reader = LineReader(GfpText())
+    lines = text_of(Events.synthetic(rows, caches=("c",)), style).splitlines()
+    kinds = [type(reader.read(line.encode())) for line in lines if "mm_page_" not in line or "alloc:" in line]
+    assert kinds.count(KmemEvent) == 6
+
+
+# --- the command ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two cells, of which the second is given a trace, and the first another."""
+    here = tmp_path_factory.mktemp("run")
+    text = SMALL.replace("ops = 20_000", 'ops = 500\ndesign = ["kmalloc", "kmalloc_nolock"]')
+    done = run("run", config(here, text), "--out", here / "out", "--no-plots", cwd=here)
+    assert done.returncode == 0, done.stderr
+    path = here / "out" / "result.json"
+    result = json.loads(path.read_text())
+    (here / "out" / "arrays").mkdir(exist_ok=True)
+    for number, cell in enumerate(result["cells"]):
+        every().save(here / "out" / "arrays" / f"trace-{number:03}.npz")
+        cell["trace"] = {"file": f"arrays/trace-{number:03}.npz", "events": len(EVERY), "tsc_start": 1000}
+    path.write_text(json.dumps(result))
+    return here / "out"
+
+
+def test_a_cell_of_a_run(folder: Path, tmp_path: Path) -> None:
+    done = run("export-trace", folder, "--cell", "design=kmalloc", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "trace-000.pftrace: 11 events of 2 CPUs\n"
+    protos = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
+    trace = protos.Trace.FromString((tmp_path / "trace-000.pftrace").read_bytes())
+    names = {one.track_descriptor.name for one in trace.packet if one.HasField("track_descriptor")}
+    assert "memory in use" in names
+    values = [
+        one
+        for one in trace.packet
+        if one.HasField("track_event") and one.track_event.HasField("counter_value")
+    ]
+    assert max(one.track_event.counter_value for one in values) > 4096
+
+
+def test_text_goes_to_standard_output(folder: Path, tmp_path: Path) -> None:
+    file = folder / "arrays" / "trace-001.npz"
+    done = run("export-trace", file, "--format", "tracefs", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == text_of(every(), "tracefs")
+    done = run("export-trace", file, "--format", "trace-cmd", "--out", "t.txt", cwd=tmp_path)
+    assert done.stdout == "t.txt: 11 events of 2 CPUs\n"
+    assert (tmp_path / "t.txt").read_text() == text_of(every(), "trace-cmd")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["FOLDER"], "--cell: allowed is one of design=kmalloc, design=kmalloc_nolock"),
+        (
+            ["FOLDER", "--cell", "design=kmaloc"],
+            r"--cell = design=kmaloc: unknown cell.*did you mean design=kmalloc\?",
+        ),
+        (["FILE", "--cell", "x"], "--cell = x: .* is one trace; allowed with the folder of a run"),
+        (["FILE", "--format", "perfeto"], r"--format = perfeto: unknown format \(did you mean perfetto\?\)"),
+        (["FILE", "--out", "no/where"], "--out = no/where: cannot be written: No such file"),
+        (["nowhere.npz"], "DIR|FILE.npz = nowhere.npz: cannot be read: No such file"),
+        (["OTHER"], r"is no trace: allowed is the folder of a run, or one of its arrays/trace-NNN.npz"),
+        (["TEXT"], r"is no trace: allowed is the folder of a run, or one of its arrays/trace-NNN.npz"),
+        (["."], "no result"),
+    ],
+)
+def test_what_is_wrong_is_said(options: list[str], why: str, folder: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", op=np.zeros(3))
+    text = tmp_path / "text.npz"
+    text.write_text("hello")
+    names = {
+        "FOLDER": folder,
+        "FILE": folder / "arrays" / "trace-000.npz",
+        "OTHER": tmp_path / "other.npz",
+        "TEXT": text,
+    }
+    done = run("export-trace", *(names.get(one, one) for one in options), cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.search(why, done.stderr), done.stderr
+    assert not done.stdout
+    assert {one.name for one in tmp_path.iterdir()} == {"other.npz", "text.npz"}
+
+
+def test_a_run_without_a_trace(folder: Path, tmp_path: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    for cell in result["cells"]:
+        del cell["trace"]
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    done = run("export-trace", tmp_path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no cell of this run was traced; allowed is a run whose config has [trace]" in done.stderr
