@@ -193,6 +193,7 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from harness import linking, live, report_command
+    from harness.arena_map import commands as arena_map
     from harness.atlas import commands as atlas
     from harness.bench import commands as bench
     from harness.top import commands as top
@@ -208,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     atlas.add_commands(commands)
     bench.add_commands(commands)
     live.add_commands(commands)
+    arena_map.add_command(commands)
     top.add_commands(commands)
     linking.add_command(commands)
     tracing.add_commands(commands)

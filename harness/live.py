@@ -144,7 +144,7 @@ def view(arguments: argparse.Namespace) -> int:
 
     from shmalloc.arena import Arena
 
-    name = arguments.name or _only()
+    name = arguments.name or only()
     if name is None:
         return _USAGE
     with Arena.attach(name) as arena:
@@ -156,7 +156,7 @@ def view(arguments: argparse.Namespace) -> int:
     return _PASSED
 
 
-def _only() -> str | None:
+def only() -> str | None:
     """Return the only arena that is in use; say which there are if it is not the only one."""
     from shmalloc.arena import list_segments
 

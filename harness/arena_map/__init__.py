@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.arena_map.recording import Recording
-
 if TYPE_CHECKING:
     from harness.page import Loaded, Section
 
-__all__ = ["Recording", "sections"]
+__all__ = ["sections"]
 
 
 def sections(runs: Sequence[Loaded], designs: Sequence[str]) -> list[Section]:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from browser import browser, browser_page, open_page
 
-from harness.arena_map import Recording
 from harness.arena_map.looks import LOOKS, RAMP
 from harness.arena_map.recorder import Recorder
+from harness.arena_map.recording import Recording
 from harness.arena_map.section import Mapped, section
 from harness.page import document, element
 from shmalloc import Arena, Cpu

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from html_page import Page
 
-from harness.arena_map import Recording, shown
+from harness.arena_map import shown
 from harness.arena_map.looks import LOOKS, RAMP, STATE_LOOKS, Appearance
 from harness.arena_map.recorder import Recorder
+from harness.arena_map.recording import Recording
 from harness.arena_map.section import Mapped, section
 from harness.arena_map.thumbnail import draw, tile_shape
 from harness.page import document, element
