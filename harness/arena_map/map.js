@@ -457,7 +457,7 @@
 	}
 	function fit() {
 		ratio = window.devicePixelRatio || 1;
-		const width = canvas.parentElement.clientWidth - 2;
+		const width = Math.max(LABEL, canvas.parentElement.clientWidth - 2); // 0 where it is not drawn: on paper
 		const height = layOut(width);
 		canvas.style.height = `${height + 2}px`;
 		canvas.width = Math.round(width * ratio);
@@ -557,8 +557,9 @@
 	matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(paint));
 	let width = 0;
 	new ResizeObserver(() => {
-		if (!map || canvas.parentElement.clientWidth === width) return;
-		width = canvas.parentElement.clientWidth;
+		const there = canvas.parentElement.clientWidth;
+		if (!map || !there || there === width) return;
+		width = there;
 		fit();
 	}).observe(canvas.parentElement);
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from harness import toml
@@ -13,20 +15,47 @@ from harness.report_page.words import flat, memory, number
 
 __all__ = ["sections"]
 
+_TOLD = {"name", "step", "expect", "must_happen"}  # what other sections show
+_CSS = ".config { columns: 24rem; margin: .4rem 0; }\n"
+
 
 def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
     """Show config, machine and build of each run."""
     parts = [join(element("h3", each.label) if len(runs) > 1 else None, _of(each.run)) for each in runs]
-    return [Section("setting", "Config, machine, build", join(_differences(runs), parts))]
+    return [Section("setting", "Config, machine, build", join(_differences(runs), parts), css=_CSS)]
 
 
 def _of(run: Mapping[str, Any]) -> Markup:
+    chosen: list[list[Child]] = [
+        [element("code", key), element("code", toml.value(value))] for key, value in _chosen(run["config"])
+    ]
     rows = [*_rows("build", run["build"]), *_rows("machine", run["machine"])]
-    config = element("pre", toml.dumps(run["config"]))
+    config = element("pre", toml.dumps(run["config"]), class_="config")
     return join(
-        table(("", ""), rows, left=2) if rows else None,
+        table(("what the config sets otherwise than the defaults", ""), chosen, left=2) if chosen else None,
         details("the config, resolved: every key, defaults filled in", config) if run["config"] else None,
+        table(("build and machine", ""), rows, left=2) if rows else None,
     )
+
+
+def _chosen(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the keys that have other values than the defaults of this version; steps and expectations aside."""
+    default = dict(flat(_defaults((config.get("workload") or {}).get("kind"))))
+    for key, value in flat(config):
+        if key.partition(".")[0] not in _TOLD and value is not None and value != default.get(key):
+            yield key, value
+
+
+@cache
+def _defaults(workload: Any) -> dict[str, Any]:
+    """Return the config that nothing was written into. Args: workload: its kind."""
+    from harness.config import Config  # what checks configs is not needed for anything else here
+    from harness.workload.spec import parse_workload
+
+    config = Config(name="defaults")
+    with contextlib.suppress(ValueError):  # a kind that this version does not know
+        config = config.model_copy(update={"workload": parse_workload({"kind": workload})})
+    return config.model_dump(mode="json")
 
 
 def _rows(title: str, part: Mapping[str, Any]) -> list[list[Child]]:

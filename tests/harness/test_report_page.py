@@ -406,6 +406,26 @@ def test_config_machine_and_build_are_all_there(folders: dict[str, Path]) -> Non
             if isinstance(value, str) and value:
                 assert f"{part}.{key}{value}" in said
     assert "[arena]\n" in said and 'size = "16MiB"' in said
+    chosen, _ = found.tables("setting")
+    wanted = [
+        ["design", '["kmalloc", "kmalloc_nolock"]'],
+        ["ops", "40000"],
+        ["arena.size", '"16MiB"'],
+        ["workload.slots", "101"],
+        ["workload.array_ops", "2003"],
+        ["interrupts.nmi.rate_hz", "2000.0"],
+        ["faults.failslab.probability", "23"],
+    ]
+    assert all(row in chosen for row in wanted)
+    assert not {"arena.nodes", "seed", "workload.kind", "name", "expect"} & {row[0] for row in chosen}
+
+
+def test_defaults_of_a_workload_that_there_is_no_more_are_no_obstacle(folders: dict[str, Path]) -> None:
+    run = run_of(folders["stress"])
+    run["config"]["workload"] = {"kind": "of long ago", "slots": 7}
+    html = html_of(run)
+    assert "could not be made" not in html
+    assert ["workload.kind", '"of long ago"'] in Page(html).tables("setting")[0]
 
 
 def test_without_plots_there_are_no_figures_and_all_tables(folders: dict[str, Path]) -> None:
