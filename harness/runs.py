@@ -42,7 +42,6 @@ def _run_atlas(job: stress.Job) -> tuple[dict[str, Any], list[Sample]]:
 
 
 _ENGINES = {"stress": stress.run_cell, "script": script.run_cell, "atlas": _run_atlas}
-_WITHOUT_PLOTS = ("script", "atlas")  # numbers, and no course of time
 
 
 @dataclass
@@ -265,8 +264,8 @@ def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[st
     for name, document in left.documents.items():
         _replace(folder / name, json.dumps(document, allow_nan=False) + "\n")
     loaded = Loaded(folder, run["name"], complete(run), left.samples, left.documents.get("atlas.json"))
-    if designs is not None and run["config"]["engine"] not in _WITHOUT_PLOTS:
-        plots.draw(folder, loaded.run, left.samples, designs)
+    if designs is not None:
+        plots.draw(loaded, designs)
     return report_page.write(folder / report_page.FILE, [loaded], designs or ())
 
 

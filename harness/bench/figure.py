@@ -45,9 +45,7 @@ def draw(folder: Path, result: Mapping[str, Any], designs: Sequence[str]) -> Pat
         style.title(figure, "ns per allocation and free: median and 95 % interval, fastest on top")
         model = machine["cpu_model"] or machine["architecture"]
         figure.supxlabel(f"core {machine['core']} of {model}", x=0.995, ha="right", fontsize=7, color="0.4")
-        path = folder / "bench.svg"
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None, "Title": "bench"})
-    return path
+        return style.save(figure, folder / "bench.svg")
 
 
 def _field(ax: Any, row: str, records: Sequence[Record], designs: Sequence[str]) -> None:

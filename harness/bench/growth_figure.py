@@ -38,9 +38,7 @@ def draw(folder: Path, result: Result) -> Path | None:
         for ax in axes[len(fields) :]:
             ax.set_axis_off()
         style.title(figure, "how cost grows: medians with 95 % intervals")
-        path = folder / "growth.svg"
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None, "Title": "growth"})
-    return path
+        return style.save(figure, folder / "growth.svg")
 
 
 def _field(ax: Any, key: Key, lines: Mapping[str, list[Mapping[str, Any]]]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The cells of a run by design and by what else varies: what the rows and lines of a picture are."""
+"""The cells of runs by design and by what else varies: what the rows and lines of a picture are."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from harness.compare import contexts_used, group_of, requests
+from harness.compare import Requests, group_of
+from harness.memory import Sample
+from harness.plots.palette import LIGHT
+from harness.vocabulary import CONTEXTS
 
-__all__ = ["Cell", "Grid", "Row"]
+__all__ = ["MOST_ROWS", "Cell", "Facet", "Grid", "Line", "Row", "Source", "asked"]
 
 Cell = Mapping[str, Any]
+Source = tuple[str, Cell, Sequence[Sample]]  # label of its run, the cell, its samples
 
 _LINES_FROM = 3  # values of a number that varies, from which a line says more than bars
-MOST_ROWS = 48  # more rows than that nobody reads; the report has all of them
+MOST_ROWS = 48  # more rows than that nobody reads; the table behind a figure has all of them
+_TOGETHER = 6  # rows in one panel, where none belongs to another
+
+
+def asked(counts: Mapping[str, Any]) -> Requests:
+    """Count the requests of a cell, or of one of its contexts; what an old result lacks is none."""
+    return Requests(int(counts.get("allocs", 0)), sum(counts.get("failures", {}).values()))
 
 
 @dataclass(frozen=True)
@@ -22,27 +32,59 @@ class Row:
     """A cell.
 
     Attributes: label: unique in the grid.  line: the same for all rows of one line over the number that is
-        swept.  design.  colour: number of its design's colour.  dash: of its line style.  cell.
+        swept.  run: label of its run, "" if there is only one.  design.  design_colour: number of its colour.
+        colour, dash: numbers of a colour and of a line style with its marker, over a sweep.  cell.  samples.
     """
 
     label: str
     line: str
+    run: str
     design: str
+    design_colour: int
     colour: int
     dash: int
     cell: Cell
+    samples: Sequence[Sample]
+
+    def context(self, name: str) -> Mapping[str, Any]:
+        """Return what the cell did in a context; of an old result that may be nothing."""
+        found: Mapping[str, Any] = self.cell.get("contexts", {}).get(name, {})
+        return found
 
     def handler_note(self, context: str) -> str:
         """Say which design was used in a context, if it was not the cell's own."""
         used = [name for name, seen in self.cell.get("designs", {}).items() if context in seen]
         return f"by {', '.join(used)}" if used and used != [self.design] else ""
 
+    @property
+    def short(self) -> str:
+        """The design, and the run if there are several: what tells the rows of a group apart."""
+        return ": ".join(filter(None, (self.run, self.design)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row as a line of a panel. Attributes: row.  name: in the legend.  colour, dash: numbers."""
+
+    row: Row
+    name: str
+    colour: int
+    dash: int
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A panel of lines. Attributes: title: what its rows have in common.  lines."""
+
+    title: str
+    lines: Sequence[Line]
+
 
 @dataclass(frozen=True)
 class Grid:
     """Cells that asked for memory.
 
-    Attributes: rows: in the order of the run.  contexts: those in which memory was asked for.  sweep: name of
+    Attributes: rows: in the order of the runs.  contexts: those in which memory was asked for.  sweep: name of
         the one number that varies beside the design, if its values make a line; else "".
     """
 
@@ -51,15 +93,16 @@ class Grid:
     sweep: str
 
     @classmethod
-    def of(cls, cells: Sequence[Cell], order: Sequence[str]) -> Self | None:
-        """Lay the cells of a run out; None if none of them asked for memory."""
-        used = [cell for cell in cells if requests(cell).number]
+    def of(cls, sources: Sequence[Source], order: Sequence[str]) -> Self | None:
+        """Lay cells out; None if none of them asked for memory. Args: order: designs, whose places are colours."""
+        used = [source for source in sources if asked(source[1]).number]
         if not used:
             return None
-        designs = [*order, *(cell["design"] for cell in used)]
-        sweep = _sweep(used)
-        rows = tuple(_row(cell, used, sweep, designs) for cell in used)
-        return cls(rows, tuple(contexts_used(used)), sweep)
+        cells = [cell for _, cell, _ in used]
+        sweep = _sweep(cells)
+        rows = _rows(used, sweep, order)
+        contexts = [name for name in CONTEXTS if any(asked(row.context(name)).number for row in rows)]
+        return cls(tuple(rows), tuple(contexts), sweep)
 
     @property
     def is_single(self) -> bool:
@@ -67,19 +110,57 @@ class Grid:
         return len(self.rows) == 1
 
     @property
+    def shown(self) -> tuple[Row, ...]:
+        """The rows of a figure that has one for each cell."""
+        return self.rows[:MOST_ROWS]
+
+    @property
     def cut(self) -> str:
         """Say how many rows a figure of rows leaves out; "" if none."""
         if self.sweep or len(self.rows) <= MOST_ROWS:
             return ""
-        return f" (first {MOST_ROWS} of {len(self.rows)} cells)"
+        return f"The first {MOST_ROWS} of {len(self.rows)} cells; the table has all of them."
 
     @property
-    def groups(self) -> dict[str, list[Row]]:
-        """The rows that differ in their design only, by what they have in common."""
+    def handlers(self) -> str:
+        """Say where another design than the cell's was at work; "" if nowhere."""
+        found: dict[tuple[str, str], dict[str, None]] = {}
+        for row in self.rows:
+            for context in self.contexts:
+                if note := row.handler_note(context):
+                    found.setdefault((context, note), {})[row.design] = None
+        return " ".join(
+            f"In {context}, cells of {', '.join(designs)} are served {note}."
+            for (context, note), designs in found.items()
+        )
+
+    @property
+    def facets(self) -> list[Facet]:
+        """The rows as lines of panels: in one panel those that differ in design and run only.
+
+        Where no two rows are such, some at a time in the order of the runs.
+        """
         groups: dict[str, list[Row]] = {}
         for row in self.rows:
             groups.setdefault(group_of(row.cell), []).append(row)
-        return groups
+        if all(len(rows) == 1 for rows in groups.values()):
+            return self._in_order()
+        names = list(dict.fromkeys(row.short for row in self.rows))
+        designs = {row.design for row in self.rows}
+
+        def line(row: Row) -> Line:
+            number = names.index(row.short)
+            return Line(row, row.short, row.design_colour + (0 if len(designs) > 1 else number), number)
+
+        return [Facet(title, [line(row) for row in rows]) for title, rows in groups.items()]
+
+    def _in_order(self) -> list[Facet]:
+        lines = [Line(row, row.label, row.design_colour + at, at) for at, row in enumerate(self.rows)]
+        parts = [lines[at : at + _TOGETHER] for at in range(0, len(lines), _TOGETHER)]
+        if len(parts) == 1:
+            return [Facet("", lines)]
+        ends = [(at * _TOGETHER + 1, at * _TOGETHER + len(part)) for at, part in enumerate(parts)]
+        return [Facet(f"cells {a} to {b}", part) for (a, b), part in zip(ends, parts, strict=True)]
 
     @property
     def lines(self) -> dict[str, list[Row]]:
@@ -94,24 +175,30 @@ class Grid:
         return float(row.cell["params"][self.sweep])
 
 
-def _name(cell: Cell, cells: Sequence[Cell], without: str) -> str:
-    """Name a row or a line: the design, and what else varies but for one number."""
-    several = len({other["design"] for other in cells}) > 1
-    group = group_of({**cell, "params": {k: v for k, v in cell["params"].items() if k != without}})
-    return ", ".join(part for part in (cell["design"] if several or not group else "", group) if part)
+def _rows(sources: Sequence[Source], sweep: str, order: Sequence[str]) -> list[Row]:
+    designs = list(dict.fromkeys([*order, *(cell["design"] for _, cell, _ in sources)]))
+    several = len({cell["design"] for _, cell, _ in sources}) > 1
+    has_runs = len({run for run, _, _ in sources}) > 1
 
+    def name(run: str, cell: Cell, without: str) -> str:
+        """Name a row or a line: run, design, and what else varies but for one number."""
+        group = group_of({"params": {k: v for k, v in cell["params"].items() if k != without}})
+        design = cell["design"] if several or not group else ""
+        text = ", ".join(part for part in (design, group) if part)
+        return f"{run}: {text}" if has_runs else text
 
-def _row(cell: Cell, cells: Sequence[Cell], sweep: str, designs: Sequence[str]) -> Row:
-    """Make the row of one cell."""
-    design, line = cell["design"], _name(cell, cells, sweep)
-    colour = designs.index(design)
-    siblings = [_name(other, cells, sweep) for other in cells if other["design"] == design]
-    return Row(_name(cell, cells, ""), line, design, colour, _dash(colour, line, siblings), cell)
-
-
-def _dash(colour: int, name: str, names: Sequence[str]) -> int:
-    """Tell lines apart that are of one design, and so of one colour. Args: names: of that design's rows."""
-    return colour + list(dict.fromkeys(names)).index(name)
+    lines = [name(run, cell, sweep) for run, cell, _ in sources]
+    known = list(dict.fromkeys(lines))
+    rows = []
+    for line, (run, cell, samples) in zip(lines, sources, strict=True):
+        design = cell["design"]
+        colour, step = designs.index(design), known.index(line)
+        # colours are the designs'; where there is only one design, they tell its lines apart
+        shade = colour if several else colour + step
+        label = name(run, cell, "")
+        run = run if has_runs else ""
+        rows.append(Row(label, line, run, design, colour, shade % len(LIGHT), step, cell, samples))
+    return rows
 
 
 def _sweep(cells: Sequence[Cell]) -> str:

@@ -3,60 +3,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.compare import percent
-from harness.plots import style
-from harness.plots.grid import Cell, Grid, Row
-from harness.plots.panels import name_axes, scale, side_by_side, values
+from harness.plots import palette
+from harness.plots.drawing import Drawing, Numbers
+from harness.plots.grid import Grid, Row
+from harness.plots.panels import Bar, Part, rows_of_bars, swept, swept_entries
 
 __all__ = ["numa"]
 
 _SHARES = {
-    "mismatch": "node mismatches (% of slab allocations)",
-    "slow_path": "slow path (% of slab allocations)",
-    "elsewhere": "not on the node asked for (%)",
-    "remote": "remote to the CPU (%)",
+    "mismatch": ("node mismatch", "slab allocations after one (%)"),
+    "slow_path": ("slow path", "slab allocations through it (%)"),
+    "elsewhere": ("elsewhere", "requests not served from the node named (%)"),
+    "remote": ("remote", "allocations remote to the CPU (%)"),
 }
 
 
-def numa(grid: Grid) -> Any:
+def numa(grid: Grid) -> Drawing | None:
     """Draw what naming nodes did; None, if no arena had several."""
-    if grid.is_single or not any(sum(row.cell["numa"]["allocs"].values()) for row in grid.rows):
+    if not any(_counted(row) for row in grid.rows):
         return None
-    modelled = any(row.cell["numa"]["modelled_ns"]["per_alloc"] is not None for row in grid.rows)
-    names = [*_SHARES, *(["modelled"] if modelled else [])]
-    figure, panels = side_by_side(grid, names, sharey=False)
-    for axes, name in zip(panels, names, strict=True):
-        _draw(axes, grid, name)
-    style.title(
-        figure, f"Requests for nodes: what they did to the slabs, and where memory came from{grid.cut}"
+    modelled = any(_modelled(row) is not None for row in grid.rows)
+    kinds = [*_SHARES, *(["modelled"] if modelled else [])]
+    panels = []
+    for kind in kinds:
+        name, value = f"numa-{kind}", _modelled if kind == "modelled" else _share(kind)
+        title, unit = _SHARES.get(kind, ("MODELLED, not measured", "modelled ns per allocated object"))
+        if grid.sweep:
+            panels.append(swept(name, title, unit, grid, value, limits=(0, None)))
+        else:
+            panels.append(rows_of_bars(name, title, unit, grid.shown, _bars(grid, name, kind, value)))
+    return Drawing(
+        "numa",
+        "Requests for nodes: what they did to the slabs, and where memory came from",
+        [
+            "Shares of all slab allocations, of the requests that named a node, and of all allocations; exact counts "
+            "of the whole run, without a spread. How many there were is in the table.",
+            "What is modelled is SLIT distance times a price (numa_model), and in no measured time."
+            if modelled
+            else "",
+            grid.cut,
+        ],
+        panels,
+        swept_entries(grid),
+        _table(grid, modelled),
     )
-    return figure
 
 
-def _draw(axes: Any, grid: Grid, name: str) -> None:
-    if name == "modelled":
-        values(axes, grid, "numa-modelled", _modelled, lambda row: f"{_modelled(row.cell) or 0:.0f} ns")
-        name_axes(axes, grid, "MODELLED, not measured", "modelled ns per allocated object")
-        scale(axes, grid, (0, None))
-        return
-    value = _share(name)
+def _bars(
+    grid: Grid, name: str, kind: str, value: Callable[[Row], float | None]
+) -> Callable[[Row], Bar | None]:
+    def bar(row: Row) -> Bar | None:
+        number = value(row)
+        if number is None:
+            return None
+        said = f"{number:.0f} ns" if kind == "modelled" else percent(number / 100)
+        gid = f"{name}-{grid.rows.index(row)}"
+        return Bar([Part(number, palette.series(row.colour), gid, f"{row.label}: {said}")], said)
 
-    def said(row: Row) -> str:
-        return percent(row.cell["numa"][f"{name}_share"])
-
-    values(axes, grid, f"numa-{name}", value, said)
-    most = max(value(row.cell) for row in grid.rows)
-    scale(axes, grid, (0, max(1e-9, 1.1 * most)) if grid.sweep else (0, max(1e-9, 1.5 * most)))
-    name_axes(axes, grid, "", _SHARES[name])
+    return bar
 
 
-def _share(name: str) -> Callable[[Cell], float]:
-    return lambda cell: 100 * float(cell["numa"][f"{name}_share"])
+def _of(row: Row) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = row.cell.get("numa", {})
+    return found
 
 
-def _modelled(cell: Cell) -> float | None:
-    found = cell["numa"]["modelled_ns"]["per_alloc"]
+def _counted(row: Row) -> int:
+    return sum(_of(row).get("allocs", {}).values())
+
+
+def _share(kind: str) -> Callable[[Row], float | None]:
+    def share(row: Row) -> float | None:
+        found = _of(row).get(f"{kind}_share")
+        return None if found is None else 100 * float(found)
+
+    return share
+
+
+def _modelled(row: Row) -> float | None:
+    found = _of(row).get("modelled_ns", {}).get("per_alloc")
     return None if found is None else float(found)
+
+
+def _table(grid: Grid, modelled: bool) -> Numbers:
+    rows = []
+    for row in grid.rows:
+        counters = row.cell.get("counters", {})
+        slab = counters.get("alloc_fastpath", 0) + counters.get("alloc_slowpath", 0)
+        numbers = [slab, counters.get("node_requests", 0), _counted(row)]
+        shares = [percent(_of(row).get(f"{kind}_share")) for kind in _SHARES]
+        price = ["-" if (ns := _modelled(row)) is None else f"{ns:.1f}"] if modelled else []
+        rows.append([row.label, *(f"{number:,}" for number in numbers), *shares, *price])
+    counts = ("slab allocations", "requests that name a node", "allocations")
+    head = (
+        "cell",
+        *counts,
+        *(title for title, _ in _SHARES.values()),
+        *(["modelled ns"] if modelled else []),
+    )
+    return Numbers(head, rows)

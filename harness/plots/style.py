@@ -1,48 +1,61 @@
 # SPDX-License-Identifier: MIT
-"""How pictures look: colours that colour-blind readers tell apart, light ground, text as text."""
+"""How pictures look: text as text, no window, no layout that has to be searched for, stand-ins for colours."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from harness.plots import palette
 
-__all__ = ["canvas", "colour", "dash", "drawing", "reason_look", "title"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, without the yellow, which is lost on a light ground
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8B8B8B")
-_REASON_COLOURS = tuple(colour for colour in _COLOURS if colour != "#000000")
+__all__ = ["canvas", "colour", "dash", "drawing", "panel", "save", "svg", "title"]
+
 _DASHES = ("-", (0, (6, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1)))
-_HATCHES = ("", "////", "....", "xxxx")
 _SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
-    "axes.edgecolor": "0.5",
+    "axes.edgecolor": palette.QUIET,
+    "axes.facecolor": "none",
     "axes.grid": True,
+    "axes.labelcolor": palette.INK,
+    "axes.labelsize": 8.5,
+    "axes.linewidth": 0.7,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 10,
+    "axes.titlecolor": palette.INK,
     "axes.titlelocation": "left",
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "figure.facecolor": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.color": "0.9",
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
+    "font.size": 8.5,
+    "grid.color": palette.LINE,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.7,
     "legend.fontsize": 8,
-    "savefig.facecolor": "white",
+    "legend.frameon": False,
+    "legend.labelcolor": palette.INK,
+    "savefig.facecolor": "none",
     "svg.fonttype": "none",
     "svg.hashsalt": "shmalloc",  # ids of the file's parts: the same every time
+    "text.color": palette.INK,
+    "xtick.color": palette.QUIET,
+    "xtick.labelsize": 8,
+    "ytick.color": palette.QUIET,
+    "ytick.labelsize": 8,
 }
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw in our style, whatever the user's is."""
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
@@ -52,15 +65,51 @@ def drawing() -> Iterator[None]:
 def canvas(
     width: float, height: float, *, rows: int = 1, columns: int = 1, **keys: Any
 ) -> tuple[Figure, list[Any]]:
-    """Make an empty figure without a window.
+    """Make an empty figure without a window, laid out by matplotlib, which takes a while.
 
     Args: width, height: inches.  rows, columns: of its axes.  keys: for `Figure.subplots`.
     Returns: the figure, and its axes, row by row.
     """
-    figure = Figure(figsize=(width, height))
-    FigureCanvasSVG(figure)
+    figure = _figure(width, height, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **keys)
     return figure, list(axes.flat)
+
+
+def panel(
+    width: float, height: float, left: float, right: float, top: float, bottom: float
+) -> tuple[Figure, Any]:
+    """Make an empty figure of one axes. Args: all in inches; the last four are its margins."""
+    figure = _figure(width, height)
+    box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    return figure, figure.add_axes(box)
+
+
+def _figure(width: float, height: float, **keys: Any) -> Figure:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), **keys)
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """Write a figure, the same text for the same numbers; its colours are stand-ins."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Leave a figure in a file of its own, in the colours for paper. Returns: the file."""
+    figure.set_facecolor(palette.GROUND)
+    text = svg(figure)
+    for stand_in, value in palette.paper().items():
+        text = text.replace(stand_in, value)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+    return path
 
 
 def title(figure: Figure, text: str) -> None:
@@ -70,18 +119,9 @@ def title(figure: Figure, text: str) -> None:
 
 def colour(number: int) -> str:
     """Return a design's colour. Args: number: its place in the registry."""
-    return _COLOURS[number % len(_COLOURS)]
+    return palette.series(number)
 
 
 def dash(number: int) -> Any:
     """Return a line style, so that lines differ without colour as well."""
     return _DASHES[number % len(_DASHES)]
-
-
-def reason_look(number: int) -> dict[str, Any]:
-    """Return face and hatch of a reason's bar. Args: number: its place in the list of reasons."""
-    return {
-        "facecolor": _REASON_COLOURS[number % len(_REASON_COLOURS)],
-        "hatch": _HATCHES[number // len(_REASON_COLOURS) % len(_HATCHES)],
-        "edgecolor": "white",
-    }

@@ -23,6 +23,7 @@ FILE = "report.html"
 PROVIDERS = (
     "harness.report_page.cells",
     "harness.report_page.expectations",
+    "harness.plots.sections",
     "harness.atlas.page",
     "harness.arena_map",
     "harness.report_page.script",

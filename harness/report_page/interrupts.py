@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.page import Child, Loaded, Markup, Section, breakable, element, join, matrix, named_cells, table
+from harness.plots.sections import figure
 from harness.report_page.words import number
 
 __all__ = ["sections"]
@@ -15,8 +16,8 @@ Cell = Mapping[str, Any]
 _FAULTS = ("failslab", "fail_page_alloc", "fault_dumps")  # counters
 
 
-def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
-    """Tabulate both, where there are any."""
+def sections(runs: Sequence[Loaded], designs: Sequence[str]) -> list[Section]:
+    """Draw the one and tabulate both, where there are any."""
     named = [(cell, name) for _, cell, name in named_cells(runs)]
     made = []
     if rows := [row for cell, name in named for row in _rows(cell, name)]:
@@ -26,7 +27,8 @@ def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
             "In allocator: the handler arrived while an allocator's code was being executed; in slow path: behind the "
             "fast path; masked: held back while interrupts were off; nested: arrived in a handler."
         )
-        body = join(element("p", said, class_="quiet"), table(head, rows, left=3))
+        drawn = figure("interrupts", runs, designs)
+        body = join(drawn, element("p", said, class_="quiet"), table(head, rows, left=3))
         made.append(Section("interrupts", "Interrupts", body))
     if faults := _faults(runs, named):
         made.append(Section("faults", "Injected faults", faults))
