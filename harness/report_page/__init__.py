@@ -28,6 +28,7 @@ PROVIDERS = (
     "harness.arena_map",
     "harness.report_page.script",
     "harness.report_page.interrupts",
+    "harness.tracing.section",
     "harness.report_page.counters",
     "harness.report_page.violations",
     "harness.report_page.audits",

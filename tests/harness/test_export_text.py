@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from html_page import Page
 from hypothesis import given
 from hypothesis import strategies as st
 from running import SMALL, config, run
 
+from harness import page, report_page
+from harness.tracing import section as section_module
 from harness.tracing.gfp_text import GfpText
 from harness.tracing.importing import Imported, Wanted, import_trace
 from harness.tracing.kernel_text import TEXT_FORMATS, write_text
@@ -369,3 +372,53 @@ def test_a_run_without_a_trace(folder: Path, tmp_path: Path) -> None:
     done = run("export-trace", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "no cell of this run was traced; allowed is a run whose config has [trace]" in done.stderr
+
+
+# --- the report -------------------------------------------------------------------------------------
+
+
+def test_the_report_sums_the_trace_up(folder: Path) -> None:
+    loaded = page.load(folder)
+    html = report_page.html([loaded], [])
+    assert "could not be made" not in html
+    found = Page(html)
+    (section,) = section_module.sections([loaded], [])
+    assert section.id == "trace"
+    assert f"shmalloc export-trace {folder} --cell design=kmalloc" in html
+    tables = [rows for rows in found.tables("trace") if rows and rows[0][0] == "event"]
+    assert len(tables) == 2
+    counts = {row[0]: row[1:] for row in tables[0][1:]}
+    assert tables[0][0] == ["event", "CPU 0", "CPU 3", "all"]
+    assert counts["kmem:mm_page_alloc"] == ["2", "0", "2"]
+    assert counts["kmem:kmem_cache_free"] == ["0", "1", "1"]
+    assert counts["lost"] == counts["overwritten"] == ["0", "0", "0"]
+
+
+def test_the_longest_calls(tmp_path: Path, folder: Path) -> None:
+    rows = [
+        {"event": "shmalloc:handler_entry", "ts": 5010, "level": 1},
+        {"event": "shmalloc:handler_exit", "ts": 5090, "level": 1, "dur": 81},
+        {"event": "shmalloc:alloc", "ts": 5100, "dur": 100, "ptr": 64, "design": "kmalloc"},
+        {"event": "shmalloc:free", "ts": 6100, "dur": 30, "ptr": 64, "design": "kmalloc"},
+    ]
+    loaded = page.load(folder)
+    run = {**loaded.run, "cells": loaded.run["cells"][:1]}
+    (tmp_path / "arrays").mkdir()
+    Events.synthetic(rows, tsc_hz=1_000_000_000).save(tmp_path / "arrays" / "trace-000.npz")
+    other = page.Loaded(tmp_path, "t", run)
+    (section,) = section_module.sections([other], [])
+    found = Page(f'<section id="trace">{section.body}</section>').tables("trace")
+    (calls,) = [each for each in found if each[0][0] == "longest calls"]
+    assert calls[1:] == [
+        ["alloc kmalloc", "CPU 0, task", "", "100", "1", "0"],
+        ["free kmalloc", "CPU 0, task", "", "30", "0", "0"],
+    ]
+
+
+def test_a_run_without_a_trace_has_no_such_section(folder: Path) -> None:
+    loaded = page.load(folder)
+    run = {
+        **loaded.run,
+        "cells": [{k: v for k, v in cell.items() if k != "trace"} for cell in loaded.run["cells"]],
+    }
+    assert section_module.sections([page.Loaded(folder, "t", run)], []) == []

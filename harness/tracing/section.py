@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""The report's section of recorded events: how many of each kind, what was lost, the longest calls, how to see more."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from harness.page import (
+    Child,
+    Loaded,
+    Markup,
+    Section,
+    breakable,
+    copyable,
+    element,
+    join,
+    named_cells,
+    table,
+)
+from harness.report_page.words import number
+
+if TYPE_CHECKING:
+    from harness.tracing.timeline import Slice
+    from shmalloc.trace import Events
+
+__all__ = ["sections"]
+
+_LONGEST = 8
+
+
+def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
+    """Sum up each cell's trace."""
+    told = []
+    for loaded, cell, name in named_cells(runs):
+        events = _events(loaded, cell.get("trace") or {})
+        if events is not None:
+            told.append(join(element("h3", breakable(name)), _of_cell(loaded, cell["id"], events)))
+    if not told:
+        return []
+    said = (
+        "What the tracepoints recorded: groups kmem and lock with the kernel's names, shmalloc's own beside them. "
+        "Overwritten: what the ring held no longer; lost: what found no room in it."
+    )
+    return [Section("trace", "Recorded events", join(element("p", said, class_="quiet"), told))]
+
+
+def _events(loaded: Loaded, trace: Mapping[str, Any]) -> Events | None:
+    from shmalloc.trace import Events
+
+    file = trace.get("file")
+    arrays = loaded.arrays(PurePosixPath(file).stem) if isinstance(file, str) else None
+    return Events.from_arrays(arrays) if arrays is not None else None
+
+
+def _of_cell(loaded: Loaded, cell: str, events: Events) -> Markup:
+    command = f"shmalloc export-trace {shlex.quote(str(loaded.folder))}"
+    if len(loaded.run["cells"]) > 1:
+        command += f" --cell {shlex.quote(cell)}"
+    return join(
+        table(("event", *(f"CPU {cpu}" for cpu in events.cpus), "all"), _counts(events)),
+        _longest(events),
+        element("p", "for Perfetto: ", copyable(command)),
+        element("p", "as tracefs prints it: ", copyable(f"{command} --format tracefs")),
+    )
+
+
+def _counts(events: Events) -> Iterator[list[Child]]:
+    import numpy as np
+
+    records, cpus = events.records, events.cpus
+    shape = max(cpus, default=0) + 1, len(events.names)
+    counts = np.zeros(shape, dtype=np.int64)
+    np.add.at(counts, (records["cpu"], records["id"]), 1)
+    for index, name in enumerate(events.names):
+        if counts[:, index].any():
+            yield _row(":".join(name), [int(counts[cpu, index]) for cpu in cpus])
+    for what, lost in (("overwritten", events.overwritten), ("lost", events.lost)):
+        yield _row(what, [lost.get(cpu, 0) for cpu in cpus])
+
+
+def _row(name: str, counts: Sequence[int]) -> list[Child]:
+    return [name, *map(number, counts), number(sum(counts))]
+
+
+def _longest(events: Events) -> Markup | None:
+    """List the calls that took longest, with what came in between."""
+    from harness.tracing.timeline import CALL, timelines
+
+    calls = [
+        (one.end - one.start, cpu, one)
+        for cpu, line in timelines(events).items()
+        for one in _all(line.slices)
+        if one.kind == CALL
+    ]
+    rows: list[list[Child]] = []
+    for ticks, cpu, one in sorted(calls, key=lambda call: -call[0])[:_LONGEST]:
+        record = events.records[one.record]
+        within = list(_all(one.children))
+        what = events.name(record).partition(":")[2]
+        reason = str(events.value(record, "reason")) if int(record["reason"]) else ""
+        rows.append(
+            [
+                f"{what} {events.value(record, 'design')}",
+                f"CPU {cpu}, {events.contexts[int(record['ctx'])]}",
+                reason,
+                number(round(events.ns(ticks))),
+                *(number(sum(each.kind == kind for each in within)) for kind in ("handler", "lock")),
+            ]
+        )
+    head = ("longest calls", "where", "failed", "ns", "interrupts within", "waits for locks within")
+    return table(head, rows, left=3) if rows else None
+
+
+def _all(slices: Sequence[Slice]) -> Iterator[Slice]:
+    todo = list(slices)
+    while todo:
+        one = todo.pop()
+        yield one
+        todo += one.children
