@@ -196,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     from harness.arena_map import commands as arena_map
     from harness.atlas import commands as atlas
     from harness.bench import commands as bench
+    from harness.comparison import commands as comparison
     from harness.top import commands as top
     from harness.tracing import commands as tracing
 
@@ -208,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     report_command.add_command(commands)
     atlas.add_commands(commands)
     bench.add_commands(commands)
+    comparison.add_command(commands)
     live.add_commands(commands)
     arena_map.add_command(commands)
     top.add_commands(commands)

@@ -21,6 +21,7 @@ FILE = "report.html"
 # In the order of the page. Each has ``sections(runs, designs) -> list[Section]``: one run is a list of one, who has
 # nothing to say returns [].  designs: all that exist, whose places decide their colours; empty = tables, no figures.
 PROVIDERS = (
+    "harness.comparison.section",
     "harness.report_page.cells",
     "harness.report_page.expectations",
     "harness.plots.sections",

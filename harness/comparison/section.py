@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Runs side by side on a page: each one after the first, compared with the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.page import Child, Loaded, Markup, Section, details, element, join, table
+
+__all__ = ["sections"]
+
+_LOOKS = {"better": "good", "worse": "bad", "differs": None}
+
+
+def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
+    """Compare several runs; of one there is nothing to compare."""
+    if len(runs) < 2:
+        return []
+    first, *others = runs
+    return [Section("compared", "Compared", join([_compared(first, other) for other in others]))]
+
+
+def _compared(first: Loaded, other: Loaded) -> Markup:
+    from harness.comparison import table as text
+    from harness.comparison.comparing import compare
+    from harness.comparison.sides import Result, members
+
+    a, b = (members([Result(str(each.folder), each.run)]) for each in (first, other))
+    found = compare(a, b)
+    return join(
+        element("h3", f"A: {first.label}, B: {other.label}"),
+        element("p", text.headline(found)),
+        [element("p", line, class_="quiet") for line in text.sides(found)],
+        _differences(found["differences"]),
+        [_pair(pair) for pair in found["pairs"]],
+        [element("p", line, class_="note") for line in text.foot(found)],
+    )
+
+
+def _differences(found: Sequence[Mapping[str, Any]]) -> Markup:
+    from harness.comparison.table import shown
+
+    if not found:
+        return element("p", "config, build and machine are the same")
+    rows = [[element("code", each["key"]), shown(each["a"]), shown(each["b"])] for each in found]
+    return details(f"what differs: {len(rows)}", table(("key", "A", "B"), rows, left=3), open=len(rows) <= 12)
+
+
+def _pair(pair: Mapping[str, Any]) -> Markup:
+    from harness.comparison.table import change, interval
+
+    rows: list[list[Child]] = []
+    for row in pair["rows"]:
+        a, b = (" ".join(filter(None, interval(row[side], row["unit"]))) for side in ("a", "b"))
+        mark = element("span", row["mark"], class_=_LOOKS[row["mark"]]) if row["mark"] else ""
+        unit = f" ({row['unit']})" if row["unit"] == "ns" else ""
+        rows.append([row["quantity"] + unit, mark, a, b, change(row)])
+    marks = sum(bool(row["mark"]) for row in pair["rows"])
+    verdicts = [", ".join(each) for each in pair["verdicts"]]
+    said = f"{pair['name']}: {marks or 'no'} mark{'s' * (marks != 1)}"
+    if verdicts[0] != verdicts[1]:
+        said += f", verdict {verdicts[0]} | {verdicts[1]}"
+    if rows:
+        return details(said, table(("", "mark", "A", "B", "change"), rows, left=2), open=bool(marks))
+    exact = [[element("code", r["key"]), _exact(r["a"]), _exact(r["b"])] for r in pair["exact"]]
+    if not exact:
+        return element("p", f"{pair['name']}: all numbers are equal")
+    return details(f"{pair['name']}: {len(exact)} numbers are not equal", table(("", "A", "B"), exact))
+
+
+def _exact(number: float | None) -> str:
+    return "-" if number is None else f"{number:,}"
