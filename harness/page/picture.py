@@ -91,11 +91,16 @@ def _shot(page: Page, name: str) -> bytes:
 
 
 def _small(png: bytes) -> bytes:
-    """Write it with 256 colours, which a drawing hardly has: a third of the size."""
-    from PIL import Image
+    """Cut off what is empty, and write it with 256 colours, which a drawing hardly has: a third of the size."""
+    from PIL import Image, ImageChops
 
+    with Image.open(io.BytesIO(png)) as opened:
+        full = opened.convert("RGB")
+    ground = Image.new("RGB", full.size, full.getpixel((0, 0)))
+    if box := ImageChops.difference(full, ground).getbbox():
+        margin = _MARGIN * _SCALE
+        full = full.crop((0, 0, min(full.width, box[2] + margin), min(full.height, box[3] + margin)))
     out = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as full:
-        few = full.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = full.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(out, "PNG", optimize=True)
     return out.getvalue()

@@ -60,7 +60,7 @@ def test_a_figure_is_alone_in_its_picture() -> None:
     seen = _seen(picture.take(PAGE, "figure"))
     assert _count(seen, _GREEN) == 4 * 300 * 100, "twice as fine as the page"
     assert _count(seen, _RED) == 0
-    assert seen.shape[0] == 2 * (100 + 2 * 12)
+    assert seen.shape == (2 * (100 + 2 * 12), 2 * (300 + 2 * 12), 3), "nothing around it"
     assert tuple(seen[0, 0]) == (255, 255, 255)
 
 
