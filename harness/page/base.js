@@ -32,12 +32,14 @@
 		if (event.key === "Enter" && event.target.matches(".copy")) copy(event.target);
 	});
 
-	// On paper nothing can be unfolded: what is not too long is printed open.
+	// On paper nothing can be unfolded: what is not too long is printed open, and what is, folded if it may be.
 	const LONG = 120; // rows
-	const opened = [];
+	const turned = [];
 	addEventListener("beforeprint", () => {
-		for (const each of document.querySelectorAll("details:not([open])"))
-			if (each.querySelectorAll("tr").length <= LONG) { each.open = true; opened.push(each); }
+		for (const each of document.querySelectorAll("details:not([open]), details.long")) {
+			const open = each.querySelectorAll("tr").length <= LONG;
+			if (each.open !== open) { each.open = open; turned.push(each); }
+		}
 	});
-	addEventListener("afterprint", () => { for (const each of opened.splice(0)) each.open = false; });
+	addEventListener("afterprint", () => { for (const each of turned.splice(0)) each.open = !each.open; });
 })();

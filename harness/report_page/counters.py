@@ -24,8 +24,10 @@ def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
     ]
     unused = [element("code", name) for name in names if name not in used]
     rest = [(", " if at else "", name) for at, name in enumerate(unused)]
+    shown = matrix("counter", [name for _, name in cells], rows)
+    title = f"{len(rows)} of {len(cells)} cell{'s' * (len(cells) != 1)}"
     body = join(
-        matrix("counter", [name for _, name in cells], rows) if rows else None,
+        details(title, shown, open=True, class_="long") if rows else None,
         details(f"{len(unused)} more are 0 in every cell", element("p", rest)) if unused else None,
     )
     script = resources.files("harness.report_page").joinpath("counters.js").read_text(encoding="utf-8")

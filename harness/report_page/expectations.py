@@ -43,7 +43,13 @@ def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
 def of_runs(runs: Sequence[Loaded]) -> Markup | None:
     """Tabulate the tests and claims of runs, if they have any."""
     rows = [
-        [*_run(runs, each.label), entry["text"], entry["kind"], _holds(entry["holds"]), _measured(entry)]
+        [
+            *_run(runs, each.label),
+            _prose(entry["text"]),
+            entry["kind"],
+            _holds(entry["holds"]),
+            _measured(entry),
+        ]
         for each in runs
         for entry in each.run["expectations"]
     ]
@@ -53,6 +59,10 @@ def of_runs(runs: Sequence[Loaded]) -> Markup | None:
 
 def _run(runs: Sequence[Loaded], label: str) -> list[str]:
     return [label] if len(runs) > 1 else []
+
+
+def _prose(text: str) -> Markup:
+    return element("div", text, class_="prose")
 
 
 def _holds(holds: bool | None) -> Markup:
@@ -65,18 +75,18 @@ def _measured(entry: Mapping[str, Any]) -> Child:
     value = entry.get("measured")
     said = entry.get("said")
     if not isinstance(value, Mapping) or not value:
-        return said or _value(value)
+        return _prose(said or _value(value))
     if any(isinstance(each, Mapping) for each in value.values()):
         names = list(
             dict.fromkeys(key for each in value.values() if isinstance(each, Mapping) for key in each)
         )
         rows = [(cell, [_value(_of(each, key)) for key in names]) for cell, each in value.items()]
         full = table(("cell", *map(breakable, names)), [(breakable(cell), *each) for cell, each in rows])
-        return details(said or f"in {len(value)} cells", full)
+        return details(_prose(said or f"in {len(value)} cells"), full)
     full = table(("", "measured"), [(breakable(key), _value(each)) for key, each in value.items()])
     if len(value) <= 2 and not said:
         return join(_listed(value))
-    return details(said or report.measured(value).removeprefix("measured "), full)
+    return details(_prose(said or report.measured(value).removeprefix("measured ")), full)
 
 
 def _of(value: Any, key: str) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness import toml
 from harness.page import Child, Loaded, Markup, Section, breakable, details, element, join, table
-from harness.report_page.words import flat, memory, number
+from harness.report_page.words import flat, number
+from shmalloc.units import format_bytes
 
 __all__ = ["sections"]
 
@@ -66,7 +67,7 @@ def _rows(title: str, part: Mapping[str, Any]) -> list[list[Child]]:
 
 def _value(key: str, value: Any) -> Child:
     if isinstance(value, int) and key.endswith("_bytes"):
-        return memory(value)
+        return format_bytes(value)
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return [element("div", each) for each in value]
     return number(value) if isinstance(value, int | float) else _text(value)

@@ -10,8 +10,9 @@ from typing import Any
 
 from harness import units
 from harness.page import Child, Loaded, Markup, breakable, copyable, element, join, table
-from harness.report_page.words import again, anchor, memory, number, passed_or_not
+from harness.report_page.words import again, anchor, number, passed_or_not
 from harness.results import passed
+from shmalloc.units import format_bytes
 
 __all__ = ["header", "side_by_side", "title"]
 
@@ -170,7 +171,11 @@ def _interrupts(config: Run) -> str | None:
     if config.get("engine") != "stress":
         return None
     rates = {kind: (spec or {}).get("rate_hz") for kind, spec in (config.get("interrupts") or {}).items()}
-    return ", ".join(f"{kind.upper()} {_listed(rate)}/s" for kind, rate in rates.items() if rate) or None
+    return ", ".join(f"{kind.upper()} {_rate(rate)}/s" for kind, rate in rates.items() if rate) or None
+
+
+def _rate(rate: Any) -> str:
+    return ", ".join(f"{each:,g}" for each in (rate if isinstance(rate, list) else [rate]))
 
 
 def _where(run: Run) -> str:
@@ -181,7 +186,7 @@ def _where(run: Run) -> str:
         f"gcc {build['compiler']}" if build.get("compiler") else "",
         f"{cores} core{'s' * (cores != 1)}" if cores else "",
         str(machine.get("cpu_model") or machine.get("architecture") or ""),
-        memory(machine["memory_bytes"]) if machine.get("memory_bytes") else "",
+        format_bytes(machine["memory_bytes"]) if machine.get("memory_bytes") else "",
         str(machine.get("system", "")),
         f"load {machine['load_1min']}" if "load_1min" in machine else "",
     ]

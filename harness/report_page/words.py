@@ -13,13 +13,16 @@ from harness.vocabulary import OK
 __all__ = ["again", "anchor", "flat", "memory", "number", "passed_or_not", "places", "verdict"]
 
 _KIB = 1024
+_WHOLE = 1000  # from here on a measured value has no digits behind the point
 
 
 def number(value: Any) -> str:
-    """Write a number as result.json has it, in groups of three digits; of nothing a dash."""
+    """Write a count exactly, a measured value with what it is worth, four digits; of nothing a dash."""
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= _WHOLE else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def memory(size_bytes: int | None) -> str:

@@ -82,6 +82,17 @@ def test_what_is_folded_is_printed(report: Path, open_page: Open) -> None:
     assert folded.count() == before, "as it was, after printing"
 
 
+def test_what_is_long_is_folded_on_paper(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    counters = page.locator("#counters details.long")
+    row = "const row = each.querySelector('tr'); for (let at = 0; at < 121; at++) row.after(row.cloneNode(true));"
+    counters.evaluate(f"each => {{ {row} }}")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert not counters.evaluate("each => each.open")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert counters.evaluate("each => each.open")
+
+
 def test_nothing_is_cut_on_paper(report: Path, open_page: Open) -> None:
     page = open_page(report, width=718, height=1000)  # the part of A4 that is printed on, at 96 dpi
     page.emulate_media(media="print")
