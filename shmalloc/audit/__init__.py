@@ -85,6 +85,7 @@ def _check(view: View, findings: Findings, *, drained: bool) -> None:
     _check_live(view, blocks, table, held, free, keeps, drained, findings)
     pools.check_pools(view, findings)
     charges.check_charges(view, blocks, table, findings)
+    charges.check_free_uncharged(view, table, free, keeps, findings)
     objpool.check_objpool(view, findings)
     idle.check_locks(view, blocks, findings)
     idle.check_contexts(view, findings)

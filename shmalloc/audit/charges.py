@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Every page that a memcg is charged for is an object's, a block's, in a stock or pending: exactly."""
+"""Every page that a memcg is charged for is a live object's, a block's, in a stock or pending: exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from shmalloc.audit.kept import Keep
+from shmalloc.audit.objects import KEPT, LIVE, FreeObjects
 from shmalloc.audit.pages import Blocks
 from shmalloc.audit.report import CORRUPTION, LOST_MEMORY, Findings
+from shmalloc.audit.sheaves import free_in_sheaves
 from shmalloc.audit.slabs import Slabs
 from shmalloc.audit.view import Ints, View, constant
 
-__all__ = ["check_charges", "keep_vectors"]
+__all__ = ["check_charges", "check_free_uncharged", "keep_vectors"]
 
 _POINTER_BYTES = 8  # an object's place in its slab's vector
 
@@ -126,6 +128,47 @@ def _add_objects(view: View, slabs: Slabs, charges: _Charges, findings: Findings
         charges.object_bytes += count * full
         charges.stat_bytes[:, slabs.node[slab], kind] += count * full
         charges.refs += count
+
+
+def check_free_uncharged(
+    view: View, slabs: Slabs, free: FreeObjects, kept: Sequence[Keep], findings: Findings
+) -> None:
+    """Check that no free object is charged: a free looks into the slab's vector before the object goes anywhere.
+
+    What is deferred has been looked at, too. What waits for a grace period, or lies in a layer above the
+    slabs, is not freed yet; in a sheaf it is, but for those that wait. The memcg's own numbers agree all
+    the same: only its references stay, for ever.
+    """
+    exts = view.pages["obj_exts"][slabs.pfn] & ~np.uint64(constant("OBJEXTS_FLAGS_MASK"))
+    end = exts.astype(np.int64) + slabs.objects * _POINTER_BYTES
+    with_vector = np.flatnonzero((exts >= view.memory_offset) & (end <= view.memory.stop))
+    if not len(with_vector):
+        return
+    idle = (free.state != LIVE) & (free.state != KEPT)
+    in_sheaf = np.isin(free.offset, free_in_sheaves(view, kept))
+    idle[_numbers(slabs, free.offset[in_sheaf], free.slab[in_sheaf])] = True
+    offsets, named = [], []
+    for slab in with_vector.tolist():
+        first, base, objects = int(exts[slab]) >> 3, int(slabs.base[slab]), int(slabs.objects[slab])
+        entries = view.words[first : first + objects]
+        wrong = np.flatnonzero((entries != 0) & idle[base : base + objects])
+        offsets += [(slab, int(slabs.first[slab]) + int(slabs.size[slab]) * at) for at in wrong.tolist()]
+        named += entries[wrong].tolist()
+    findings.add_each(
+        CORRUPTION,
+        range(len(offsets)),
+        lambda i: (
+            slabs.describe(view, offsets[i][0]),
+            f"object {offsets[i][1]:#x} is free, and its slab's vector names memcg {named[i]}",
+        ),
+        "free objects that are charged",
+    )
+
+
+def _numbers(slabs: Slabs, offset: np.typing.NDArray[np.uint64], slab: Ints) -> Ints:
+    """Number objects as Slabs.base does."""
+    found: Ints = slabs.base[slab] + (offset - slabs.first[slab]).astype(np.int64) // slabs.size[slab]
+    return found
 
 
 def _add_blocks(view: View, blocks: Blocks, charges: _Charges, findings: Findings) -> None:

@@ -8,7 +8,7 @@ for a grace period is kept by the RCU callbacks, its content here. What waits fo
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from shmalloc.audit.rcu import callback_heads
 from shmalloc.audit.report import BROKEN_RULE, CORRUPTION, LOST_MEMORY, Findings
 from shmalloc.audit.view import View, Words, constant, field_offset
 
-__all__ = ["HEADER_BYTES", "Sheaf", "has_sheaves", "keep_sheaves", "read_sheaf"]
+__all__ = ["HEADER_BYTES", "Sheaf", "free_in_sheaves", "has_sheaves", "keep_sheaves", "read_sheaf"]
 
 HEADER_BYTES = 32
 MOST_OBJECTS = 1 << 10  # of a sheaf that can be one: more than any cache's capacity
@@ -100,6 +100,16 @@ def _unique(contents: list[Words], where: str, findings: Findings) -> Words:
     for offset in offsets[times > 1].tolist():
         findings.add(CORRUPTION, where, f"object {offset:#x} is in these sheaves twice")
     return offsets
+
+
+def free_in_sheaves(view: View, kept: Sequence[Keep]) -> Words:
+    """Return the objects in sheaves that are free: all but those that wait for a grace period."""
+    found = [keep.objects for keep in kept if keep.place == "sheaf_objects" and not keep.pending]
+    if not found:
+        return np.zeros(0, np.uint64)
+    filling = [read_sheaf(view, int(sheaf)) for sheaf in view.cache_sheaves["rcu_free"].ravel() if sheaf]
+    waiting = [sheaf.objects for sheaf in filling if sheaf is not None]
+    return np.setdiff1d(np.concatenate(found), np.concatenate([found[0][:0], *waiting]))
 
 
 def _on_cpus(view: View, findings: Findings) -> Iterator[Keep]:

@@ -282,8 +282,10 @@ __slowpath static bool alloc_slab_obj_exts(struct kmem_cache *s, struct page *sl
 	 * First: from the moment on when the vector is there, objects are charged by it, and a free must look whom;
 	 * an interrupt behind the exchange may do both.
 	 */
-	clear_slab_words(slab);
-	probe(memcg_vector);
+	if (!broken(late_words)) {
+		clear_slab_words(slab);
+		probe(memcg_vector);
+	}
 	new = vector | MEMCG_DATA_OBJEXTS | (allow_spin ? 0 : OBJEXTS_NOSPIN_ALLOC);
 	do { /* over a mark of failure, but never over a vector */
 		if (old & ~(u64)OBJEXTS_FLAGS_MASK) {
@@ -292,6 +294,10 @@ __slowpath static bool alloc_slab_obj_exts(struct kmem_cache *s, struct page *sl
 			return true;
 		}
 	} while (!try_cmpxchg(&slab->obj_exts, &old, new));
+	if (broken(late_words)) {
+		probe(memcg_vector);
+		clear_slab_words(slab);
+	}
 	return true;
 }
 

@@ -96,6 +96,7 @@ CASES = (
     Case("k50", "objpool_push@objpool/free_own", "lost_memory", "add_to_slot", "the ring of CPU 0", "objpool"),
     Case("double_free", "free_fastpath@kmalloc/free_remote", "corruption", "", "freelist is circular"),
     Case("extra_swap", "map_replace_beside@prealloc/map_update", "corruption", "htab_map_update", "owned", "prealloc"),
+    Case("late_words", "memcg_named_vector@kmalloc/aba", "corruption", "alloc_slab_obj_exts", "names memcg"),
     Case("lost_page", "pages_split@kmalloc/pages", "lost_memory", "rmqueue_bulk", "are nowhere"),
     Case("shared_slot", "alloc_node_partial@kmalloc/alloc_same", "corruption", "", "already owned"),
     Case("trylock_leak", "pages_pcp@kmalloc/pages", "broken_rule", "shm_design_pages_alloc", "released", pieces=0),

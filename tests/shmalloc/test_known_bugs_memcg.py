@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Known bugs of memcg charging (K-05, K-15, K-21, K-25, K-26, K-27), and the two hypotheses about it."""
+"""Known bugs of memcg charging (K-05, K-15, K-21, K-25, K-26, K-27, one of ours), and the two hypotheses about it."""
 
 from __future__ import annotations
 
@@ -94,6 +94,20 @@ def event_while_kernfs_is_locked(rig: Rig) -> None:
         nmi(rig, "kernfs_locked", lambda: rig.cpu.kfree(rig.cpu.kmalloc(5000, ACCOUNT)), CHARGED_PAGES)
 
 
+def charged_while_the_vector_is_new(rig: Rig) -> None:
+    """A slab is given its vector; an NMI charges an object of it, and frees that again."""
+    rig.cpu.memcg_enter(interrupts_pay(rig))
+    cache = rig.cpu.kmem_cache_create("named", 200)
+    fields = {"cache": cache.index, "gfp": NOLOCK}
+    nmi(
+        rig,
+        "memcg_vector",
+        lambda: cache.free(cache.alloc(ACCOUNT)),
+        ("cache_alloc", fields),
+        ("free", {"slot": 0}),
+    )
+
+
 CONTROLS = (
     Control(
         "k05",
@@ -119,6 +133,13 @@ CONTROLS = (
         "deadlock",
         last_reference_in_the_stock,
         "an outer context of this CPU holds the lock",
+    ),
+    Control(
+        "late_words",
+        "audit",
+        "corruption",
+        charged_while_the_vector_is_new,
+        "is free, and its slab's vector names",
     ),
 )
 

@@ -300,6 +300,17 @@ def vector(stage: Staging) -> Request:
     return stage.ask_alloc()
 
 
+@_operation(
+    "memcg_named_vector",
+    "the first charged object of a slab that others are freed to without a look at it: its vector",
+    {"allocs": "== 1", "memcg_vector_alloc": "== 1"},
+)
+def named_vector(stage: Staging) -> Request:
+    """A cache of its own, whose slabs have words until they get a vector."""
+    stage.named = stage.cpus[0].kmem_cache_create("named", stage.size)
+    return stage.ask_alloc()
+
+
 def _cg_slab(stage: Staging) -> Any:
     """Return CPU 0's struct kmem_cache_cpu of the accounted cache."""
     from shmalloc import gfp
