@@ -56,7 +56,8 @@ def _heat(row: Row, matrix: Matrix) -> Markup:
         for home, counts in matrix.items()
     ]
     caption = element("caption", row.label)
-    return element("table", caption, element("thead", head), element("tbody", rows), class_="heat")
+    inner = element("table", caption, element("thead", head), element("tbody", rows), class_="heat")
+    return element("div", inner)
 
 
 def _shade(home: str, node: str, counts: Mapping[str, int]) -> Markup:
@@ -66,7 +67,7 @@ def _shade(home: str, node: str, counts: Mapping[str, int]) -> Markup:
         element("i", style=f"opacity:{share * _DEEPEST:.3f}"),
         element("b", percent(share)) if home == node else percent(share),
         element("br"),
-        element("span", units.count(counts.get(node, 0)), class_="quiet"),
+        element("span", units.count(counts.get(node, 0))),
         class_="n",
         title=f"CPUs of {home}, memory of {node}: {counts.get(node, 0):,} of {sum(counts.values()):,}",
     )

@@ -17,7 +17,7 @@ __all__ = ["numa"]
 _SHARES = {
     "mismatch": ("node mismatch", "slab allocations after one (%)"),
     "slow_path": ("slow path", "slab allocations through it (%)"),
-    "elsewhere": ("elsewhere", "requests not served from the node named (%)"),
+    "elsewhere": ("elsewhere", "requests not from the node named (%)"),
     "remote": ("remote", "allocations remote to the CPU (%)"),
 }
 

@@ -32,7 +32,7 @@ __all__ = [
 
 PANEL_INCHES = 4.4
 _LETTERS, _ASIDE_LETTERS = 58, 22  # that fit in the width of a panel, and that a row's numbers need at least
-_TITLE_LETTERS = 44
+_TITLE_LETTERS = 42
 _TEXT, _LINE, _BAR, _GAP = (
     0.15,
     0.135,
@@ -41,7 +41,7 @@ _TEXT, _LINE, _BAR, _GAP = (
 )  # inches: first line of a row, further ones, bar, below it
 _SIDE, _TOP, _NO_TITLE, _BOTTOM = 0.16, 0.27, 0.08, 0.42  # margins of rows
 _TITLE_LINE = 0.16  # inches: further lines of a title
-_LEFT = 0.74  # of lines
+_LEFT, _RIGHT = 0.76, 0.14  # of lines
 _ASIDE = 0.008  # of the axis: whiskers of one place stand beside each other
 _UNITS = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
 
@@ -197,10 +197,11 @@ def axes_of_lines(
 ) -> tuple[Any, Any]:
     """Make an empty panel for lines. Args: across, up: what the axes are, with their units."""
     shown, top = _title(title)
-    figure, axes = style.panel(width, height + top - _TOP, _LEFT, 0.14, top, 0.45)
+    figure, axes = style.panel(width, height + top - _TOP, _LEFT, _RIGHT, top, 0.45)
     axes.set(xlabel=across, ylabel=up)
-    axes.yaxis.set_label_coords(-(_LEFT - 0.12) / (width - _LEFT - 0.14), 0.5)
-    axes.set_title(shown, pad=5)
+    across_inches = width - _LEFT - _RIGHT
+    axes.yaxis.set_label_coords((0.2 - _LEFT) / across_inches, 0.5)
+    axes.set_title(shown, pad=5, x=(0.06 - _LEFT) / across_inches)
     return figure, axes
 
 
