@@ -153,6 +153,11 @@ def _method_json(method: _Method, paired: Sequence[_Paired], options: Options) -
         "in_turn": method.in_turn,
         "why": method.why,
         "family": intervals.FAMILY,
+        "without_windows": [
+            name
+            for name, side in (("a", _a), ("b", _b))
+            if not of_runs and any(not run.windows for each in with_rows for run in side(each))
+        ],
         "coverage": [round(intervals.coverage(n, k), 6) for n, k in zip(runs, ranks, strict=True)]
         if of_runs
         else None,
@@ -188,6 +193,7 @@ def _pair_json(each: _Paired, method: _Method, options: Options) -> dict[str, An
         "verdict_worse": _as_expected(a) and not _as_expected(b),
         "rows": [row for row in (*rows, *_maxima(each)) if row["a"] or row["b"]],
         "exact": exact.rows(a, b),
+        "comparable": len({exact.is_measured(member) for member in (*a, *b)}) == 1,
     }
 
 

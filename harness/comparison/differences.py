@@ -9,10 +9,10 @@ from typing import Any
 
 from harness.comparison.sides import Member
 
-__all__ = ["differences"]
+__all__ = ["ABSENT", "differences"]
 
 _OF_THE_MOMENT = {"machine.load_1min", "machine.warnings", "machine.arena_nodes"}
-_ABSENT = "not there"
+ABSENT = "not there"
 
 
 def differences(a: Sequence[Member], b: Sequence[Member]) -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ def differences(a: Sequence[Member], b: Sequence[Member]) -> list[dict[str, Any]
     one, other = _values(a), _values(b)
     found = []
     for key in dict.fromkeys((*one, *other)):
-        left, right = one.get(key, [_ABSENT]), other.get(key, [_ABSENT])
+        left, right = one.get(key, [ABSENT]), other.get(key, [ABSENT])
         if sorted(left) != sorted(right):
             found.append({"key": key, "a": left, "b": right})
     return found

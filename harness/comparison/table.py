@@ -14,12 +14,14 @@ from rich.text import Text
 
 from harness import units
 from harness.compare import percent
+from harness.comparison.differences import ABSENT
 from shmalloc.units import format_bytes
 
-__all__ = ["change", "foot", "headline", "interval", "parts", "shown", "sides"]
+__all__ = ["change", "foot", "headline", "interval", "nothing", "parts", "shown", "sides", "unknown_keys"]
 
 _STYLES = {"better": "bold green", "worse": "bold red", "differs": "bold"}
 _EXACT_SHOWN = 24
+_LONGEST = 60  # value of a key
 _TWICE = 2.0
 
 Comparison = Mapping[str, Any]
@@ -65,8 +67,9 @@ def sides(found: Comparison) -> Iterator[str]:
 
 
 def shown(values: Sequence[str]) -> str:
-    """Write the values of a key, as they are in the config."""
-    return ", ".join(_value(text) for text in values)
+    """Write the values of a key, as they are in the config, but not at any length."""
+    text = ", ".join(_value(text) for text in values)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def _value(text: str) -> str:
@@ -77,14 +80,31 @@ def _value(text: str) -> str:
     return found if isinstance(found, str) else text
 
 
+def unknown_keys(differences: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Put aside what only one side knows of, as results of another version do.
+
+    Returns: the other differences, and lines that name what was put aside.
+    """
+    lacks = {
+        other: [each["key"] for each in differences if each[side] == [ABSENT]]
+        for side, other in (("a", "B"), ("b", "A"))
+    }
+    rest = [each for each in differences if [ABSENT] not in (each["a"], each["b"])]
+    return rest, [f"only {name} knows of {', '.join(keys)}" for name, keys in lacks.items() if keys]
+
+
 def _differences(differences: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    rest, unknown = unknown_keys(differences)
     if not differences:
         yield Text("config, build and machine are the same")
+    if unknown:
+        yield Text("\n".join(unknown), style="dim")
+    if not rest:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in ("differs", "A", "B"):
         table.add_column(name, overflow="fold")
-    for each in differences:
+    for each in rest:
         table.add_row(Text(each["key"]), Text(shown(each["a"])), Text(shown(each["b"])))
     yield table
 
@@ -114,7 +134,12 @@ def _pair(pair: Mapping[str, Any], *, marked_only: bool) -> Iterator[RenderableT
     if pair["exact"]:
         yield _exact(pair["exact"])
     elif not pair["rows"]:
-        yield Text("all numbers are equal")
+        yield Text(nothing(pair))
+
+
+def nothing(pair: Mapping[str, Any]) -> str:
+    """Say why there is no row."""
+    return "all numbers are equal" if pair["comparable"] else "of different engines: no number is of both"
 
 
 def _exact(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -155,6 +180,8 @@ def change(row: Mapping[str, Any]) -> str:
         both = row["a"] is not None and row["b"] is not None
         return "from none" if both and row["b"]["median"] else ""
     times = 1 + row["change"]
+    if not times:
+        return "to none"
     if times >= _TWICE:
         return f"x {times:.3g}"
     return f"{row['change']:+.1%}" if row["change"] else "0"
@@ -178,6 +205,9 @@ def foot(found: Comparison) -> Iterator[str]:
         return
     factor, still = method["factor"], method["still_factor"]
     yield f"no interval says how runs of the same thing differ: {method['why']}."
+    if method["without_windows"]:
+        names = " and ".join(name.upper() for name in method["without_windows"])
+        yield f"no windows in {names}, of an older version or too short: medians only, and no mark."
     yield (
         "[..]: all windows of all runs, widened so that a mark means: every window of one side is more than "
         f"{factor:.3g} times every window of the other ({still:.3g} for failures and memory), times the ratio of the "

@@ -14,6 +14,7 @@ from running import SMALL, Done, config, results, run
 
 from harness.comparison.comparing import LOAD_FACTOR, STILL_FACTOR, compare
 from harness.comparison.sides import Member, Result, members, pair
+from harness.comparison.table import change
 from harness.page import complete
 
 RATES = st.lists(st.floats(1e3, 1e9), min_size=6, max_size=16)
@@ -101,8 +102,12 @@ def test_the_direction_of_a_mark() -> None:
     assert mark(found, "NMIs handled") == "differs"
     assert mark(found, "most memory in use") == ""
     assert row(found, "task: failed")["change"] is None
+    assert change(row(found, "task: failed")) == "from none"
+    assert change(row(found, "NMIs handled")) == "-99.0%"
     back = compare(side(cell([slow[0]], slow)), side(cell([fast[0]], fast)))
     assert mark(back, "ops/s") == mark(back, "task: failed") == "better"
+    assert change(row(back, "task: failed")) == "to none"
+    assert change(row(back, "ops/s")) == "x 10"
 
 
 def test_what_load_does_not_move_is_marked_sooner() -> None:
@@ -242,6 +247,14 @@ def test_scripts_and_atlases_are_compared_number_by_number() -> None:
     assert compare(of(100), of(100))["pairs"][0]["exact"] == []
 
 
+def test_a_run_of_another_engine_has_no_number_in_common(tmp_path: Path) -> None:
+    leave(tmp_path / "script", result([cell([])], config={"engine": "script"}))
+    leave(tmp_path / "stress", result([single(STEADY)]))
+    said = compared(tmp_path, "script", "stress").stdout
+    assert "of different engines: no number is of both" in said
+    assert "equal" not in said
+
+
 # ---- the command
 
 
@@ -290,6 +303,17 @@ def test_the_table_says_what_a_mark_means(tmp_path: Path, folders: tuple[Path, P
     assert "ops/s" in only
     assert "p50" not in only
     assert "most memory" not in only
+
+
+def test_what_an_older_version_does_not_know_is_one_line(tmp_path: Path) -> None:
+    new = leave(tmp_path / "new", result([single(STEADY)]))
+    old = leave(tmp_path / "old", result([{"id": "kmalloc", **OLD}], config={"cpus": 4, "gone": 1}))
+    said = compared(tmp_path, old, new).stdout
+    assert "only A knows of gone\n" in said
+    assert "only B knows of engine, design, oracle\n" in said
+    assert "no windows in A, of an older version or too short: medians only, and no mark." in said
+    assert "not there" not in said
+    assert "windows in" not in compared(tmp_path, new, new).stdout
 
 
 def test_json_is_all_of_stdout(tmp_path: Path, folders: tuple[Path, Path]) -> None:
