@@ -11,6 +11,7 @@ from harness.atlas import check as atlas
 from harness.config import ZONES, ArenaSpec, Config
 from harness.problems import Problem, one_of, shown
 from harness.script import check as script
+from harness.traced import ring_bytes
 from harness.vocabulary import KINDS, Vocabulary
 from harness.workload.spec import MapSpec, sharing_problems
 
@@ -29,6 +30,7 @@ _KEYS = {
     "seed": "seed",
     "pool_size": "pool.size",
     "pool_entries": "pool.entries",
+    "trace_bytes": "trace.buffer",
 }
 
 
@@ -187,12 +189,12 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
 
     Args: config: the cell.  nr_slots: shared slots that its workload needs.  nr_caches: caches that it creates.
     """
-    from shmalloc.geometry import Geometry
+    from shmalloc.geometry import Geometry, room_of_rings
 
     arena = config.arena
     enough = max(Geometry.max_caches, _MOST_KMALLOC_CACHES + nr_caches)
     return Geometry(
-        size_bytes=arena.size,
+        size_bytes=arena.size + room_of_rings(ring_bytes(config), config.possible_cpus + arena.nodes),
         nr_cpus=config.possible_cpus,
         nr_nodes=arena.nodes,
         max_caches=arena.max_caches or enough,
@@ -217,6 +219,7 @@ def geometry(config: Config, nr_slots: int = 0, nr_caches: int = 0) -> Geometry:
         rcu_stall_ms=arena.rcu_stall_ms,
         pool_size=config.pool.size,
         pool_entries=config.pool.entries,
+        trace_bytes=ring_bytes(config),
         slab_debug=arena.slab_debug,
         zone_permille=zone_permille(arena),
         distance=arena.distance,

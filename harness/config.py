@@ -27,6 +27,7 @@ from harness.workload.spec import ProgramSpec, WorkloadSpec, parse_program, pars
 from shmalloc import slab_debug
 from shmalloc._binding import core
 from shmalloc.faults import FaultAttr
+from shmalloc.tracing import event_mask
 from shmalloc.units import format_bytes, parse_bytes
 
 _LIMITS = core().lib
@@ -260,6 +261,32 @@ class MapSpec(Table):
     objects: bool = Field(True, description="also which objects of each slab are live")
 
 
+def _events(globs: list[str]) -> list[str]:
+    event_mask(core(), globs)
+    return globs
+
+
+def _ring(value: int) -> int:
+    low, high = int(_LIMITS.SHM_TRACE_MIN_BYTES), int(_LIMITS.SHM_TRACE_MAX_BYTES)
+    if not low <= value <= high or value & (value - 1):
+        raise ValueError(f"allowed is a power of two from {_size_text(low)} to {_size_text(high)}")
+    return value
+
+
+class TraceSpec(Table):
+    """Events that are recorded while a stress cell's ops are replayed."""
+
+    events: Annotated[list[str], AfterValidator(_events)] = Field(
+        default_factory=list, description='globs: "kmem:*", "shmalloc:handler_*", "kmalloc"; none = off'
+    )
+    buffer: Annotated[Size, AfterValidator(_ring)] = Field(
+        1 << 20, description="of each CPU: 64 bytes an event; on top of the arena's size"
+    )
+    mode: Literal["overwrite", "discard"] = Field(
+        "overwrite", description="what a full buffer loses: the oldest events, or the newest"
+    )
+
+
 class ExpectSpec(Table):
     """One expectation: a condition, or the verdict that a cell should have."""
 
@@ -320,6 +347,7 @@ class Config(Table):
     step: list[dict[str, Any]] = Field(default_factory=list, description="the script; see harness.script")
     atlas: AtlasSpec = Field(default_factory=AtlasSpec)
     map: MapSpec = Field(default_factory=MapSpec)
+    trace: TraceSpec = Field(default_factory=TraceSpec)
     must_happen: list[str] = Field(default_factory=list)
     expect: list[ExpectSpec] = Field(default_factory=list)
 

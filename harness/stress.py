@@ -25,6 +25,7 @@ from harness.progress import Advance
 from harness.results import Snapshot, blank_cell, measure
 from harness.supervisor import Crew, Ended
 from harness.topology import Placement, RealNode
+from harness.traced import Traced
 from harness.vocabulary import KINDS, OK, VACUOUS, Vocabulary
 from harness.windows import Look, Windows, span_json
 from harness.workload import Nodes, Program, Workload, WorkloadError, build, build_program
@@ -77,7 +78,7 @@ class Findings:
     Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
         when.  reports: of the CPUs.  sampler.  windows: JSON.  started: when, by the calendar's clock.
         nodes: of the arena, at the end of the replay.  placement: of its nodes on real ones.  recorder: of the
-        arena map.
+        arena map.  traced: its events.
     """
 
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -90,6 +91,7 @@ class Findings:
     nodes: numa.Look | None = None
     placement: Placement | None = None
     recorder: Recorder | None = None
+    traced: Traced | None = None
     live_bytes: int = 0
 
 
@@ -159,6 +161,8 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
                 found.sampler.last()
             if found.recorder is not None:
                 found.recorder.mark("end", at_rest=True)
+            if found.traced is not None:
+                found.traced.end()
             if ended.incident is not None:
                 found.violations.append(verdicts.of_incident(ended.incident))
         found.violations[:0] = verdicts.of_core(arena)
@@ -169,7 +173,9 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
         samples = found.sampler.samples if found.sampler else []
         if found.recorder is not None:
             result["map"] = found.recorder.leave(job.pieces, job.number)
-        found.sampler = found.recorder = None  # they look into the arena
+        if found.traced is not None:
+            result["trace"] = found.traced.leave(job.pieces, job.number)
+        found.sampler = found.recorder = found.traced = None  # they look into the arena
     return result, samples
 
 
@@ -293,6 +299,9 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
         tick(elapsed_s)
         windows.tick(sampler.samples[-1].used_bytes)
 
+    if job.config.trace.events:
+        found.traced = Traced(arena, job.config)
+        found.traced.begin()
     crew.open_phase(READY)
     try:
         crew.wait_phase(REPLAYED, replay_tick, ops=True)
@@ -300,6 +309,8 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
         found.windows = windows.as_json(job.vocabulary)
     crew.end_injectors()
     crew.end_kswapds()
+    if found.traced is not None:
+        found.traced.end()
     sampler.last()
     if recorder is not None:
         recorder.mark("before the drain", at_rest=True)

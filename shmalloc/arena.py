@@ -28,6 +28,7 @@ from shmalloc.geometry import Geometry
 from shmalloc.mapping import Mapping, fresh_name, full_name
 from shmalloc.segments import SegmentInfo, list_segments, remove
 from shmalloc.slab_errors import SlabErrors
+from shmalloc.tracing import Tracing
 from shmalloc.units import format_bytes
 from shmalloc.violations import Violation, read_violations
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Arena", "Geometry", "SegmentInfo", "list_segments", "remove"]
 
 _NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG)
-_PER_CPU = ("cpus", "memcg_cpus", "telemetry")  # their items begin on a cache line of their own
+_PER_CPU = ("cpus", "memcg_cpus", "telemetry", "trace")  # their items begin on a cache line of their own
 # The core serves one arena of a process at a time, so the one it serves must not be unmapped meanwhile.
 _active: dict[str, Arena] = {}
 
@@ -383,7 +384,7 @@ class Arena:
         Args:
             name: ``cpus nodes zones pagesets caches cache_nodes cache_cpus cache_stats cache_sheaves barns
                 pools freelists maps bpf_caches objpool_cpus memcgs memcg_cpus pageblocks pages telemetry
-                slots oracle_owned oracle_start oracle_end memory``.
+                slots trace oracle_owned oracle_start oracle_end memory``.
 
         Returns:
             A writable array: structures, or uint64 words (slots and the oracle's bitmaps), or uint8 of
@@ -400,6 +401,11 @@ class Arena:
     def slab_errors(self) -> SlabErrors:
         """What the checks of debug caches have found, and whether it stops the arena."""
         return SlabErrors(self)
+
+    @property
+    def trace(self) -> Tracing:
+        """Its events: which are recorded, and those that were."""
+        return Tracing(self)
 
     def failslab(self, attr: FaultAttr | str | None) -> None:
         """Say when slab requests are made to fail; None = never.

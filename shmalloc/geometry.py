@@ -63,6 +63,7 @@ class Geometry:
         pool_size: bytes of an element of the pools of the designs prealloc and objpool; 0 = no pools.
         pool_entries: elements of each of those pools; memory is taken when the design is set up.
         max_maps: hash maps that there can be.
+        trace_bytes: of each CPU's ring of events (`Arena.trace`), a power of two; 0 = nothing can be recorded.
         max_memcgs: entries of the table of memory cgroups; 0 = none, and nothing is ever charged.
         zone_permille: a row per node, a column per zone type (DMA, DMA32, NORMAL, MOVABLE): share of all
             pages, together 1000.  None = all NORMAL, nodes alike.
@@ -99,6 +100,7 @@ class Geometry:
     pool_entries: int = 1024
     max_maps: int = 4
     max_memcgs: int = 16
+    trace_bytes: int = 0
     zone_permille: Sequence[Sequence[int]] | None = None
     distance: Sequence[Sequence[int]] | None = None
     cpu_node: Sequence[int] | None = None
@@ -221,6 +223,12 @@ class Geometry:
         return [cpu * self.nr_nodes // self.nr_cpus for cpu in range(self.nr_cpus)]
 
 
+def room_of_rings(trace_bytes: int, slots: int) -> int:
+    """Return what rings of that size take of an arena, in whole pages. Args: slots: CPUs and nodes together."""
+    page = 4096
+    return -(-slots * (trace_bytes + 128) // page) * page if trace_bytes else 0
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -252,11 +260,13 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
         "pool_entries": (1, lib.SHM_MAX_POOL_ENTRIES),
         "max_maps": (0, lib.SHM_MAX_MAPS),
         "max_memcgs": (0, lib.SHM_MAX_MEMCGS),
+        "trace_bytes": (0, lib.SHM_TRACE_MAX_BYTES),
         "seed": (0, 2**64 - 1),
     }
     problems = _size_form_problems(geometry.size_bytes, lib.SHM_PAGE_SIZE)
     for key, (low, high) in ranges.items():
         problems += _int_problem(key, getattr(geometry, key), low, high)
+    problems += _trace_problems(geometry.trace_bytes, lib)
     problems += _slab_debug_problems(geometry.slab_debug, lib)
     problems += [
         f"{key} = {getattr(geometry, key)!r}: allowed is True or False"
@@ -271,6 +281,13 @@ def _scalar_problems(geometry: Geometry, lib: Any) -> list[str]:
     if _is_int(low_order) and _is_int(high_order) and low_order > high_order:
         problems.append(f"slab_min_order = {low_order}: allowed is at most slab_max_order = {high_order}")
     return problems
+
+
+def _trace_problems(value: int, lib: Any) -> list[str]:
+    low, high = int(lib.SHM_TRACE_MIN_BYTES), int(lib.SHM_TRACE_MAX_BYTES)
+    if not _is_int(value) or not 0 < value <= high or (value >= low and not value & (value - 1)):
+        return []
+    return [f"trace_bytes = {value}: allowed is 0, or a power of two from {low} to {high}"]
 
 
 def _slab_debug_problems(value: object, lib: Any) -> list[str]:

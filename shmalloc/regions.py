@@ -108,6 +108,11 @@ _REGIONS = {
     "slab_words": _Shape("u8", lambda h: (h.nr_pages,)),
     "telemetry": _Shape("shm_telemetry", lambda h: (h.geometry.nr_cpus,), _per_slot("REGION_TELEMETRY")),
     "slots": _Shape("u8", lambda h: (h.geometry.nr_slots,)),
+    "trace": _Shape(
+        "shm_trace_ring",
+        lambda h: (h.geometry.nr_cpus if h.geometry.trace_bytes else 0,),
+        _per_slot("REGION_TRACE"),
+    ),
     "oracle_owned": _Shape("u8", lambda h: (-1,)),
     "oracle_start": _Shape("u8", lambda h: (-1,)),
     "oracle_end": _Shape("u8", lambda h: (-1,)),

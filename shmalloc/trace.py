@@ -18,7 +18,17 @@ import numpy as np
 
 from shmalloc._binding import core as load_core
 
-__all__ = ["COLUMNS", "FLAGS", "NO_CACHE", "NO_PFN", "RECORD", "Events", "event_fields", "event_names"]
+__all__ = [
+    "COLUMNS",
+    "FLAGS",
+    "NO_CACHE",
+    "NO_PFN",
+    "RECORD",
+    "Events",
+    "event_fields",
+    "event_names",
+    "sorted_by_time",
+]
 
 NO_CACHE = 0xFFFF
 NO_PFN = 0xFFFF_FFFF_FFFF_FFFF
@@ -286,7 +296,7 @@ class Events:
             "overwritten": dict(counts),
             "pids": {cpu: 1000 + cpu for cpu in seqs},
         }
-        return cls(_sorted(records), tsc_hz, **(defaults | attributes))
+        return cls(sorted_by_time(records), tsc_hz, **(defaults | attributes))
 
     def _number_of(self, column: str, value: Any) -> int:
         if isinstance(value, str):
@@ -302,7 +312,7 @@ class Events:
         return int(value)
 
 
-def _sorted(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def sorted_by_time(records: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Sort by time; what one CPU has written stays in its order."""
     return records[np.lexsort((records["seq"], records["cpu"], records["ts"]))]
 

@@ -128,6 +128,14 @@ def pages_held(rig: Rig) -> Given:
     return Given(ready=[rig.pages() for _ in range(3)], elsewhere=[rig.pages(order=4) for _ in range(2)])
 
 
+def recording(rig: Rig) -> Given:
+    """All events are recorded, in rings that go round while a test runs."""
+    rig.arena.trace.on()
+    return Given()
+
+
+TRACED: dict[str, Any] = {"trace_bytes": 4096}
+
 # --- the outer operation -----------------------------------------------------------------------------
 
 Operation = Callable[[], "int | None"]
@@ -260,6 +268,8 @@ REACH = {
     "obj_hash_locked": Reach(pages_held, "free_pages", {"debug_objects": True}),
     "wakeup_kswapd": Reach(page_cache, "kmalloc"),
     "reclaim_retry": Reach(page_cache, "kmalloc"),
+    "trace_place": Reach(recording, "kmalloc", TRACED),
+    "trace_filling": Reach(recording, "kmalloc", TRACED),
     "irq_work_detached": Reach(cpu_slab, "kfree_nolock elsewhere"),
 }
 

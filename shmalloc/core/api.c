@@ -10,6 +10,7 @@
 #include "lock.h"
 #include "page_alloc.h"
 #include "sys.h"
+#include "trace.h"
 
 #define REFUSED (thread_is_cpu() ? -EDEADLK : -EPERM)
 
@@ -386,6 +387,8 @@ static u64 kmalloc_cache_owned(struct kmem_cache *s, u64 size, gfp_t gfp, int no
 		return 0;
 	}
 	off = kmalloc_cache(s, gfp_for_context(gfp), node, size);
+	if (tracing(TRACE_BIT(kmalloc)))
+		trace_kmalloc(trace_caller(TRACED_FROM), off, size, s->size, gfp_for_context(gfp), node);
 	if (off)
 		oracle_own(off, size);
 	return off;

@@ -246,6 +246,16 @@ void shm_phase_open(uint32_t phase);                /* let those that wait for i
 int shm_phase_wait(uint32_t phase, double seconds); /* until header.phase >= phase; -ETIMEDOUT, -ECANCELED, -EOWNERDEAD */
 void shm_stop(uint32_t why);                     /* 1 asked for, 2 verdict */
 
+/* --- traces: any process ------------------------------------------------------------------------------- */
+/* record these (a bit for each event; 0 = off), or: -EOPNOTSUPP no rings in the geometry, -EINVAL no such event */
+int shm_trace_switch(uint64_t events, int overwrite);
+int shm_trace_followed(unsigned int cpu);  /* 0: its first attempts are not switched yet: it takes no interrupts */
+/* From place *cursor on, which moves; places that were overwritten before they could be read are added to *missed.
+ * Returns the number; fewer than max: no more is there, or the next one is being written. */
+int64_t shm_trace_read(unsigned int cpu, uint64_t *cursor, struct shm_trace_event *out, uint64_t max, uint64_t *missed);
+/* the same from where the last one ended, and room for new ones; -EBUSY: another process does so now */
+int64_t shm_trace_consume(unsigned int cpu, struct shm_trace_event *out, uint64_t max);
+
 /* --- verdicts --------------------------------------------------------------------------------------- */
 int shm_report(unsigned int verdict, unsigned int checker, const char *text); /* from outside: parent, audit */
 

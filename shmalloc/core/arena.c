@@ -33,6 +33,11 @@ static u32 sheaves_stride(const struct shm_geometry *g)
 	return g->flags & SHM_GEO_SHEAVES ? (u32)(g->max_caches * sizeof(struct slub_percpu_sheaves)) : 0;
 }
 
+static u64 trace_stride(const struct shm_geometry *g)
+{
+	return g->trace_bytes ? sizeof(struct shm_trace_ring) + g->trace_bytes : 0;
+}
+
 static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *out)
 {
 	const u64 bytes[NR_REGIONS] = {
@@ -58,6 +63,7 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 		[REGION_SLAB_WORDS] = pages * 8,
 		[REGION_TELEMETRY] = (g->nr_cpus + g->nr_nodes) * round_up(sizeof(struct shm_telemetry), 64),
 		[REGION_SLOTS] = (u64)g->nr_slots * 8,
+		[REGION_TRACE] = (g->nr_cpus + g->nr_nodes) * trace_stride(g),
 		[REGION_ORACLE_OWNED] = g->flags & SHM_GEO_ORACLE ? pages * 64 : 0,
 		[REGION_ORACLE_START] = g->flags & SHM_GEO_ORACLE ? pages * 64 : 0,
 		[REGION_ORACLE_END] = g->flags & SHM_GEO_ORACLE ? pages * 64 : 0,
@@ -74,6 +80,7 @@ static void layout_for(const struct shm_geometry *g, u64 pages, struct layout *o
 }
 
 _Static_assert(sizeof(struct shm_cpu) % 64 == 0, "pad struct shm_cpu to whole cache lines");
+_Static_assert(sizeof(struct shm_trace_event) == 64 && sizeof(struct shm_trace_ring) == 128, "whole cache lines");
 
 static u64 layout_end(const struct layout *l)
 {
@@ -117,6 +124,11 @@ static bool nodes_ok(const struct shm_geometry *g)
 	return total == 1000;
 }
 
+static bool trace_bytes_ok(u32 bytes)
+{
+	return !bytes || (bytes >= SHM_TRACE_MIN_BYTES && bytes <= SHM_TRACE_MAX_BYTES && !(bytes & (bytes - 1)));
+}
+
 static bool geometry_ok(const struct shm_geometry *g)
 {
 	return g->nr_cpus >= 1 && g->nr_cpus <= SHM_MAX_CPUS && g->nr_nodes >= 1 && g->nr_nodes <= SHM_MAX_NODES &&
@@ -128,7 +140,7 @@ static bool geometry_ok(const struct shm_geometry *g)
 	       g->max_maps <= SHM_MAX_MAPS &&
 	       !(g->flags & SHM_GEO_UP && g->nr_cpus > 1) && g->slab_min_objects <= 32767 && g->irq_work <= SHM_IRQ_WORK_NEVER &&
 	       g->max_memcgs <= SHM_MAX_MEMCGS && g->sheaf_factor <= SHM_MAX_SHEAF_FACTOR && !(g->slab_debug & ~SLAB_DEBUG_FLAGS) &&
-	       !g->slab_debug_text[SHM_SLAB_DEBUG_TEXT - 1] && nodes_ok(g);
+	       !g->slab_debug_text[SHM_SLAB_DEBUG_TEXT - 1] && trace_bytes_ok(g->trace_bytes) && nodes_ok(g);
 }
 
 /*
@@ -218,6 +230,9 @@ static void map_regions(void *base)
 	shm.pages = ptr_of(h->regions[REGION_PAGES].offset);
 	shm.slab_words = ptr_of(h->regions[REGION_SLAB_WORDS].offset);
 	shm.slots = ptr_of(h->regions[REGION_SLOTS].offset);
+	shm.trace_off = h->regions[REGION_TRACE].offset;
+	shm.trace_stride = trace_stride(&h->geometry);
+	shm.trace_mask = h->geometry.trace_bytes / sizeof(struct shm_trace_event) - 1;
 	shm.owned = ptr_of(h->regions[REGION_ORACLE_OWNED].offset);
 	shm.start = ptr_of(h->regions[REGION_ORACLE_START].offset);
 	shm.end = ptr_of(h->regions[REGION_ORACLE_END].offset);
@@ -346,7 +361,7 @@ __export int shm_arena_check(const void *base, uint64_t bytes)
 	if (h->nr_pages != l.nr_pages || h->nr_zones != zones_of(&h->geometry) ||
 	    h->nr_caches > h->geometry.max_caches || h->tid_step != tid_step_of(&h->geometry) ||
 	    h->tsc_hz < 1000000 || h->tsc_hz > 1000000000000 || h->broken >= NR_BROKEN ||
-	    h->bpf_caches_per_cpu != BPF_NR_BUCKETS + h->geometry.max_maps ||
+	    (h->trace.events && !h->geometry.trace_bytes) || h->bpf_caches_per_cpu != BPF_NR_BUCKETS + h->geometry.max_maps ||
 	    h->slab_mutex.class != LOCK_SLAB_MUTEX || h->ipi_lock.class != LOCK_USER ||
 	    h->objcg_lock.class != LOCK_OBJCG || h->kernfs_lock.class != LOCK_KERNFS ||
 	    h->percpu_charge_mutex.class != LOCK_CHARGE || h->obj_hash_lock.class != LOCK_OBJ_HASH ||

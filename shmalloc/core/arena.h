@@ -11,7 +11,7 @@
  *
  * Order in the segment: header, CPU areas (and each kswapd's), nodes, zones, pagesets, caches and their per-node and
  * per-CPU parts (7.x: sheaves and barns, too), pools, maps, memcgs and their per-CPU stocks, pageblocks,
- * struct pages, telemetry, shared slots, oracle bitmaps, page memory.
+ * struct pages, telemetry, shared slots, trace rings, oracle bitmaps, page memory.
  */
 #ifndef SHM_ARENA_H
 #define SHM_ARENA_H
@@ -22,6 +22,7 @@
 #include "arena_deferred.h"
 #include "arena_pools.h"
 #include "arena_memcg.h"
+#include "arena_trace.h"
 #include "arena_cpu.h"
 #include "arena_ops.h"
 
@@ -50,7 +51,7 @@ enum shm_region_id { REGION_CPUS, REGION_NODES, REGION_ZONES, REGION_PAGESETS, R
 	REGION_POOLS, REGION_FREELISTS, REGION_MAPS, REGION_BPF_CACHES,
 	REGION_OBJPOOL_CPUS,
 	REGION_MEMCGS, REGION_MEMCG_CPUS, REGION_PAGEBLOCKS, REGION_PAGES, REGION_SLAB_WORDS,
-	REGION_TELEMETRY, REGION_SLOTS,
+	REGION_TELEMETRY, REGION_SLOTS, REGION_TRACE,
 	REGION_ORACLE_OWNED, REGION_ORACLE_START, REGION_ORACLE_END, REGION_MEMORY, NR_REGIONS };
 
 /* What the arena is made from.  All of it is an input of shm_arena_format(). */
@@ -79,7 +80,7 @@ struct shm_geometry {
 	uint32_t max_maps;           /* hash maps, 0..SHM_MAX_MAPS */
 	uint32_t max_memcgs;         /* 0..SHM_MAX_MEMCGS; 0 = no memcg, nothing is ever charged */
 	uint32_t sheaf_factor;       /* 7.x: sheaves hold so many times what the kernel's do, 0..SHM_MAX_SHEAF_FACTOR; 0 = 1 */
-	uint32_t pad;
+	uint32_t trace_bytes;        /* of each CPU's ring of events; 0 = none, and nothing can be recorded */
 	uint32_t zone_permille[SHM_MAX_NODES][NR_ZONE_TYPES]; /* share of all pages, sums to 1000 */
 	uint8_t distance[SHM_MAX_NODES][SHM_MAX_NODES];       /* SLIT: 10 = local */
 	uint8_t cpu_node[SHM_MAX_CPUS];
@@ -112,6 +113,7 @@ struct shm_header {
 	uint32_t stop;               /* the run is over: 1 asked for, 2 by a verdict */
 	uint64_t creator_start_time;
 	uint64_t tsc_hz;
+	struct shm_trace_control trace; /* read by every slow path: in a line that is seldom written */
 	struct shm_geometry geometry;
 	struct shm_region regions[NR_REGIONS];
 	uint64_t nr_pages;

@@ -79,7 +79,8 @@ struct shm_cpu {
 	uint32_t task_flags;         /* PF_*: of the task */
 	uint32_t fail_nth;           /* the n-th call from here on that may be made to fail does; 0 = off */
 	int32_t ipi_result;          /* of the last request served */
-	uint64_t pad1[1];            /* to whole cache lines: arena.c checks */
+	uint32_t trace_seen;         /* header.trace.generation that its first attempts are switched for */
+	uint32_t pad1[1];            /* to whole cache lines: arena.c checks */
 };
 
 /* what a CPU's task is; kernel names */
@@ -89,6 +90,7 @@ struct shm_cpu {
 #define IRQ_PENDING_WORK 2u
 #define IRQ_PENDING_IPI 4u
 #define IRQ_PENDING_PROBE 8u     /* a probe site's program, for once */
+#define IRQ_PENDING_TRACE 16u    /* what is recorded has changed: nothing to do but to look (guard_enter) */
 
 /* Latency histogram: log-linear, HIST_SUB buckets per octave, unit: TSC ticks. */
 #define HIST_SUB_BITS 5

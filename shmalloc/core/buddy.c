@@ -10,6 +10,7 @@
  */
 #include "list.h"
 #include "page_alloc.h"
+#include "trace.h"
 
 static const u8 fallbacks[MIGRATE_PCPTYPES][2] = {
 	[MIGRATE_UNMOVABLE] = { MIGRATE_RECLAIMABLE, MIGRATE_MOVABLE },
@@ -72,6 +73,7 @@ __slowpath struct page *__rmqueue_smallest(struct zone *zone, u32 order, u32 mig
 		page = list_page(list->next);
 		del_from_free_list(zone, page, current);
 		expand(zone, page, order, current, migratetype);
+		trace_mm_page_alloc_zone_locked(page, order, migratetype);
 		return page;
 	}
 	return NULL;
@@ -286,6 +288,7 @@ __slowpath static struct page *__rmqueue_claim(struct zone *zone, u32 order, u32
 		if (!page)
 			continue;
 		this_cpu_inc64(&this_pageset(zone)->fallback_claim);
+		trace_mm_page_alloc_extfrag(page, order, (u32)current, migratetype, from);
 		return page;
 	}
 	return NULL;
@@ -303,6 +306,7 @@ __slowpath static struct page *__rmqueue_steal(struct zone *zone, u32 order, u32
 		del_from_free_list(zone, page, current);
 		expand(zone, page, order, current, from);
 		this_cpu_inc64(&this_pageset(zone)->fallback_steal);
+		trace_mm_page_alloc_extfrag(page, order, current, migratetype, from);
 		return page;
 	}
 	return NULL;

@@ -7,6 +7,7 @@
 #include "design.h"
 #include "oracle.h"
 #include "slots.h"
+#include "trace.h"
 
 static bool constructed_intact(const struct kmem_cache *s, u64 object)
 {
@@ -22,6 +23,8 @@ u32 design_alloc_bulk(u32 design, struct kmem_cache *s, gfp_t gfp, u32 size, u64
 	struct shm_counts *counts = &shm.tele->counts[design][this_ctx()];
 	u32 got = 0;
 
+	if (traced_first(TRACE_CALLS))
+		return traced_alloc_bulk(design, s, gfp, size, p, TRACED_FROM);
 	reason_reset();
 	if (designs[design]->alloc_bulk)
 		got = designs[design]->alloc_bulk(s, gfp, size, p);
@@ -70,6 +73,9 @@ int design_free_bulk(u32 design, struct kmem_cache *s, u32 size, u64 *p)
 	if (!all_of_cache(s, size, p) || !release_all(size, p))
 		return -EINVAL;
 	this_cpu_add64(&shm.tele->counts[design][this_ctx()].frees, size);
+	if (tracing(TRACE_BIT(free)))
+		for (u32 i = 0; i < size; i++)
+			traced_given(design, p[i], TRACE_BULK, TRACED_FROM);
 	designs[design]->free_bulk(s, size, p);
 	return 0;
 }

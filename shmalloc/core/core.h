@@ -35,6 +35,7 @@ struct guard {
 	u32 irqs_disabled;
 	u32 nr_held;
 	u64 waiting_for;
+	bool runs_ops;             /* handlers and replay: who calls the designs is in the core itself */
 	struct guard *outer;
 };
 
@@ -127,6 +128,12 @@ struct shm_env {
 	 * wrong half of the time where sizes are mixed, and a wrong guess costs as much as the call.
 	 */
 	u16 kmalloc_index[KMALLOC_MAX_CACHE_SIZE / 8];
+	u64 trace_off;             /* rings: of CPU 0's, bytes from one to the next, places of one less one */
+	u64 trace_stride;          /* 0 = there are none */
+	u64 trace_mask;
+	u64 outer_site[SHM_MAX_LEVELS]; /* while events are recorded: who has called the design, until that has gone on */
+	u32 traced_again[SHM_MAX_LEVELS]; /* the next call of kmalloc or kfree has its traced variant as its caller */
+	u32 trace_seen;            /* header.trace.generation that the first attempts are switched for */
 } __attribute__((aligned(64)));
 
 extern struct shm_env shm;
@@ -301,6 +308,7 @@ void fatal(enum shm_verdict verdict, enum shm_checker checker, const u32 *lock_w
 void unwind(void) __attribute__((noreturn));
 bool stopped_by_verdict(void);
 void warn_once(void);
+bool rip_in_core(u64 rip);
 
 /* string.c */
 void zero_bytes(void *p, u64 bytes);
@@ -317,6 +325,7 @@ void fault_inject_init(void);
 int bootstrap_kmalloc_sheaves(void);
 #define NO_CORE 0xffffffffu /* shm_cpu.core of one that is not pinned to a single core */
 
+void first_attempts_load(void);  /* on or off, by what is recorded; any context of the CPU */
 void cpu_load(u32 id); /* be this CPU, as far as the core is concerned */
 
 /* Run `call` with a place to unwind to; `failed` is the value if it had to. */

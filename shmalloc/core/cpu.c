@@ -13,6 +13,7 @@
 #include "signals.h"
 #include "slab.h"
 #include "sys.h"
+#include "trace.h"
 
 void cpu_load(u32 id)
 {
@@ -31,17 +32,46 @@ void cpu_load(u32 id)
 	context_changed();
 }
 
+/* This CPU, and the others that are this thread, too. */
+static void followed(u32 generation)
+{
+	WRITE_ONCE(shm.trace_seen, generation);
+	WRITE_ONCE(this_cpu()->trace_seen, generation);
+	for (u32 i = 0; i < shm.nr_cpus; i++)
+		if (shm.cpus[i].pid == shm.pid && shm.cpus[i].tid == shm.tid)
+			store_release(&shm.cpus[i].trace_seen, generation);
+}
+
+/*
+ * First attempts leave no trace: while what they do is recorded they are off, and cost nothing for it
+ * otherwise.  An interrupt in between may do the same for a later switch, and then its word counts.
+ */
+void first_attempts_load(void)
+{
+	bool ordinary = shm.nr_nodes == 1 && !(shm.geo_flags & (SHM_GEO_UP | SHM_GEO_NO_CMPXCHG_DOUBLE));
+	u32 generation;
+
+	if (this_cpu()->id >= shm.nr_cpus) /* kswapd allocates nothing */
+		return;
+	do {
+		void *self;
+
+		generation = load_acquire(&shm.hdr->trace.generation);
+		self = tracing(TRACE_CALLS) ? NULL : shm.thread;
+		WRITE_ONCE(shm.sheaf_thread, ordinary && sheaf_arena() ? self : NULL);
+		WRITE_ONCE(shm.slab_thread, ordinary && !sheaf_arena() ? self : NULL);
+		WRITE_ONCE(shm.pool_thread, shm.nr_nodes == 1 ? self : NULL);
+		followed(generation);
+		barrier();
+	} while (unlikely(generation != READ_ONCE(shm.hdr->trace.generation)));
+}
+
 /* From here on this thread is the CPU; last, since a signal handler of the caller's may call at any time. */
 static void thread_load(void)
 {
-	void *self = __builtin_thread_pointer();
-	bool ordinary = shm.nr_nodes == 1 && !(shm.geo_flags & (SHM_GEO_UP | SHM_GEO_NO_CMPXCHG_DOUBLE));
-
 	barrier();
-	shm.thread = self;
-	shm.sheaf_thread = ordinary && sheaf_arena() ? self : NULL;
-	shm.slab_thread = ordinary && !sheaf_arena() ? self : NULL;
-	shm.pool_thread = shm.nr_nodes == 1 && this_cpu()->id < shm.nr_cpus ? self : NULL; /* no kswapd */
+	shm.thread = __builtin_thread_pointer();
+	first_attempts_load();
 }
 
 static void thread_drop(void)
@@ -243,6 +273,7 @@ __export int shm_cpu_bind(unsigned int cpu, unsigned int flags)
 	memcg_cpu_reset(cpu);
 	kmalloc_index_load();
 	cpu_load(cpu);
+	trace_mend(cpu);
 	thread_load();
 	if (flags & SHM_BIND_HANDLERS && !shm.handlers)
 		error = signals_install(flags & SHM_BIND_TERM, flags & SHM_BIND_NEST);

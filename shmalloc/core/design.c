@@ -4,6 +4,7 @@
  */
 #include "first.h"
 #include "rcu.h"
+#include "trace.h"
 
 #define DESIGN(name) &design_##name,
 const struct design_ops *const designs[NR_DESIGNS] = {
@@ -55,6 +56,8 @@ u64 design_alloc(u32 design, u64 size, gfp_t gfp, int node)
 
 u64 design_alloc_whole(u32 design, u64 size, gfp_t gfp, int node)
 {
+	if (traced_first(TRACE_CALLS))
+		return traced_alloc(design, size, gfp, node, TRACED_FROM);
 	reason_reset();
 	return account(design, designs[design]->alloc(size, gfp, node), size, node);
 }
@@ -74,6 +77,8 @@ u64 design_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node)
 {
 	u64 off;
 
+	if (traced_first(TRACE_CALLS))
+		return traced_cache_alloc(design, s, gfp, node, TRACED_FROM);
 	reason_reset();
 	off = account(design, alloc_of_cache(designs[design], s, gfp, node), s->object_size, node);
 	if (off && s->ctor && !ctor_intact(s->ctor, off, s->object_size))
@@ -86,6 +91,8 @@ u64 design_pages_alloc(u32 design, gfp_t gfp, int node, u32 order)
 {
 	struct page *page;
 
+	if (traced_first(TRACE_CALLS))
+		return traced_pages_alloc(design, gfp, node, order, TRACED_FROM);
 	reason_reset();
 	page = designs[design]->pages_alloc(gfp, node, order);
 	return account(design, page ? page_to_off(page) : 0, (u64)SHM_PAGE_SIZE << order, node);
@@ -99,6 +106,8 @@ int design_free(u32 design, u64 object)
 /* What is left to do after a first attempt. */
 int design_free_rest(u32 design, u64 object, enum first_free first)
 {
+	if (traced_first(TRACE_CALLS))
+		return traced_free(design, object, first, TRACED_FROM);
 	if (first == FREE_REFUSED || (first == FREE_NOT_TRIED && !release_object(design, object)))
 		return -EINVAL;
 	designs[design]->free(object);
@@ -113,6 +122,8 @@ int design_free_rcu(u32 design, u64 object, u32 head_offset)
 	if (!(page->flags & PG_slab) || s->ctor || head_offset & 7 ||
 	    head_offset + sizeof(struct rcu_head) > get_orig_size(s, object) || !release_object(design, object))
 		return -EINVAL;
+	if (tracing(TRACE_BIT(free)))
+		traced_given(design, object, TRACE_RCU, TRACED_FROM);
 	if (designs[design]->free_rcu)
 		designs[design]->free_rcu(object, head_offset);
 	else
@@ -122,6 +133,8 @@ int design_free_rcu(u32 design, u64 object, u32 head_offset)
 
 int design_pages_free(u32 design, u64 off, u32 order)
 {
+	if (traced_first(TRACE_CALLS))
+		return traced_pages_free(design, off, order, TRACED_FROM);
 	if (!designs[design]->pages_free || !release_object(design, off))
 		return -EINVAL;
 	designs[design]->pages_free(off_to_page(off), order);
@@ -132,13 +145,17 @@ u64 design_elem_alloc(struct shm_map *map)
 {
 	const struct design_ops *ops = designs[map->design];
 
+	if (traced_first(TRACE_CALLS))
+		return traced_elem_alloc(map, TRACED_FROM);
 	reason_reset();
-	return design_elem_taken(map, ops->elem_alloc ? ops->elem_alloc(map) :
-						      ops->alloc(map->elem_size, GFP_ATOMIC, NO_NODE));
+	return account(map->design, ops->elem_alloc ? ops->elem_alloc(map) : ops->alloc(map->elem_size, GFP_ATOMIC, NO_NODE),
+		       map->elem_size, NO_NODE);
 }
 
 u64 design_elem_taken(struct shm_map *map, u64 elem)
 {
+	if (traced_first(TRACE_CALLS))
+		return traced_elem_taken(map, elem, TRACED_FROM);
 	return account(map->design, elem, map->elem_size, NO_NODE);
 }
 
@@ -159,6 +176,8 @@ void design_elem_given(struct shm_map *map, u64 elem)
 		violation(VERDICT_CORRUPTION, CHECKER_ORACLE, NULL, LOCK_NONE, 0, elem,
 			  "a map's element that leaves its bucket is not owned by anybody");
 	this_cpu_inc64(&this_counts(map->design)->frees);
+	if (tracing(TRACE_BIT(free)))
+		traced_given(map->design, elem, 0, TRACED_FROM);
 }
 
 u64 nothing_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest)

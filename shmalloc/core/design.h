@@ -105,6 +105,18 @@ __helper bool elem_reused_at_once(const struct shm_map *map)
 	return designs[map->design]->elem_reuse || !designs[map->design]->elem_alloc;
 }
 
+/* design_traced.c: each of these calls once more, from where it was called, for while it leaves an event */
+u64 traced_alloc(u32 design, u64 size, gfp_t gfp, int node, u64 from);
+u64 traced_cache_alloc(u32 design, struct kmem_cache *s, gfp_t gfp, int node, u64 from);
+u64 traced_pages_alloc(u32 design, gfp_t gfp, int node, u32 order, u64 from);
+u64 traced_elem_alloc(struct shm_map *map, u64 from);
+u64 traced_elem_taken(struct shm_map *map, u64 elem, u64 from);
+u32 traced_alloc_bulk(u32 design, struct kmem_cache *s, gfp_t gfp, u32 size, u64 *p, u64 from);
+int traced_free(u32 design, u64 object, enum first_free first, u64 from);
+int traced_pages_free(u32 design, u64 off, u32 order, u64 from);
+/* an object is given up, whatever then becomes of it; flags: TRACE_* */
+void traced_given(u32 design, u64 object, u32 flags, u64 from);
+
 /* for designs that try nothing first */
 u64 nothing_first(u32 design, u64 size, gfp_t gfp, int node, rest_of_alloc *rest);
 int nothing_freed_first(u32 design, u64 off, rest_of_free *rest);

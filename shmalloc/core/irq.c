@@ -9,6 +9,7 @@
 #include "replay.h"
 #include "sys.h"
 #include "signals.h"
+#include "trace.h"
 
 /* pending interrupts that run ops; there are no probes to run any in release */
 #define IRQ_PENDING_OPS (IRQ_PENDING_PROGRAM | (SHM_CHECKED ? IRQ_PENDING_PROBE : 0))
@@ -44,6 +45,9 @@ bool guard_enter(struct guard *guard)
 
 	if (!cpu || !thread_is_cpu())
 		return false;
+	if (unlikely(shm.trace_seen != READ_ONCE(shm.hdr->trace.generation)))
+		first_attempts_load();
+	guard->runs_ops = false;
 	guard->level = cpu->level;
 	guard->irqs_disabled = cpu->irqs_disabled;
 	guard->nr_held = cpu->nr_held;
@@ -69,6 +73,8 @@ void guard_unwound(struct guard *guard)
 	context_changed();
 	cpu->irqs_disabled = guard->irqs_disabled;
 	lock_rules_forget(guard->nr_held);
+	for (u32 level = guard->level; level < SHM_MAX_LEVELS; level++)
+		shm.outer_site[level] = shm.traced_again[level] = 0;
 	cpu->waiting_for = guard->waiting_for;
 }
 
@@ -90,6 +96,7 @@ static void run_guarded(enum shm_irq_kind kind, u32 pending)
 
 	if (!guard_enter(&guard))
 		return;
+	guard.runs_ops = true;
 	if (!__builtin_setjmp(guard.buf)) {
 		if (pending & IRQ_PENDING_WORK)
 			irq_work_run(this_cpu());
@@ -112,6 +119,7 @@ static bool irq_once(u32 pending, u64 rip, u64 rbp, bool sync)
 {
 	struct shm_cpu *cpu = this_cpu();
 	bool taken;
+	u64 began;
 
 	WRITE_ONCE(cpu->irqs_disabled, 1);
 	barrier();
@@ -119,7 +127,9 @@ static bool irq_once(u32 pending, u64 rip, u64 rbp, bool sync)
 	if (taken) {
 		if (pending & IRQ_PENDING_OPS)
 			count_landing(&shm.tele->interrupts[KIND_IRQ], rip, cpu->level);
+		began = trace_handler_entry(KIND_IRQ, sync ? 0 : rip, pending);
 		run_guarded(KIND_IRQ, pending);
+		trace_handler_exit(KIND_IRQ, began);
 		level_exit();
 	} else {
 		atomic_or(&cpu->irq_pending, pending);
@@ -166,12 +176,15 @@ void nmi_take(u64 rip, u64 rbp, bool sync)
 {
 	struct shm_cpu *cpu = this_cpu();
 	u32 flags = cpu->irqs_disabled;
+	u64 began;
 
 	WRITE_ONCE(cpu->irqs_disabled, 1); /* as on entry by the hardware */
 	barrier();
 	if (level_enter(CTX_NMI, sync ? 0 : rip, rbp)) {
 		count_landing(&shm.tele->interrupts[KIND_NMI], rip, cpu->level);
+		began = trace_handler_entry(KIND_NMI, sync ? 0 : rip, 0);
 		run_guarded(KIND_NMI, IRQ_PENDING_PROGRAM);
+		trace_handler_exit(KIND_NMI, began);
 		level_exit();
 	}
 	barrier();

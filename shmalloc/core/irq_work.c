@@ -15,6 +15,7 @@
 #include "irq.h"
 #include "smp.h"
 #include "sys.h"
+#include "trace.h"
 
 typedef void (*work_fn)(struct irq_work *work);
 
@@ -30,6 +31,7 @@ bool irq_work_queue(struct irq_work *work)
 	_Static_assert(IRQ_WORK_PENDING == 1, "bit 0");
 	if (this_cpu_test_and_set_bit0(&work->flags))
 		return false;
+	trace_irq_work_queue(work, TRACED_FROM);
 	if (this_cpu_llist_add(&work->llnode, &this_cpu()->raised_list) &&
 	    likely(shm.hdr->geometry.irq_work == SHM_IRQ_WORK_INTERRUPT))
 		irq_raise(IRQ_PENDING_WORK);
@@ -50,12 +52,16 @@ void irq_work_run(struct shm_cpu *cpu)
 	while (at) {
 		struct irq_work *work = container_of((u64 *)ptr_of(at), struct irq_work, llnode);
 
+		u64 began;
+
 		at = work->llnode; /* before PENDING goes: then it may be queued again */
 		WRITE_ONCE(work->flags, IRQ_WORK_BUSY); /* it was PENDING, and nothing else */
 		barrier();
 		this_cpu_inc64(&shm.tele->irq_work_runs);
+		began = trace_irq_work_entry(work);
 		if (work->func < NR_IRQ_WORK_FUNCS)
 			work_table[work->func](work);
+		trace_irq_work_exit(work, began);
 		this_cpu_and32(&work->flags, ~IRQ_WORK_BUSY);
 		irq_work_wake(cpu);
 	}

@@ -9,6 +9,7 @@
  */
 #include "lock.h"
 #include "sys.h"
+#include "trace.h"
 
 /*
  * A wait spins while its owner may be running, and gives its core away where it cannot be: what a lock protects takes
@@ -167,13 +168,15 @@ __slowtext static void wait_begins(struct wait_state *wait)
 	this_cpu_inc64(&shm.tele->lock_waits);
 	this_cpu()->wait_seq++;
 	WRITE_ONCE(this_cpu()->waiting_for, wait_mark(wait->word));
+	trace_contention_begin(wait->word, wait->class);
 	wait->began = read_tsc();
 }
 
-__slowtext static void wait_ends(const struct wait_state *wait, u64 outer)
+__slowtext static void wait_ends(const struct wait_state *wait, u64 outer, int error)
 {
 	u64 cycles = read_tsc() - wait->began;
 
+	trace_contention_end(wait->word, wait->class, error);
 	WRITE_ONCE(this_cpu()->waiting_for, outer);
 	this_cpu_add64(&shm.tele->lock_wait_cycles, cycles);
 	if (cycles > shm.tele->lock_wait_max_cycles)
@@ -222,7 +225,7 @@ __slowpath void lock_wait(u32 *word, u32 class, u32 mine)
 		if (spun_enough(spins, now))
 			wait_longer(&wait, now);
 	}
-	wait_ends(&wait, outer);
+	wait_ends(&wait, outer, 0);
 }
 
 #define RES_TIMEOUT_FRACTION 4 /* of a second: 250 ms */
@@ -272,7 +275,7 @@ __slowpath int res_lock_wait(u32 *word, u32 class, u32 mine)
 		if (!error && spun_enough(spins, now))
 			error = res_wait_longer(&wait, deadline);
 	}
-	wait_ends(&wait, outer);
+	wait_ends(&wait, outer, error);
 	return error;
 }
 

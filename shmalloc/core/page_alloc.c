@@ -14,6 +14,7 @@
 #include "list.h"
 #include "memcontrol.h"
 #include "page_alloc.h"
+#include "trace.h"
 
 static u32 gfp_zone(gfp_t gfp)
 {
@@ -283,6 +284,7 @@ __slowpath struct page *alloc_frozen_pages(gfp_t gfp, int node, u32 order)
 		page = alloc_pages_slowpath(gfp, order, &ac);
 	if (unlikely(gfp & __GFP_ACCOUNT) && page)
 		page = memcg_kmem_charge_page(page, gfp, order, FPI_NONE);
+	trace_mm_page_alloc(page, order, gfp, ac.migratetype);
 	return page;
 }
 
@@ -307,6 +309,7 @@ __slowpath struct page *alloc_frozen_pages_nolock(gfp_t gfp, int node, u32 order
 	page = get_page_from_freelist(alloc_gfp, order, ALLOC_TRYLOCK, &ac);
 	if (unlikely(gfp & __GFP_ACCOUNT) && page)
 		page = memcg_kmem_charge_page(page, gfp, order, FPI_TRYLOCK);
+	trace_mm_page_alloc(page, order, alloc_gfp, ac.migratetype);
 	return page;
 }
 
@@ -339,6 +342,7 @@ __slowpath static void drain_trylock_free_pages(struct zone *zone)
 		at = page->lru.next;
 		page->flags = 0;
 		zone->nr_deferred_drained++;
+		trace_drain_parked_page(page, page->order);
 		split_large_buddy(zone, page, page->order, FPI_NONE);
 	}
 }
@@ -354,6 +358,7 @@ __slowpath static void park_page(struct zone *zone, struct page *page, u32 order
 	page->flags = PG_deferred;
 	page->order = order;
 	atomic_add(&zone->nr_deferred_free, 1);
+	trace_park_page(page, order);
 	llist_add(&page->lru.next, &zone->trylock_free_pages);
 }
 
@@ -384,8 +389,9 @@ __slowpath static void debug_check_no_obj_freed(void)
 	spin_unlock_irqrestore(&shm.hdr->obj_hash_lock, flags);
 }
 
-static void free_pages_prepare(struct page *page, u32 order, u32 fpi)
+__slowtext static void free_pages_prepare(struct page *page, u32 order, u32 fpi)
 {
+	trace_mm_page_free(page, order);
 	/* until 7.0 also when the free may wait for no lock (K-19) */
 	if (unlikely(shm.geo_flags & SHM_GEO_DEBUG_OBJECTS) && (!(fpi & FPI_TRYLOCK) || broken(k19)))
 		debug_check_no_obj_freed();

@@ -11,6 +11,7 @@
  */
 #include "list.h"
 #include "page_alloc.h"
+#include "trace.h"
 
 #define PCP_BATCH_SCALE_MAX 5
 #define PCPF_PREV_FREE_HIGH_ORDER 0x1u
@@ -172,6 +173,7 @@ __slowpath static void free_pcppages_bulk(struct zone *zone, struct per_cpu_page
 		page->flags = 0;
 		pcp->count -= 1 << order;
 		count -= 1 << order;
+		trace_mm_page_pcpu_drain(page, order);
 		split_large_buddy(zone, page, order, FPI_NONE);
 	}
 	spin_unlock_irqrestore(&zone->lock, flags);

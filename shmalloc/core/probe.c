@@ -32,6 +32,7 @@ static void run_guarded(const struct shm_program *program)
 
 	if (!guard_enter(&guard))
 		return;
+	guard.runs_ops = true;
 	if (!__builtin_setjmp(guard.buf)) {
 		program_run_ops(program, 0, program->nr_ops);
 		guard_exit(&guard);

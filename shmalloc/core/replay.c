@@ -11,6 +11,7 @@
 #include "replay.h"
 #include "signals.h"
 #include "slots.h"
+#include "trace.h"
 
 #define CHECK_EVERY 256
 
@@ -434,6 +435,8 @@ static int replay_ops(struct shm_replay *p, u64 deadline)
 			return 0;
 		irq_work_tick(false);
 		rcu_tick();
+		if (unlikely(shm.trace_seen != READ_ONCE(shm.hdr->trace.generation)))
+			first_attempts_load();
 		ran = p->sample ? replay_sampled(&w, &p->done, count) : replay_plain(&w, &p->done, count);
 		if (ran < count)
 			return stopped_by_verdict() ? -EDEADLK : -ECANCELED;
@@ -455,7 +458,10 @@ static int replay(struct shm_replay *p)
 {
 	u64 from = read_tsc();
 	u64 deadline = p->seconds > 0 ? from + (u64)(min_of(p->seconds, MAX_SECONDS) * (double)shm.hdr->tsc_hz) : 0;
-	int result = replay_ops(p, deadline);
+	int result;
+
+	shm.guard->runs_ops = true;
+	result = replay_ops(p, deadline);
 
 	close_windows();
 	shm.current_op = NULL;

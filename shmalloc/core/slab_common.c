@@ -8,6 +8,7 @@
  * Context: task, softirq, irq.
  */
 #include "slab_fast.h"
+#include "trace.h"
 
 const u8 kmalloc_size_index[24] = {
 	3, 4, 5, 5, 6, 6, 6, 6, 1, 1, 1, 1, 7, 7, 7, 7, 2, 2, 2, 2, 2, 2, 2, 2,
@@ -133,8 +134,29 @@ __fastpath u64 kmalloc_cache(struct kmem_cache *s, gfp_t gfp, int node, u64 size
 	return post_alloc(s, slab_alloc_node_fast(s, gfp, node, size), gfp, size);
 }
 
+__slowtext static u64 bytes_of_kmalloc(u64 size, gfp_t gfp)
+{
+	if (size <= KMALLOC_MAX_CACHE_SIZE)
+		return kmalloc_slab(size, gfp)->size;
+	return (u64)SHM_PAGE_SIZE << fls64((size - 1) >> SHM_PAGE_SHIFT);
+}
+
+__slowpath static u64 kmalloc_traced(u64 size, gfp_t gfp, int node, u64 from)
+{
+	u64 site = trace_caller(from), object;
+
+	traced_next();
+	object = kmalloc_node(size, gfp, node);
+	traced_done();
+	if (size)
+		trace_kmalloc(site, object, size, bytes_of_kmalloc(size, gfp), gfp, node);
+	return object;
+}
+
 __fastpath u64 kmalloc_node(u64 size, gfp_t gfp, int node)
 {
+	if (traced_first(TRACE_BIT(kmalloc)))
+		return kmalloc_traced(size, gfp, node, TRACED_FROM);
 	if (unlikely(!size))
 		return SHM_ZERO_SIZE;
 	if (unlikely(size > KMALLOC_MAX_CACHE_SIZE))
@@ -142,10 +164,22 @@ __fastpath u64 kmalloc_node(u64 size, gfp_t gfp, int node)
 	return kmalloc_cache(kmalloc_slab(size, gfp), gfp, node, size);
 }
 
+__slowpath static void kfree_traced(u64 object, u64 from)
+{
+	trace_kfree(from, object);
+	traced_next();
+	kfree(object);
+	traced_done();
+}
+
 __fastpath void kfree(u64 object)
 {
 	struct page *page;
 
+	if (traced_first(TRACE_BIT(kfree) | TRACE_BIT(kmem_cache_free))) {
+		kfree_traced(object, TRACED_FROM);
+		return;
+	}
 	if (unlikely(object <= SHM_ZERO_SIZE))
 		return;
 	page = virt_to_head_page(object);

@@ -13,6 +13,7 @@
  */
 #include "list.h"
 #include "slab_fast.h"
+#include "trace.h"
 
 /* how a step of ___slab_alloc ends, if not with an object */
 enum step { STEP_OBJECT, STEP_REREAD, STEP_NEXT, STEP_FAIL };
@@ -312,8 +313,21 @@ __slowtext void zero_object(const struct kmem_cache *s, u64 object, u64 orig_siz
 		zero_bytes(ptr_of(object), (exact ? orig_size : s->object_size) + (broken(zero_overrun) ? 8 : 0));
 }
 
+__slowpath static u64 kmem_cache_alloc_traced(struct kmem_cache *s, gfp_t gfp, int node, u64 from)
+{
+	u64 site = trace_caller(from), object;
+
+	traced_next();
+	object = kmem_cache_alloc_node(s, gfp, node);
+	traced_done();
+	trace_kmem_cache_alloc(site, object, s, gfp, node);
+	return object;
+}
+
 __fastpath u64 kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node)
 {
+	if (traced_first(TRACE_BIT(kmem_cache_alloc)))
+		return kmem_cache_alloc_traced(s, gfp, node, TRACED_FROM);
 	if (slab_should_fail(s, gfp))
 		return 0;
 	return post_alloc(s, slab_alloc_node_fast(s, gfp, node, s->object_size), gfp, s->object_size);

@@ -14,6 +14,7 @@
 #include "lock.h"
 #include "slab_fast.h"
 #include "sys.h"
+#include "trace.h"
 
 #define BARRIER_SECONDS 2
 
@@ -68,6 +69,7 @@ __fastpath u64 kmalloc_nolock(u64 size, gfp_t gfp, int node)
 
 	if (broken(spin_in_nmi) && in_nmi())
 		return kmalloc_node(size, GFP_ATOMIC, node);
+	trace_no_outer_site();
 	if (unlikely(gfp & ~(__GFP_ACCOUNT | __GFP_ZERO | __GFP_NO_OBJ_EXT)))
 		warn_once();
 	if (unlikely(!size))
@@ -92,6 +94,7 @@ __fastpath u64 kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node
 	gfp_t alloc_gfp = (gfp & ~__GFP_RECLAIM) | __GFP_NOWARN | __GFP_NOMEMALLOC;
 	u64 object;
 
+	trace_no_outer_site();
 	if (unlikely(!cache_usable(s))) {
 		reason_shortage(REASON_CONTEXT_REFUSED);
 		return 0;
@@ -119,6 +122,7 @@ __slowpath static void defer_free(struct kmem_cache *s, u64 object)
 	lock_rules_this_cpu();
 	cpu = this_cpu();
 	stat(s, defer_free);
+	trace_defer_free(object, s);
 	if (llist_add(ptr_of(object + defer_link_offset(s)), &cpu->defer_objects) && !broken(k06))
 		irq_work_queue(&cpu->defer_work);
 	if (!broken(k11))
@@ -130,6 +134,7 @@ __slowpath void defer_deactivate_slab(struct page *slab, u64 flush_freelist)
 	struct shm_cpu *cpu = this_cpu();
 
 	stat(slab_cache(slab), defer_deactivate);
+	trace_defer_deactivate_slab(slab);
 	slab->lru.prev = flush_freelist;
 	if (llist_add(&slab->lru.next, &cpu->defer_slabs))
 		irq_work_queue(&cpu->defer_work);
@@ -148,6 +153,7 @@ static void free_deferred(u64 at)
 		/* the link is no free pointer: do not let the checks or hardening take it for one (K-10) */
 		if (!broken(k10))
 			set_freepointer(s, object, 0);
+		trace_free_deferred(object, s);
 		__slab_free(s, slab, object, object, 1);
 		if (broken(double_free))
 			__slab_free(s, slab, object, object, 1);
@@ -164,6 +170,7 @@ static void deactivate_deferred(u64 at)
 
 		at = slab->lru.next;
 		slab->lru.next = slab->lru.prev = 0;
+		trace_deactivate_deferred(slab);
 		if (counters_frozen(slab->counters))
 			deactivate_slab(s, slab, flush);
 		else
@@ -223,6 +230,7 @@ __fastpath void kfree_nolock(u64 object)
 		kfree(object);
 		return;
 	}
+	trace_no_outer_site();
 	slab = virt_to_head_page(object);
 	if (unlikely(!(slab->flags & PG_slab))) {
 		warn_once(); /* and leak: a large kmalloc cannot be freed without locks */

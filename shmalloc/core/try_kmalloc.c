@@ -30,6 +30,7 @@
  */
 #include "lock.h"
 #include "slab_fast.h"
+#include "trace.h"
 
 #define MAX_ROUNDS 64 /* each one needs an interrupt that has changed the cpu slab */
 
@@ -222,6 +223,7 @@ __helper u64 try_alloc(struct kmem_cache *s, gfp_t gfp, u64 orig_size)
 	gfp_t alloc_gfp = (gfp & ~__GFP_RECLAIM) | __GFP_NOWARN | __GFP_NOMEMALLOC;
 	u64 object;
 
+	trace_no_outer_site();
 	if (unlikely(cpu_slab_locked_in_nmi(s)))
 		return cpu_slab_is_busy(s);
 	object = cpu_slab_pop(s, cpu_slab(s), NO_NODE, false);

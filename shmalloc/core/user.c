@@ -19,9 +19,11 @@
 #include "oracle.h"
 #include "page_alloc.h"
 #include "signals.h"
+#include "trace.h"
 
 /* why the last of these calls that yielded nothing did so, whoever made it */
 static u32 last_failure;
+static u64 handler_began[SHM_MAX_LEVELS]; /* of those that have entered: TSC, 0 = it is not traced */
 
 __slowtext static bool handler_enter(u32 *flags)
 {
@@ -30,14 +32,17 @@ __slowtext static bool handler_enter(u32 *flags)
 	*flags = cpu->irqs_disabled;
 	WRITE_ONCE(cpu->irqs_disabled, 1); /* as on entry by the hardware */
 	barrier();
-	if (level_enter(CTX_NMI, 0, (u64)__builtin_frame_address(0)))
+	if (level_enter(CTX_NMI, 0, (u64)__builtin_frame_address(0))) {
+		handler_began[cpu->level] = trace_handler_entry(KIND_NMI, 0, 0);
 		return true;
+	}
 	WRITE_ONCE(cpu->irqs_disabled, *flags);
 	return false;
 }
 
 __slowtext static void handler_exit(u32 flags)
 {
+	trace_handler_exit(KIND_NMI, handler_began[this_cpu()->level]);
 	level_exit();
 	barrier();
 	WRITE_ONCE(this_cpu()->irqs_disabled, flags);

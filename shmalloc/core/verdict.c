@@ -67,7 +67,7 @@ bool rip_in_slow_path(u64 rip)
  * Frames outside this module have no frame pointers to follow; 1 MiB is far beyond its text.  A
  * frame is followed only upwards and within a stack's usual size.
  */
-static bool rip_in_core(u64 rip)
+bool rip_in_core(u64 rip)
 {
 	return rip >= (u64)__ehdr_start && rip < (u64)__ehdr_start + (1u << 20);
 }
