@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.arena_map.recording import Moment, encode
+from harness.arena_map.recording import MOST_CELLS, Moment, encode
 from shmalloc.pagemap import CacheRow, Eye, Look
 from shmalloc.pagemap.objects import objects_of
 from shmalloc.pagemap.pages import paint
@@ -25,7 +25,8 @@ __all__ = ["Recorder"]
 
 FIRST_PERIOD_S = 0.005  # where nobody knows how long a run takes
 SHARE = 0.01  # of one core, for looks between the first and the last
-MOST_BYTES = 128 << 20  # of copies
+MOST_BYTES = 128 << 20  # of copies, or
+MOST_OF_ARENA = 4  # one such part of the arena's size
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ class Recorder:
     """Takes moments.
 
     Args: arena: the run's.  seconds: that the run will take, 0 = nobody knows.  moments: at most between the first
-        and the last; half as many where the run gets longer than that.  objects: also what objects there are.
+        and the last; half as many where the run gets longer than that.  objects: also what objects there are, unless
+        the arena is so large that a cell is several pages.
     Attributes: cost_s: processor time of all looks between the first and the last.  taken: so many they were.
     """
 
     def __init__(self, arena: Arena, seconds: float, moments: int, *, objects: bool) -> None:
         self._eye = Eye(arena)
         self._most = moments
-        self._objects = objects
+        self._objects = objects and self._eye.frame.nr_pages <= MOST_CELLS
+        self._most_bytes = max(MOST_BYTES, arena.size_bytes // MOST_OF_ARENA)
         self._caches: dict[int, CacheRow] = {}
         self._period_s = seconds / (moments + 1) if seconds else FIRST_PERIOD_S
         self._t_s = self._since_s = self._slower_s = 0.0
@@ -83,7 +86,7 @@ class Recorder:
         self.cost_s += cost_s
         self.taken += 1
         self._slower_s = cost_s / SHARE
-        if len(self._between) * self._between[-1].look.bytes > MOST_BYTES:
+        if len(self._between) * self._between[-1].look.bytes > self._most_bytes:
             self._thin_out()
 
     def _thin_out(self) -> None:

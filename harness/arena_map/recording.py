@@ -75,6 +75,8 @@ def _cells(moment: Moment, name: str, group: int) -> Array:
     if group == 1:
         return plane
     cells = -(-len(plane) // group)
+    if name == "order":
+        return plane[::group].copy()  # for the shade of free pages
     if name != "kind":
         return np.zeros(cells, plane.dtype)
     cell = np.arange(len(plane)) // group

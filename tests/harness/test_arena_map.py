@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from running import ENDLESS, config, running, until
 
 from harness import runs, vocabulary
 from harness.arena_map import recording
@@ -133,3 +134,22 @@ def test_states_are_packed_two_a_byte(length: int) -> None:
 def test_other_arrays_are_no_map() -> None:
     with pytest.raises(ValueError, match="allowed is shmalloc-map/1"):
         Recording({"meta": np.array('{"schema": "shmalloc-map/9"}')})
+
+
+def test_an_arena_that_runs_is_looked_at_without_a_word(tmp_path: Path) -> None:
+    """Two CPUs take and give all the time; nothing raises, and every page is something."""
+    path = config(tmp_path, ENDLESS)
+    with running(path) as run_:
+        run_.until_busy()
+        segment = run_.segment
+        assert segment is not None
+        with Arena.attach(segment.name) as arena:
+            kinds: set[int] = set()
+            for _ in range(53):
+                before = int(arena.region("cpus")["ops_done"].sum())
+                found = page_map(arena)
+                assert sum(found.counts().values()) == found.frame.nr_pages
+                assert sum(found.object_counts().values()) == len(found.objects.state)
+                kinds |= set(np.unique(found.planes.kind).tolist())
+                until(lambda before=before: int(arena.region("cpus")["ops_done"].sum()) > before, "an op")
+            assert kinds >= {Kind.FREE, Kind.PCP, Kind.SLAB_CPU}
