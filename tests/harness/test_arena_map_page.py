@@ -5,6 +5,7 @@ import re
 from itertools import combinations
 from pathlib import Path
 
+import colours
 import numpy as np
 import pytest
 from html_page import Page
@@ -19,34 +20,17 @@ from harness.page import document, element
 from shmalloc import Arena, Cpu
 from shmalloc.pagemap import KINDS, Kind, State, Zone
 
-# Machado, Oliveira and Fernandes 2009: what is left of linear red, green and blue at full severity
-VISIONS = {
-    "normal": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}  # fmt: skip
-LEAST = 10.0  # CIE 1976; some 2.3 are just noticeable
-TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+LEAST = 10  # in the unit of `colours`, of two kinds of one pattern
 
 
-def lab(colour: str, vision: str) -> np.ndarray:
-    rgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(np.array(VISIONS[vision]) @ linear, 0, 1)
-    xyz = TO_XYZ @ seen / np.array([0.9505, 1.0, 1.089])
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("sight", colours.SIGHTS)
 @pytest.mark.parametrize("ground", ["light", "dark"])
 @pytest.mark.parametrize("looks", [{**LOOKS, "ramp": RAMP}, STATE_LOOKS], ids=["pages", "objects"])
-def test_kinds_are_told_apart(looks: dict[object, Appearance], ground: str, vision: str) -> None:
+def test_kinds_are_told_apart(looks: dict[object, Appearance], ground: str, sight: str) -> None:
     for (one, a), (other, b) in combinations(looks.items(), 2):
         if {one, other} == {Kind.FREE, "ramp"}:
             continue  # two ends of one ramp
-        distance = np.linalg.norm(lab(getattr(a, ground), vision) - lab(getattr(b, ground), vision))
+        distance = colours.distance(getattr(a, ground), getattr(b, ground), sight)
         assert a.pattern != b.pattern or distance > LEAST, (one, other, distance)
 
 
