@@ -47,6 +47,11 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="without pages that slabs were made of: the replay's slabs take their own",
     )
+    parser.add_argument(
+        "--calls",
+        action="store_true",
+        help="of text that export-trace wrote: calls of designs, instead of the kmem events below them",
+    )
     _add_export(commands)
 
 
@@ -81,6 +86,7 @@ def export_trace(arguments: argparse.Namespace) -> int:
     """Write recorded events for other tools. Perfetto: open the file at ui.perfetto.dev, or with trace_processor."""
     from harness.problems import unknown
     from harness.tracing import exporting
+    from harness.tracing.timeline import cpus_of
 
     if arguments.format not in exporting.FORMATS:
         problem = Problem(
@@ -94,7 +100,7 @@ def export_trace(arguments: argparse.Namespace) -> int:
     if out != exporting.STDOUT:
         lost = sum(recorded.events.lost.values()) + sum(recorded.events.overwritten.values())
         gone = f"; {lost:,} more were lost or overwritten" if lost else ""
-        print(f"{out}: {len(recorded.events):,} events of {len(recorded.events.cpus)} CPUs{gone}")
+        print(f"{out}: {len(recorded.events):,} events of {len(cpus_of(recorded.events))} CPUs{gone}")
     return _PASSED
 
 
@@ -103,7 +109,10 @@ def import_trace(arguments: argparse.Namespace) -> int:
     from harness.tracing import imported, importing
 
     wanted = importing.Wanted(
-        tuple(arguments.comm), _cpus(arguments.cpus), slab_pages=not arguments.no_slab_pages
+        tuple(arguments.comm),
+        _cpus(arguments.cpus),
+        slab_pages=not arguments.no_slab_pages,
+        calls=arguments.calls,
     )
     out = arguments.out or _default_out(arguments.files[0])
     _check_out(out)

@@ -40,7 +40,7 @@ def find(path: Path, cell: str | None) -> Recorded:
     """
     if path.is_dir():
         return _of_run(path, cell)
-    if cell is not None:
+    if cell is not None and path.exists():
         raise _error("--cell", cell, f"{path} is one trace; allowed with the folder of a run")
     return Recorded(path.stem, path.stem, _load(path))
 

@@ -85,10 +85,13 @@ def summary(imported: Imported) -> str:
 
 
 def _of_source(found: Found) -> Iterator[str]:
-    yield f"{found.name}: {found.lines:,} lines, {found.events.total():,} kmem events, layout: {found.layout}"
+    taken = f"{found.events.total():,} events that allocate or free"
+    yield f"{found.name}: {found.lines:,} lines, {taken}, layout: {found.layout}"
     yield f"  {_listed(found.events)}"
     if found.others:
         yield f"  not of a workload: {_listed(found.others)}"
+        if found.others["alloc"] and found.others["free"]:
+            yield "  alloc, free: calls of designs, if this is a text of our own; --calls takes these instead"
     if found.overwritten:
         yield f"  {found.overwritten:,} events were gone from the ring before the first line"
     if found.lost or found.lost_unknown:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.problems import ConfigError, Problem
+from harness.tracing.call_lines import CallReader
 from harness.tracing.gfp_text import GfpText
 from harness.tracing.lines import KmemEvent, LineReader, Lost, Other, Unknown
 from harness.tracing.pairing import Pairs
@@ -25,12 +26,13 @@ _SHOWN_LINES, _SHOWN_CHARS = 3, 110
 class Wanted:
     """Which events. Attributes: comms: patterns of names of tasks.  cpus: numbers.  Empty: all.
 
-    slab_pages: also pages that slabs were made of.
+    slab_pages: also pages that slabs were made of.  calls: calls of designs, instead of kmem events.
     """
 
     comms: tuple[str, ...] = ()
     cpus: frozenset[int] = frozenset()
     slab_pages: bool = True
+    calls: bool = False
 
 
 @dataclass
@@ -84,18 +86,19 @@ def import_trace(paths: Sequence[Path], wanted: Wanted) -> Imported:
 
     Raises: ConfigError, if one cannot be read, or if there is no event in one, or none that is wanted.
     """
-    gfp, pairs = GfpText(), Pairs()
+    gfp, pairs = GfpText(), Pairs(one_space=wanted.calls)
     found: list[Found] = []
     streams = []
     for path in paths:
         source = Source(path)
         found.append(Found(source.name))
-        streams.append(_events(source, LineReader(gfp), found[-1]))
+        reader = CallReader(gfp) if wanted.calls else LineReader(gfp)
+        streams.append(_events(source, reader, found[-1]))
     events = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=lambda event: event.time_s)
     other_cpus = _take(events, pairs, wanted)
     for one in found:
         if not one.events:
-            raise _nothing_in(one)
+            raise _nothing_in(one, wanted)
     if not len(pairs.rows):
         raise ConfigError(
             "import-trace", [Problem("--comm, --cpus", None, "no event is left of all that were read")]
@@ -166,11 +169,12 @@ def _count_lost(what: Lost, found: Found) -> None:
         found.lost += what.events
 
 
-def _nothing_in(found: Found) -> ConfigError:
+def _nothing_in(found: Found, wanted: Wanted) -> ConfigError:
     """Say that a source held no event, and what it held."""
     held = f"{found.lines} lines"
     if found.others:
         held += ", events " + ", ".join(sorted(found.others)[:5])
-    text = f"no kmem event in {held}; allowed is text of perf script, tracefs or trace-cmd report"
+    what = "call of a design" if wanted.calls else "kmem event"
+    text = f"no {what} in {held}; allowed is text of perf script, tracefs or trace-cmd report"
     why = "; ".join([text, *found.shown[:1], *([found.cut] if found.cut else [])])
     return ConfigError("import-trace", [Problem("FILE", found.name, why)])

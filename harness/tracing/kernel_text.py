@@ -14,8 +14,9 @@ from typing import TextIO
 
 import numpy as np
 
+from harness.tracing.timeline import cpus_of
 from shmalloc import gfp
-from shmalloc.trace import NO_PFN, Events
+from shmalloc.trace import FLAGS, NO_PFN, Events
 
 __all__ = ["TEXT_FORMATS", "write_text"]
 
@@ -121,9 +122,9 @@ class _Printer:
         events = self._events
         if style == "tracefs":
             written = len(events) + sum(events.overwritten.values())
-            yield _HEADER.format(entries=len(events), written=written, cpus=len(events.cpus)).rstrip("\n")
+            yield _HEADER.format(entries=len(events), written=written, cpus=len(cpus_of(events))).rstrip("\n")
         elif style == "trace-cmd":
-            yield f"cpus={len(events.cpus)}"
+            yield f"cpus={len(cpus_of(events))}"
         if style != "tracefs":  # whose header has said it
             yield from self._lost(events.overwritten, 0)
         for index in range(len(events)):
@@ -163,9 +164,11 @@ class _Printer:
             )
         if group == "kmem" and name in _KMEM:
             return " ".join(f"{key}={self._page(record, key)}" for key in _KMEM[name])
-        return " ".join(
-            f"{key}={self._shown(record, key, value)}" for key, value in self._events.items(record)
-        )
+        fields = [f"{key}={self._shown(record, key, value)}" for key, value in self._events.items(record)]
+        flags = [flag for flag, bit in FLAGS.items() if flag != "outside" and int(record["flags"]) & bit]
+        if flags and group == "shmalloc":
+            fields.append(f"flags={'|'.join(flags)}")
+        return " ".join(fields)
 
     def _page(self, record: np.void, key: str) -> str:
         nothing = int(record["pfn"]) == NO_PFN
@@ -189,7 +192,7 @@ class _Printer:
             return value
         match key:
             case "call_site" | "rip":
-                return self._events.symbol(record)
+                return self._events.symbol(record).partition(" ")[0]  # without its line
             case "ptr":
                 return self._style.pointer(value)
             case "pfn":

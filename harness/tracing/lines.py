@@ -7,17 +7,20 @@ order (tracefs with `fields`) by name.
 """
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeAlias
 
 from harness.tracing.gfp_text import GfpText
 from harness.workload.trace import CTX_BH_OFF, CTX_HARD_IRQ, CTX_IRQS_OFF, CTX_NMI, CTX_SOFT_IRQ
 from harness.workload.tracefile import KIND_CACHE, KIND_KMALLOC, KIND_PAGES, PAGE_SIZE_BYTES
 
-__all__ = ["NOTHING", "ZERO_SIZE", "KmemEvent", "LineReader", "Lost", "Other", "Unknown"]
+__all__ = ["NOTHING", "ZERO_SIZE", "Fields", "KmemEvent", "LineReader", "Lost", "Other", "Unknown"]
 
 #: kmalloc(0) returns this; nothing lies there
 ZERO_SIZE = 16
 
+#: what of an event's fields is used: kind, address, size_req, size_alloc, gfp_flags, node, cache
+Fields: TypeAlias = tuple[int, int, int, int, int, int, bytes]
 NOTHING: Final = "nothing"  # a line that is no event: a comment, a call stack
 _EVENT = rb"(?:(\w+):)?(\w+):\s+(\S.*)"
 _TIME = rb"(\d+(?:\.\d+)?)"
@@ -127,10 +130,13 @@ class LineReader:
 
     Attributes:
         gfp: the reader of flags.
+        kinds: events that allocate and free: of which kind of memory.
         layout: of the last event.
         without_cpu: events that do not say their CPU.
         with_flags: events that say their context.
     """
+
+    kinds: Mapping[bytes, tuple[bool, int]] = _KINDS
 
     def __init__(self, gfp: GfpText) -> None:
         self.gfp = gfp
@@ -148,12 +154,12 @@ class LineReader:
                 return another
             found = another
         comm, tid, cpu, flags, time, _, name, fields = found.groups()
-        known = _KINDS.get(name)
+        known = self.kinds.get(name)
         if known is None:
             return Other(name)
         is_free, kind = known
         try:
-            address, req, alloc, gfp, node, cache = self._what(is_free, kind, fields)
+            kind, address, req, alloc, gfp, node, cache = self._what(is_free, kind, fields)
         except ValueError as error:
             return Unknown(str(error))
         if not cpu:
@@ -193,28 +199,28 @@ class LineReader:
                 return found
         return Unknown("no layout of perf script, tracefs or trace-cmd")
 
-    def _what(self, is_free: bool, kind: int, fields: bytes) -> tuple[int, int, int, int, int, bytes]:
-        """Read the fields. Returns: address, size_req, size_alloc, gfp_flags, node, cache."""
+    def _what(self, is_free: bool, kind: int, fields: bytes) -> Fields:
+        """Read the fields. Returns: kind, address, size_req, size_alloc, gfp_flags, node, cache."""
         if kind == KIND_PAGES:
             if found := _PAGE.match(fields):
                 pfn, order, flags = found.groups()
                 return self._page(int(pfn, 0), int(order), flags)
         elif is_free:
             if found := _FREE.match(fields):
-                return _address(found[1]), 0, 0, 0, -1, found[2] or b""
+                return kind, address_of(found[1]), 0, 0, 0, -1, found[2] or b""
         elif found := _ALLOC.match(fields):
             ptr, cache, req, alloc, flags, node, accounted = found.groups()
             bits = self.gfp.bits(flags) | (_ACCOUNT if accounted in (b"true", b"1") else 0)
-            return _address(ptr), _size(req), _size(alloc), bits, _node(node), cache or b""
+            return kind, address_of(ptr), size_of(req), size_of(alloc), bits, node_of(node), cache or b""
         return self._by_name(is_free, kind, fields)
 
-    def _page(self, pfn: int, order: int, flags: bytes | None) -> tuple[int, int, int, int, int, bytes]:
+    def _page(self, pfn: int, order: int, flags: bytes | None) -> Fields:
         if order > 10:
             raise ValueError(f"order {order}; allowed is 0..10")
         size = PAGE_SIZE_BYTES << order
-        return pfn, size, size, self.gfp.bits(flags) if flags else 0, -1, b""
+        return KIND_PAGES, pfn, size, size, self.gfp.bits(flags) if flags else 0, -1, b""
 
-    def _by_name(self, is_free: bool, kind: int, fields: bytes) -> tuple[int, int, int, int, int, bytes]:
+    def _by_name(self, is_free: bool, kind: int, fields: bytes) -> Fields:
         """Read fields by their names, in any order."""
         found = {name: value for name, value, _ in _FIELD.findall(fields)}
         needed = _NEEDED[is_free, kind == KIND_PAGES]
@@ -225,13 +231,13 @@ class LineReader:
             return self._page(
                 int(found[b"pfn"], 0), int(found.get(b"order", b"0"), 0), found.get(b"gfp_flags")
             )
-        address, cache = _address(found[b"ptr"]), found.get(b"name", b"")
+        address, cache = address_of(found[b"ptr"]), found.get(b"name", b"")
         if is_free:
-            return address, 0, 0, 0, -1, cache
+            return kind, address, 0, 0, 0, -1, cache
         accounted = b"accounted=(1)" in fields or found.get(b"accounted") in (b"true", b"1", b"0x1")
         bits = self.gfp.bits(found[b"gfp_flags"]) | (_ACCOUNT if accounted else 0)
-        sizes = _size(found[b"bytes_req"]), _size(found[b"bytes_alloc"])
-        return address, *sizes, bits, _node(found.get(b"node")), cache
+        sizes = size_of(found[b"bytes_req"]), size_of(found[b"bytes_alloc"])
+        return kind, address, *sizes, bits, node_of(found.get(b"node")), cache
 
 
 _NEEDED = {
@@ -252,7 +258,7 @@ def _lost(line: bytes) -> Lost | None:
     return None
 
 
-def _address(text: bytes) -> int:
+def address_of(text: bytes) -> int:
     if text in _NULL:
         return 0
     try:
@@ -262,14 +268,14 @@ def _address(text: bytes) -> int:
     return 0 if address == ZERO_SIZE else address
 
 
-def _size(text: bytes) -> int:
+def size_of(text: bytes) -> int:
     size = int(text, 0)
     if not 0 <= size <= 0xFFFFFFFF:
         raise ValueError(f"{size} bytes; allowed is 0..{0xFFFFFFFF}")
     return size
 
 
-def _node(text: bytes | None) -> int:
+def node_of(text: bytes | None) -> int:
     node = int(text or b"-1", 0)
     return node if 0 <= node <= 127 else -1
 

@@ -75,6 +75,7 @@ def _without(table: dict[str, np.ndarray], gone: np.ndarray) -> dict[str, np.nda
 class Pairs:
     """Takes events in the order of time and makes rows of them.
 
+    Args: one_space: pages are known by their addresses, not by their numbers.
     Attributes:
         rows: made so far.
         counts: what was found, and what was done.
@@ -82,13 +83,14 @@ class Pairs:
         below_slabs: rows of pages that a slab or a large kmalloc was made of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, one_space: bool = False) -> None:
         self.rows = Rows()
         self.counts: Counter[str] = Counter()
         self.peak_bytes = 0
         self.below_slabs: set[int] = set()
         self._live_bytes = 0
-        self._slots: tuple[dict[int, int], dict[int, int]] = {}, {}  # of objects, of pages
+        objects: dict[int, int] = {}
+        self._slots = objects, objects if one_space else {}  # of objects, of pages
         self._owner = array("i")  # slot -> row of the allocation that lives there, or -1
         self._pages_of: dict[int, list[int]] = {}  # task -> the pages it took since it last did anything else
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from harness.memory import Sample
 from harness.problems import CannotRun
 from harness.tracing.lives import lives
-from harness.tracing.timeline import CALL, HANDLER, IRQ_WORK, LOCK, Slice, timelines
+from harness.tracing.timeline import CALL, HANDLER, IRQ_WORK, LOCK, Slice, cpus_of, timelines
 from shmalloc import gfp
 from shmalloc.trace import FLAGS, NO_PFN, Events
 
@@ -88,11 +88,11 @@ class _Writer:
         for clock in (_BOOTTIME, _MONOTONIC):
             packet.clock_snapshot.clocks.add(clock_id=clock, timestamp=self._ns(first))
         packet.clock_snapshot.primary_trace_clock = _BOOTTIME
-        pids = [events.pids.get(cpu) or cpu + 1 for cpu in events.cpus]
+        pids = [events.pids.get(cpu) or cpu + 1 for cpu in cpus_of(events)]
         process = self._track(_PROCESS)
         process.process.pid = min(pids, default=1)
         process.process.process_name = title
-        for cpu, pid in zip(events.cpus, pids, strict=True):
+        for cpu, pid in zip(cpus_of(events), pids, strict=True):
             track = self._track(_FIRST_CPU + cpu, _PROCESS)
             track.thread.pid, track.thread.tid = process.process.pid, pid
             track.thread.thread_name = f"CPU {cpu}"

@@ -56,11 +56,13 @@ def _events(loaded: Loaded, trace: Mapping[str, Any]) -> Events | None:
 
 
 def _of_cell(loaded: Loaded, cell: str, events: Events) -> Markup:
+    from harness.tracing.timeline import cpus_of
+
     command = f"shmalloc export-trace {shlex.quote(str(loaded.folder))}"
     if len(loaded.run["cells"]) > 1:
         command += f" --cell {shlex.quote(cell)}"
     return join(
-        table(("event", *(f"CPU {cpu}" for cpu in events.cpus), "all"), _counts(events)),
+        table(("event", *(f"CPU {cpu}" for cpu in cpus_of(events)), "all"), _counts(events)),
         _longest(events),
         element("p", "for Perfetto: ", copyable(command)),
         element("p", "as tracefs prints it: ", copyable(f"{command} --format tracefs")),
@@ -70,7 +72,9 @@ def _of_cell(loaded: Loaded, cell: str, events: Events) -> Markup:
 def _counts(events: Events) -> Iterator[list[Child]]:
     import numpy as np
 
-    records, cpus = events.records, events.cpus
+    from harness.tracing.timeline import cpus_of
+
+    records, cpus = events.records, cpus_of(events)
     shape = max(cpus, default=0) + 1, len(events.names)
     counts = np.zeros(shape, dtype=np.int64)
     np.add.at(counts, (records["cpu"], records["id"]), 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from shmalloc.trace import Events
 
-__all__ = ["CALL", "HANDLER", "IRQ_WORK", "LOCK", "CpuTimeline", "Slice", "timelines"]
+__all__ = ["CALL", "HANDLER", "IRQ_WORK", "LOCK", "CpuTimeline", "Slice", "cpus_of", "timelines"]
 
 CALL, HANDLER, IRQ_WORK, LOCK = "call", "handler", "irq_work", "lock"
 
@@ -80,7 +80,7 @@ def timelines(events: Events) -> dict[int, CpuTimeline]:
     table = {
         name: records[name].tolist() for name in ("seq", "ts", "dur", "level", "cpu", "id", "arg", "ptr")
     }
-    made = {cpu: _Cpu() for cpu in events.cpus}
+    made = {cpu: _Cpu() for cpu in cpus_of(events)}
     for index, cpu in enumerate(table["cpu"]):
         number = table["id"][index]
         role, kind = roles[number] if number < len(roles) else ("", "")
@@ -194,3 +194,9 @@ class _Cpu:
 
     def _put(self, made: Slice) -> None:
         (self._open[-1].slice.children if self._open else self._made.slices).append(made)
+
+
+def cpus_of(events: Events) -> list[int]:
+    """List the CPUs that have recorded or lost something; a trace may know of others."""
+    said = {cpu for counts in (events.lost, events.overwritten) for cpu, count in counts.items() if count}
+    return sorted(said.union(events.records["cpu"].tolist()))

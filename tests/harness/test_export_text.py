@@ -284,6 +284,84 @@ def test_every_line_is_known_to_the_importer(cpu: int, style: str) -> None:
     assert kinds.count(KmemEvent) == 6
 
 
+@st.composite
+def calls(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw calls of designs, with the kmem events below them."""
+    rows: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(1, 30))):
+        pages = draw(st.booleans())
+        place = draw(st.integers(0, 6))
+        row: dict[str, Any] = {
+            "cpu": draw(st.integers(0, 1)),
+            "ts": 100_000 * (number + 1),
+            "design": "kmalloc_nolock",
+        }
+        row |= {
+            "ptr": place * 4096,
+            "flags": ["pages"] if pages else [],
+            "dur": 300,
+            "ctx": draw(st.sampled_from(["task", "nmi"])),
+        }
+        if draw(st.booleans()):
+            row |= {
+                "event": "shmalloc:alloc",
+                "gfp_flags": draw(st.sampled_from([0xCC0, 0x2800])),
+                "reason": int(not place),
+            }
+            row |= {"bytes_req": draw(st.integers(1, 8192)), "order": draw(st.integers(0, 3)) if pages else 0}
+            if not pages and draw(st.booleans()):
+                row["cache"] = draw(st.integers(0, 2))
+            rows.append(
+                {"event": "kmem:mm_page_alloc", "ts": row["ts"] - 50, "cpu": row["cpu"], "pfn": place + 9}
+            )
+        else:
+            row |= {"event": "shmalloc:free"}
+        rows.append(row)
+    return rows
+
+
+@given(calls(), st.sampled_from(TEXT_FORMATS))
+def test_calls_are_read_again(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], style: str
+) -> None:
+    """--calls: what a run asked for, pages by their address, without the kmem events below."""
+    mine = [row for row in rows if row["event"].startswith("shmalloc:")]
+    folder = tmp_path_factory.mktemp("t")
+    (folder / "t.txt").write_text(text_of(Events.synthetic(rows, tsc_hz=HZ, caches=CACHES), style))
+    arrays = import_trace([folder / "t.txt"], Wanted(calls=True)).arrays
+    live: dict[int, int] = {}
+    match = []
+    for number, row in enumerate(mine):
+        match.append(live.pop(row["ptr"], -1) if "free" in row["event"] else -1)
+        if row["event"].endswith(":alloc") and row["ptr"]:
+            live[row["ptr"]] = number
+    assert arrays["match"].tolist() == match
+    assert arrays["op"].tolist() == [int("free" in row["event"]) for row in mine]
+    allocs = [number for number, row in enumerate(mine) if row["event"].endswith(":alloc")]
+    kinds = [2 if mine[i]["flags"] else 1 if "cache" in mine[i] else 0 for i in allocs]
+    assert arrays["kind"][allocs].tolist() == kinds
+    sizes = [4096 << mine[i]["order"] if mine[i]["flags"] else mine[i]["bytes_req"] for i in allocs]
+    assert arrays["size_req"][allocs].tolist() == sizes
+    assert arrays["gfp_flags"][allocs].tolist() == [mine[i]["gfp_flags"] for i in allocs]
+
+
+def test_a_text_with_calls_says_so(tmp_path: Path) -> None:
+    rows = [
+        {"event": "kmem:mm_page_alloc", "pfn": 3, "ptr": 64},
+        {"event": "shmalloc:alloc", "ptr": 64, "bytes_req": 8},
+        {"event": "shmalloc:free", "ptr": 64},
+    ]
+    (tmp_path / "t.txt").write_text(text_of(Events.synthetic(rows), "perf-script"))
+    done = run("import-trace", "t.txt", cwd=tmp_path)
+    assert "--calls takes these instead" in done.stdout
+    done = run("import-trace", "t.txt", "--calls", "--out", "o.npz", cwd=tmp_path)
+    assert "2 events, 1 allocations, 1 frees of which 1 have their allocation" in done.stdout
+    (tmp_path / "t.txt").write_text(text_of(Events.synthetic(rows[:1]), "perf-script"))
+    done = run("import-trace", "t.txt", "--calls", "--out", "o.npz", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no call of a design in 1 lines, events mm_page_alloc" in done.stderr
+
+
 # --- the command ------------------------------------------------------------------------------------
 
 
