@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.bench import own, peers, python_rows, rows
 from harness.bench.rows import Row
 from harness.bench.subjects import Missing, Subject
-from harness.problems import ConfigError, Problem, shown, unknown
+from harness.problems import CannotRun, ConfigError, Problem, shown, unknown
 
 __all__ = ["Selection", "select"]
 
@@ -52,7 +52,7 @@ def select(
 ) -> Selection:
     """Select rows and subjects. Args: names, or patterns; none = all.  traces: folder with recorded ones.
 
-    Raises: ConfigError, with every name that is unknown.
+    Raises: ConfigError, with every name that is unknown. CannotRun, if what was asked for is not on this machine.
     """
     found = peers.find(preload)
     python = python_rows.subjects()
@@ -65,16 +65,29 @@ def select(
     problems: list[Problem] = []
     chosen_rows = _chosen("--rows", row_names, [row.name for row in all_rows], problems)
     names = [subject.name for subject in all_subjects]
-    chosen_subjects = _chosen("--subjects", subject_names, names, problems)
+    absent = [missing.peer for missing in found.missing]
+    chosen_subjects = _chosen("--subjects", subject_names, [*names, *absent], problems)
     if problems:
         raise ConfigError("command line", problems)
+    _refuse_absent(subject_names, names, found.missing)
     return Selection(
         tuple(row for row in all_rows if row.name in chosen_rows),
         tuple(subject for subject in all_subjects if subject.name in chosen_subjects),
-        tuple(missing for missing in found.missing if not subject_names),
+        tuple(missing for missing in found.missing if missing.peer in chosen_subjects),
         next(subject for subject in ours if subject.name == own.EMPTY),
         () if any(row.notes for row in all_rows) else (_NO_TRACES,),
     )
+
+
+def _refuse_absent(wanted: Sequence[str], names: Sequence[str], missing: Sequence[Missing]) -> None:
+    """Refuse what was asked for and matches nothing but peers that this machine does not have.
+
+    Raises: CannotRun, with what brings them.
+    """
+    patterns = [pattern for pattern in wanted if not any(fnmatchcase(name, pattern) for name in names)]
+    absent = [each for each in missing if any(fnmatchcase(each.peer, pattern) for pattern in patterns)]
+    if absent:
+        raise CannotRun("; ".join(f"{each.peer} is not here: {each.why} ({each.package})" for each in absent))
 
 
 def _traces(folder: Path | None) -> Iterable[Row]:
