@@ -72,10 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     runs.check_configs(experiments)
     runs.check_machine(experiments)
     out = arguments.out or runs.default_out(experiments)
-    runs.make_folder(out)
     progress = choose(quiet=arguments.no_progress)
     finished = []
-    with Interruption() as interruption:
+    with Interruption() as interruption:  # from here on, so that no signal leaves the folder behind
+        folders = runs.make_folder(out)
         try:
             for experiment in experiments:
                 made, left = runs.run_experiment(experiment, words, interruption, progress)
@@ -90,12 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
                     report_page.write_index(out, finished)
         except Interrupted as why:
             progress.close()
-            runs.remove_if_empty(out)
             done = f"{len(finished)} of {len(experiments)} configs finished"
             text = f"shmalloc: interrupted by {why}: all processes ended, the arena removed, {done}"
             return _say(text, SIGNALLED + why.number)
         finally:
             progress.close()
+            runs.remove_empty(folders)
     if arguments.json:
         found = {"runs": finished, "claims": claims.of(finished)}
         print(json.dumps(found if found["claims"] else {"runs": finished}, indent=1, allow_nan=False))

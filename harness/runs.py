@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -227,24 +227,30 @@ def fresh_folder(name: str) -> Path:
     return path
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> list[Path]:
     """Make the folder of the results, before anything runs.
 
+    Returns: what was not there before, itself and those around it, innermost first.
     Raises: ConfigError, if it cannot be.
     """
+    made: list[Path] = []
     try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
+        remove_empty(made)
         problem = Problem("--out", repr(str(folder)), f"no folder for results: {error.strerror}")
         raise ConfigError("command line", [problem]) from None
+    return made
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Leave no folder without results."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Leave no folder without results. Args: folders: as `make_folder` returned them."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[str] | None) -> list[str]:

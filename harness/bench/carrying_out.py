@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_options", "carry_out", "names"]
+__all__ = ["add_options", "carry_out", "names", "names_of"]
 
 _SIGNALLED = 128
 
@@ -34,6 +34,20 @@ def names(text: str) -> list[str]:
     return [name for name in (part.strip() for part in text.split(",")) if name]
 
 
+def names_of(option: str, text: str | None) -> list[str]:
+    """Split the names that an option was given; none, if it was not.
+
+    Raises: ConfigError: it was, and there is none in it.
+    """
+    from harness.problems import ConfigError, Problem, shown
+
+    found = names(text or "")
+    if text is not None and not found:
+        allowed = "allowed are names or patterns, separated by commas; without it: all"
+        raise ConfigError("command line", [Problem(option, shown(text), allowed)])
+    return found
+
+
 def carry_out(
     arguments: argparse.Namespace,
     name: str,
@@ -54,9 +68,9 @@ def carry_out(
     from harness.interruption import Interrupted, Interruption
 
     out = arguments.out or runs.fresh_folder(name)
-    runs.make_folder(out)
     line = Line(quiet=arguments.no_progress)
-    with Interruption() as interruption:
+    with Interruption() as interruption:  # from here on, so that no signal leaves the folder behind
+        made = runs.make_folder(out)
 
         def told(what: str) -> None:
             interruption.check()
@@ -65,9 +79,12 @@ def carry_out(
         try:
             result = measure(told)
         except Interrupted as why:
-            runs.remove_if_empty(out)
+            runs.remove_empty(made)
             print(f"shmalloc: interrupted by {why}: all processes ended, nothing written", file=sys.stderr)
             return _SIGNALLED + why.number
+        except BaseException:
+            runs.remove_empty(made)
+            raise
         finally:
             line.close()
     written = json.dumps(result, indent=1, allow_nan=False)

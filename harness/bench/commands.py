@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench import growth_commands
-from harness.bench.carrying_out import add_options, carry_out, names
+from harness.bench.carrying_out import add_options, carry_out, names_of
 
 PASSED, FAILED = 0, 1
 _MOST_SAMPLES, _MOST_SECONDS = 10_000, 86_400.0
@@ -22,10 +22,8 @@ def add_commands(commands: Any) -> None:
         description="Measure every design, the floors and the peers side by side, on pinned cores, as ratios.",
     )
     parser.set_defaults(command=bench)
-    parser.add_argument(
-        "--rows", default="", metavar="A,B", help="only these; patterns such as lifo64_* are allowed"
-    )
-    parser.add_argument("--subjects", default="", metavar="A,B", help="only these; patterns are allowed")
+    parser.add_argument("--rows", metavar="A,B", help="only these; patterns such as lifo64_* are allowed")
+    parser.add_argument("--subjects", metavar="A,B", help="only these; patterns are allowed")
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument(
         "--samples", type=int, default=16, metavar="N", help="of each subject in each row (16)"
@@ -50,7 +48,10 @@ def bench(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     chosen = selection.select(
-        names(arguments.rows), names(arguments.subjects), preloads.parse(arguments.preload), arguments.traces
+        names_of("--rows", arguments.rows),
+        names_of("--subjects", arguments.subjects),
+        preloads.parse(arguments.preload),
+        arguments.traces,
     )
     storm_s = 0.0 if arguments.no_storm else arguments.storm_seconds
     wanted = Wanted(arguments.samples, arguments.seconds, storm_s)

@@ -13,8 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.bench import figure, report
+from harness.bench import figure, report, selection
+from harness.bench.peers import Found
+from harness.bench.subjects import Missing
 from harness.bench.targets import targets
+from harness.problems import CannotRun, ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = sorted(os.sched_getaffinity(0))
@@ -51,6 +54,8 @@ def measured(folder: Path, *words: str, cores: list[int] | None = None) -> tuple
             ["--subjects = 'sheafs'", "did you mean sheaves?", "kmalloc_nolock"],
         ),
         (("--rows", "a", "--subjects", "b"), ["--rows = 'a'", "--subjects = 'b'"]),
+        (("--rows", ""), ["--rows = ''", "allowed are names or patterns, separated by commas"]),
+        (("--subjects", " , "), ["--subjects = ' , '", "allowed are names or patterns"]),
         (("--samples", "0"), ["--samples = 0", "allowed is 1..10000"]),
         (("--seconds", "-1"), ["--seconds = -1.0", "allowed is more than 0"]),
         (("--seconds", "nan"), ["--seconds = nan"]),
@@ -145,31 +150,51 @@ def measuring(pid: int) -> list[psutil.Process]:
     return found
 
 
-def test_interrupted_it_leaves_neither_processes_nor_a_folder(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    words = (
-        "--rows",
-        "pair_64",
-        "--subjects",
-        "sheaves",
-        "--seconds",
-        "600",
-        "--no-storm",
-        "--out",
-        str(out),
-    )
+@pytest.mark.parametrize("where", [("--out", "out"), ("--out", "a/b/out"), ()])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_neither_processes_nor_a_folder(
+    number: signal.Signals, where: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = ("--rows", "pair_64", "--subjects", "sheaves", "--seconds", "600", "--no-storm", *where)
     command = [sys.executable, "-P", "-m", "harness", "bench", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         try:
             while not (runners := measuring(process.pid)):
                 assert process.poll() is None
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()
 
-    assert process.returncode == 128 + signal.SIGINT and "interrupted by SIGINT" in said
-    assert not out.exists() and not any(each.is_running() for each in runners)
+    assert process.returncode == 128 + number and f"interrupted by {number.name}" in said
+    assert not list(tmp_path.iterdir()) and not any(each.is_running() for each in runners)
+
+
+def test_a_peer_that_is_not_here_is_named_with_what_brings_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "CXX": "/nowhere/c++", "CC": "/nowhere/cc", "PATH": "/nowhere"}
+    command = [sys.executable, "-P", "-m", "harness", "bench", "--subjects", "boost", *QUICK]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300
+    )
+
+    assert (done.returncode, done.stdout) == (3, ""), done.stderr
+    assert "this machine cannot do it: boost is not here: " in done.stderr
+    assert "Debian: libboost-dev" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_absent_peers_that_a_pattern_meets_are_named_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    boost, dpdk = Missing("boost", "libboost", "no header"), Missing("dpdk", "libdpdk", "no header")
+    monkeypatch.setattr(selection.peers, "find", lambda _preload: Found((), (boost, dpdk)))
+
+    chosen = selection.select(["pair_64"], ["sheaves", "[a-z]*o*"], {}, None)
+    assert chosen.missing == (boost,)
+    assert "sheaves" in [subject.name for subject in chosen.subjects]
+    assert selection.select([], [], {}, None).missing == (boost, dpdk)
+    with pytest.raises(CannotRun, match=r"^boost is not here: no header \(libboost\)$"):
+        selection.select([], ["sheaves", "boost"], {}, None)
+    with pytest.raises(ConfigError, match="did you mean boost"):
+        selection.select([], ["bost"], {}, None)
 
 
 def record(

@@ -3,10 +3,12 @@
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from running import SMALL, config, only_cell, results, run, run_apart
+from running import ENDLESS, LIMIT_S, SMALL, command, config, only_cell, results, run, run_apart, until
 
 from harness import cli
 from shmalloc.arena import Arena
@@ -73,6 +75,19 @@ def test_several_files_have_a_folder_each(tmp_path: Path) -> None:
     assert (tmp_path / "out/one/result.json").is_file()
     assert (tmp_path / "out/two/result.json").is_file()
     assert done.stderr == ""
+
+
+def test_a_run_that_is_interrupted_leaves_no_folder(tmp_path: Path) -> None:
+    words = command("run", config(tmp_path, ENDLESS), "--no-progress")
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until((tmp_path / "results").is_dir, "the folder of the results")
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert not (tmp_path / "results").exists()
 
 
 def test_without_out_results_are_in_a_fresh_folder(tmp_path: Path) -> None:
