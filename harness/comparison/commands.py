@@ -29,7 +29,9 @@ def add_command(commands: Any) -> None:
         ),
     )
     parser.set_defaults(command=compare)
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="of runs: A and B")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="DIR", help="of runs, or of benches: A and B"
+    )
     parser.add_argument(
         "--a", nargs="+", type=Path, default=[], metavar="DIR", help="folders that are A together"
     )
@@ -74,6 +76,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def _compared(arguments: argparse.Namespace) -> dict[str, Any]:
+    from harness.comparison import bench
     from harness.comparison.comparing import LOAD_FACTOR, Options
     from harness.comparison.comparing import compare as made
     from harness.comparison.sides import chosen
@@ -102,6 +105,8 @@ def _compared(arguments: argparse.Namespace) -> dict[str, Any]:
         return made(_members(arguments.a), _members(arguments.b), (), options)
     if len(folders) != 2:
         raise _usage("folders", str(len(folders)), f"allowed is {_USAGE}")
+    if any((folder / bench.FILE).is_file() for folder in folders):
+        return bench.compare(*(bench.read(folder) for folder in folders))
     return made(_members(folders[:1]), _members(folders[1:]), (), options)
 
 

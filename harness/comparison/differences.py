@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.comparison.sides import Member
 
-__all__ = ["ABSENT", "differences"]
+__all__ = ["ABSENT", "differences", "of", "setting"]
 
-_OF_THE_MOMENT = {"machine.load_1min", "machine.warnings", "machine.arena_nodes"}
+_OF_THE_MOMENT = {
+    f"machine.{key}"
+    for key in ("load_1min", "warnings", "arena_nodes", "worth", "steal_ticks", "core", "pairs")
+}
 ABSENT = "not there"
 
 
@@ -20,6 +23,13 @@ def differences(a: Sequence[Member], b: Sequence[Member]) -> list[dict[str, Any]
 
     Returns: key, and the values on both sides as texts; a key that varies has all values of its side's cells.
     """
+    return of(
+        [pair for member in a for pair in _flat(member)], [pair for member in b for pair in _flat(member)]
+    )
+
+
+def of(a: Iterable[tuple[str, Any]], b: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """List the keys whose values are not the same. Args: a, b: keys and values; a key may come several times."""
     one, other = _values(a), _values(b)
     found = []
     for key in dict.fromkeys((*one, *other)):
@@ -29,12 +39,11 @@ def differences(a: Sequence[Member], b: Sequence[Member]) -> list[dict[str, Any]
     return found
 
 
-def _values(side: Sequence[Member]) -> dict[str, list[str]]:
+def _values(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[str]]:
     """Return key -> the different values that it has."""
     found: dict[str, dict[str, None]] = {}
-    for member in side:
-        for key, value in _flat(member):
-            found.setdefault(key, {})[json.dumps(value, sort_keys=True, default=str)] = None
+    for key, value in pairs:
+        found.setdefault(key, {})[json.dumps(value, sort_keys=True, default=str)] = None
     return {key: list(values) for key, values in found.items()}
 
 
@@ -45,6 +54,11 @@ def _flat(member: Member) -> Iterator[tuple[str, Any]]:
         if path not in params and path != "name":
             yield path, value
     yield from params.items()
+    yield from setting(run)
+
+
+def setting(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a result says of its build and its machine, but for what is of the moment."""
     for part in ("build", "machine"):
         for path, value in _leaves(run[part], part):
             if path not in _OF_THE_MOMENT:

@@ -167,6 +167,8 @@ def interval(found: Mapping[str, Any] | None, unit: str) -> tuple[str, str]:
 def _number(number: float, unit: str) -> str:
     if unit == "share":
         return percent(min(1.0, number))
+    if unit == "ratio":
+        return f"{number:.3g}"
     if unit == "bytes":
         return format_bytes(round(number))
     if unit == "ns":
@@ -191,6 +193,12 @@ def foot(found: Comparison) -> Iterator[str]:
     """Say what the intervals are, and so what a mark means."""
     method = found["method"]
     if not method["rows"]:
+        return
+    if method["kind"] == "bench":
+        yield (
+            "ratios to the floor of each bench, as ns depend on the machine's moment; [..]: what the intervals of both "
+            f"medians leave, widened by {method['factor'] - 1:.0%}; a mark: they do not overlap"
+        )
         return
     of_a, of_b = method["runs"]
     if method["kind"] == "runs":
