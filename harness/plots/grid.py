@@ -19,6 +19,7 @@ Source = tuple[str, Cell, Sequence[Sample]]  # label of its run, the cell, its s
 
 _LINES_FROM = 3  # values of a number that varies, from which a line says more than bars
 MOST_ROWS = 48  # more rows than that nobody reads; the table behind a figure has all of them
+_MOST_LINES = 16  # over a sweep; of more, rows say more
 _TOGETHER = 6  # rows in one panel, where none belongs to another
 
 
@@ -101,6 +102,9 @@ class Grid:
         cells = [cell for _, cell, _ in used]
         sweep = _sweep(cells)
         rows = _rows(used, sweep, order)
+        if len({row.line for row in rows}) > _MOST_LINES:
+            sweep = ""
+            rows = _rows(used, sweep, order)
         contexts = [name for name in CONTEXTS if any(asked(row.context(name)).number for row in rows)]
         return cls(tuple(rows), tuple(contexts), sweep)
 
@@ -111,15 +115,18 @@ class Grid:
 
     @property
     def shown(self) -> tuple[Row, ...]:
-        """The rows of a figure that has one for each cell."""
-        return self.rows[:MOST_ROWS]
+        """The rows of a figure that has one for each cell; if those are not all, whole groups of them."""
+        if len(self.rows) <= MOST_ROWS:
+            return self.rows
+        groups = list(dict.fromkeys(group_of(row.cell) for row in self.rows))
+        return tuple(sorted(self.rows, key=lambda row: groups.index(group_of(row.cell)))[:MOST_ROWS])
 
     @property
     def cut(self) -> str:
         """Say how many rows a figure of rows leaves out; "" if none."""
         if self.sweep or len(self.rows) <= MOST_ROWS:
             return ""
-        return f"The first {MOST_ROWS} of {len(self.rows)} cells; the table has all of them."
+        return f"{MOST_ROWS} of {len(self.rows)} cells; the table has all of them."
 
     @property
     def handlers(self) -> str:

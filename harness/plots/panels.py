@@ -261,12 +261,13 @@ def _swept(
             )
             shown = ", ".join(f"{x:g}: {y:.5g}" for x, y in points)
             titles[gid] = f"{label}{f', {of}' if of else ''}; {unit} at {shown}"
-        for row in rows:
-            found = spread(row)
-            if found is not None:
-                low, high = (found.low, found.high) if isinstance(found, Spread) else found
-                x = grid.value(row) + aside
-                axes.plot([x, x], [low, high], color=style.colour(look.colour), linewidth=0.9)
+        bars = [
+            (grid.value(row) + aside, *((found.low, found.high) if isinstance(found, Spread) else found))
+            for row in rows
+            if (found := spread(row)) is not None
+        ]
+        if bars:
+            axes.vlines(*zip(*bars, strict=True), color=style.colour(look.colour), linewidth=0.9)
     if limits is None:
         nanosecond_ticks(axes.yaxis)
     else:

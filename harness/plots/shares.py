@@ -11,7 +11,7 @@ from harness import units
 from harness.compare import percent
 from harness.plots import palette
 from harness.plots.drawing import HATCHES, Drawing, Entry, Numbers, Panel
-from harness.plots.grid import Grid, Row, asked
+from harness.plots.grid import MOST_ROWS, Grid, Row, asked
 from harness.plots.panels import Bar, Part, rows_of_bars, swept, swept_entries
 from harness.plots.spread import Spread, over_time, said, wilson
 from harness.vocabulary import KINDS
@@ -153,7 +153,10 @@ def failures(grid: Grid) -> Drawing | None:
         failed = asked(row.cell).failed
         return Bar(parts, f"{units.count(failed)} of {units.count(number)} ({percent(failed / number)})")
 
-    shown = [row for row in grid.shown if row in rows]
+    shown = [row for row in grid.shown if row in rows] or rows[:MOST_ROWS]
+    left_out = (
+        f"{len(shown)} of {len(rows)} cells; the table has all of them." if len(rows) > len(shown) else ""
+    )
     unit = "requests that failed (% of the cell's)"
     return Drawing(
         "failures",
@@ -163,7 +166,7 @@ def failures(grid: Grid) -> Drawing | None:
             f"{len(grid.rows) - len(rows)} of {len(grid.rows)} cells had none."
             if len(rows) < len(grid.rows)
             else "",
-            grid.cut,
+            left_out,
             "How failures spread over time is in the figure of served requests.",
         ],
         [rows_of_bars("failures", "all contexts", unit, shown, bar)],

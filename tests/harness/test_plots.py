@@ -285,12 +285,16 @@ def test_what_a_figure_leaves_out_is_said() -> None:
     many = [cell("kmalloc", 101, 1, name=f"n{at}") for at in range(MOST_ROWS + 30)]
     found = drawn(*many, samples={made["id"]: samples(1, 2) for made in many})
     for name in ("success", "throughput", "latency", "failures"):
-        cut = f"The first {MOST_ROWS} of {MOST_ROWS + 30} cells; the table has all of them."
+        cut = f"{MOST_ROWS} of {MOST_ROWS + 30} cells; the table has all of them."
         assert cut in found[name].said, name
         if found[name].numbers is not None:
             assert len(found[name].numbers.rows) == MOST_ROWS + 30
     assert "The first 12 of 13 panels." in found["memory"].said
-    assert not any("The first" in said for each in drawn(*PAIR).values() for said in each.said)
+    assert not any(
+        "The first" in said or " cells; the table" in said
+        for each in drawn(*PAIR).values()
+        for said in each.said
+    )
 
 
 def test_cells_that_belong_to_no_other_share_panels_and_differ_in_look() -> None:
@@ -368,3 +372,28 @@ def test_samples_are_few_however_long_a_run_is() -> None:
         steps = [b.t_s - a.t_s for a, b in zip(sampler.samples, sampler.samples[1:], strict=False)]
         assert min(steps) == pytest.approx(sampler.period_s, abs=1e-3)
         del sampler
+
+
+def test_of_many_cells_whole_groups_are_shown_and_failures_are_not_lost() -> None:
+    cells = [
+        cell(design, 101, **{"workload.kind": f"k{at}"}) for design in ORDER[:2] for at in range(MOST_ROWS)
+    ]
+    cells[-1]["failures"]["zone_busy"] = 3
+    shown = grid(*cells).shown
+    assert [row.design for row in shown[:4]] == ["kmalloc", "kmalloc_nolock"] * 2
+    assert len(shown) == MOST_ROWS
+    (bar,) = drawn(*cells)["failures"].panels[0].titles.values()
+    assert bar == f"kmalloc_nolock, kind = k{MOST_ROWS - 1}, zone_busy: 3 of 104 requests"
+
+
+def test_more_lines_than_anybody_can_follow_are_rows() -> None:
+    few, many = (
+        [
+            cell("kmalloc", 101, seed=seed, **{"workload.slots": at})
+            for seed in range(number)
+            for at in (11, 23, 37)
+        ]
+        for number in (16, 17)
+    )
+    assert grid(*few).sweep == "workload.slots"
+    assert grid(*many).sweep == ""
