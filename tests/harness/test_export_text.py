@@ -1,30 +1,24 @@
 # SPDX-License-Identifier: MIT
 """Text of recorded events has the form of real recordings, line by line, and comes back as the same operations."""
 
-import io
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from html_page import Page
 from hypothesis import given
 from hypothesis import strategies as st
-from running import SMALL, config, run
+from running import run
+from trace_sample import EVERY, HZ, every, text_of
 
-from harness import page, report_page
-from harness.tracing import section as section_module
 from harness.tracing.gfp_text import GfpText
 from harness.tracing.importing import Imported, Wanted, import_trace
-from harness.tracing.kernel_text import TEXT_FORMATS, write_text
+from harness.tracing.kernel_text import TEXT_FORMATS
 from harness.tracing.lines import KmemEvent, LineReader
 from shmalloc import gfp
 from shmalloc.trace import NO_PFN, Events
 
 TEXTS = Path(__file__).parent / "kmem_texts"
-HZ = 2_500_000_000
 
 GFP = r"(?:none|(?:_*GFP_[A-Z0-9_]+|0x[0-9a-f]+)(?:\|(?:_*GFP_[A-Z0-9_]+|0x[0-9a-f]+))*)"
 POINTERS = {
@@ -74,57 +68,6 @@ def test_the_forms_are_those_of_real_recordings(style: str) -> None:
     events = [line for line in lines if re.search(r"\d: +(kmem:)?(k|mm_)\w+: ", line)]
     assert len(events) > 100
     assert [line for line in events if not matches(style, line)] == []
-
-
-def text_of(events: Events, style: str) -> str:
-    file = io.StringIO()
-    write_text(events, file, style)
-    return file.getvalue()
-
-
-EVERY = [
-    {
-        "event": "kmem:kmalloc",
-        "ptr": 640,
-        "bytes_req": 100,
-        "bytes_alloc": 128,
-        "gfp_flags": 0xDC0,
-        "call_site": 5,
-    },
-    {
-        "event": "kmem:kmem_cache_alloc",
-        "ptr": 768,
-        "cache": 0,
-        "gfp_flags": 0x820,
-        "flags": ["accounted"],
-        "node": 1,
-    },
-    {"event": "kmem:kfree", "ptr": 640, "ctx": "nmi", "level": 1},
-    {"event": "kmem:kmem_cache_free", "ptr": 768, "cache": 0, "ctx": "irq", "level": 1, "cpu": 3},
-    {"event": "kmem:mm_page_alloc", "ptr": 8192, "pfn": 2, "order": 1, "migratetype": 1, "gfp_flags": 0x2800},
-    {"event": "kmem:mm_page_alloc", "order": 3, "gfp_flags": 0},
-    {"event": "kmem:mm_page_free", "ptr": 8192, "pfn": 2, "order": 1, "ctx": "softirq"},
-    {"event": "kmem:mm_page_free_batched", "ptr": 8192, "pfn": 2},
-    {"event": "kmem:mm_page_alloc_zone_locked", "ptr": 8192, "pfn": 2, "flags": ["percpu_refill"]},
-    {"event": "kmem:mm_page_pcpu_drain", "ptr": 8192, "pfn": 2, "migratetype": 1},
-    {
-        "event": "kmem:mm_page_alloc_extfrag",
-        "ptr": 8192,
-        "pfn": 2,
-        "fallback_order": 10,
-        "flags": ["change_ownership"],
-    },
-]
-
-
-def every() -> Events:
-    return Events.synthetic(
-        [row | {"ts": (i + 1) * HZ // 10} for i, row in enumerate(EVERY)],
-        tsc_hz=HZ,
-        caches=("names",),
-        symbols={5: "shm_user+0x1c"},
-        pids={0: 4711, 3: 99999},
-    )
 
 
 @pytest.mark.parametrize("style", TEXT_FORMATS)
@@ -360,143 +303,3 @@ def test_a_text_with_calls_says_so(tmp_path: Path) -> None:
     done = run("import-trace", "t.txt", "--calls", "--out", "o.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert "no call of a design in 1 lines, events mm_page_alloc" in done.stderr
-
-
-# --- the command ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two cells, of which the second is given a trace, and the first another."""
-    here = tmp_path_factory.mktemp("run")
-    text = SMALL.replace("ops = 20_000", 'ops = 500\ndesign = ["kmalloc", "kmalloc_nolock"]')
-    done = run("run", config(here, text), "--out", here / "out", "--no-plots", cwd=here)
-    assert done.returncode == 0, done.stderr
-    path = here / "out" / "result.json"
-    result = json.loads(path.read_text())
-    (here / "out" / "arrays").mkdir(exist_ok=True)
-    for number, cell in enumerate(result["cells"]):
-        every().save(here / "out" / "arrays" / f"trace-{number:03}.npz")
-        cell["trace"] = {"file": f"arrays/trace-{number:03}.npz", "events": len(EVERY), "tsc_start": 1000}
-    path.write_text(json.dumps(result))
-    return here / "out"
-
-
-def test_a_cell_of_a_run(folder: Path, tmp_path: Path) -> None:
-    done = run("export-trace", folder, "--cell", "design=kmalloc", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "trace-000.pftrace: 11 events of 2 CPUs\n"
-    protos = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
-    trace = protos.Trace.FromString((tmp_path / "trace-000.pftrace").read_bytes())
-    names = {one.track_descriptor.name for one in trace.packet if one.HasField("track_descriptor")}
-    assert "memory in use" in names
-    values = [
-        one
-        for one in trace.packet
-        if one.HasField("track_event") and one.track_event.HasField("counter_value")
-    ]
-    assert max(one.track_event.counter_value for one in values) > 4096
-
-
-def test_text_goes_to_standard_output(folder: Path, tmp_path: Path) -> None:
-    file = folder / "arrays" / "trace-001.npz"
-    done = run("export-trace", file, "--format", "tracefs", cwd=tmp_path)
-    assert done.returncode == 0
-    assert done.stdout == text_of(every(), "tracefs")
-    done = run("export-trace", file, "--format", "trace-cmd", "--out", "t.txt", cwd=tmp_path)
-    assert done.stdout == "t.txt: 11 events of 2 CPUs\n"
-    assert (tmp_path / "t.txt").read_text() == text_of(every(), "trace-cmd")
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        (["FOLDER"], "--cell: allowed is one of design=kmalloc, design=kmalloc_nolock"),
-        (
-            ["FOLDER", "--cell", "design=kmaloc"],
-            r"--cell = design=kmaloc: unknown cell.*did you mean design=kmalloc\?",
-        ),
-        (["FILE", "--cell", "x"], "--cell = x: .* is one trace; allowed with the folder of a run"),
-        (["FILE", "--format", "perfeto"], r"--format = perfeto: unknown format \(did you mean perfetto\?\)"),
-        (["FILE", "--out", "no/where"], "--out = no/where: cannot be written: No such file"),
-        (["nowhere.npz"], "DIR|FILE.npz = nowhere.npz: cannot be read: No such file"),
-        (["OTHER"], r"is no trace: allowed is the folder of a run, or one of its arrays/trace-NNN.npz"),
-        (["TEXT"], r"is no trace: allowed is the folder of a run, or one of its arrays/trace-NNN.npz"),
-        (["."], "no result"),
-    ],
-)
-def test_what_is_wrong_is_said(options: list[str], why: str, folder: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "other.npz", op=np.zeros(3))
-    text = tmp_path / "text.npz"
-    text.write_text("hello")
-    names = {
-        "FOLDER": folder,
-        "FILE": folder / "arrays" / "trace-000.npz",
-        "OTHER": tmp_path / "other.npz",
-        "TEXT": text,
-    }
-    done = run("export-trace", *(names.get(one, one) for one in options), cwd=tmp_path)
-    assert done.returncode == 2
-    assert re.search(why, done.stderr), done.stderr
-    assert not done.stdout
-    assert {one.name for one in tmp_path.iterdir()} == {"other.npz", "text.npz"}
-
-
-def test_a_run_without_a_trace(folder: Path, tmp_path: Path) -> None:
-    result = json.loads((folder / "result.json").read_text())
-    for cell in result["cells"]:
-        del cell["trace"]
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    done = run("export-trace", tmp_path, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "no cell of this run was traced; allowed is a run whose config has [trace]" in done.stderr
-
-
-# --- the report -------------------------------------------------------------------------------------
-
-
-def test_the_report_sums_the_trace_up(folder: Path) -> None:
-    loaded = page.load(folder)
-    html = report_page.html([loaded], [])
-    assert "could not be made" not in html
-    found = Page(html)
-    (section,) = section_module.sections([loaded], [])
-    assert section.id == "trace"
-    assert f"shmalloc export-trace {folder} --cell design=kmalloc" in html
-    tables = [rows for rows in found.tables("trace") if rows and rows[0][0] == "event"]
-    assert len(tables) == 2
-    counts = {row[0]: row[1:] for row in tables[0][1:]}
-    assert tables[0][0] == ["event", "CPU 0", "CPU 3", "all"]
-    assert counts["kmem:mm_page_alloc"] == ["2", "0", "2"]
-    assert counts["kmem:kmem_cache_free"] == ["0", "1", "1"]
-    assert counts["lost"] == counts["overwritten"] == ["0", "0", "0"]
-
-
-def test_the_longest_calls(tmp_path: Path, folder: Path) -> None:
-    rows = [
-        {"event": "shmalloc:handler_entry", "ts": 5010, "level": 1},
-        {"event": "shmalloc:handler_exit", "ts": 5090, "level": 1, "dur": 81},
-        {"event": "shmalloc:alloc", "ts": 5100, "dur": 100, "ptr": 64, "design": "kmalloc"},
-        {"event": "shmalloc:free", "ts": 6100, "dur": 30, "ptr": 64, "design": "kmalloc"},
-    ]
-    loaded = page.load(folder)
-    run = {**loaded.run, "cells": loaded.run["cells"][:1]}
-    (tmp_path / "arrays").mkdir()
-    Events.synthetic(rows, tsc_hz=1_000_000_000).save(tmp_path / "arrays" / "trace-000.npz")
-    other = page.Loaded(tmp_path, "t", run)
-    (section,) = section_module.sections([other], [])
-    found = Page(f'<section id="trace">{section.body}</section>').tables("trace")
-    (calls,) = [each for each in found if each[0][0] == "longest calls"]
-    assert calls[1:] == [
-        ["alloc kmalloc", "CPU 0, task", "", "100", "1", "0"],
-        ["free kmalloc", "CPU 0, task", "", "30", "0", "0"],
-    ]
-
-
-def test_a_run_without_a_trace_has_no_such_section(folder: Path) -> None:
-    loaded = page.load(folder)
-    run = {
-        **loaded.run,
-        "cells": [{k: v for k, v in cell.items() if k != "trace"} for cell in loaded.run["cells"]],
-    }
-    assert section_module.sections([page.Loaded(folder, "t", run)], []) == []
