@@ -13,7 +13,7 @@ from shmalloc.pagemap import Kind, State
 
 __all__ = ["LOOKS", "PATTERNS", "RAMP", "STATE_LOOKS", "Appearance", "css"]
 
-PATTERNS = ("plain", "slash", "backslash", "cross", "dot", "dash", "bar")
+PATTERNS = ("plain", "slash", "backslash", "cross", "dot", "dash", "bar", "plus")
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,24 @@ class Appearance:
 
 RAMP = Appearance("#f1f3f5", "#22282f")  # free, of the largest order
 LOOKS: dict[Kind, Appearance] = {
-    Kind.HOLE: Appearance("#ffffff", "#14181d", "dot"),
+    Kind.HOLE: Appearance("#ffffff", "#14181d", "slash"),
     Kind.TRANSIT: Appearance("#1b1f24", "#f2f2f2", "slash"),
     Kind.FREE: Appearance("#bcc3ca", "#5a646f"),
-    Kind.RESERVE: Appearance("#d3a0be", "#6f4a60", "slash"),
-    Kind.PCP: Appearance("#56b4e9", "#8fd0f5", "dot"),
+    Kind.RESERVE: Appearance("#d3a0be", "#6f4a60", "dot"),
+    Kind.PCP: Appearance("#f0e442", "#efe24a", "dot"),
     Kind.PARKED: Appearance("#d55e00", "#f0803c", "cross"),
-    Kind.PAGE_CACHE: Appearance("#d6c99a", "#77693a", "dash"),
-    Kind.SLAB_CPU: Appearance("#e69f00", "#ffc94d"),
-    Kind.SLAB_CPU_PARTIAL: Appearance("#f6d591", "#a37a1e", "slash"),
-    Kind.SLAB_PARTIAL: Appearance("#7fb3dc", "#2d6f9f", "backslash"),
-    Kind.SLAB_FULL: Appearance("#0072b2", "#4aa3df"),
-    Kind.SLAB_DEFERRED: Appearance("#ee9b66", "#b0521a", "dot"),
+    Kind.PAGE_CACHE: Appearance("#a8946a", "#8f8250", "dash"),
+    Kind.SLAB_CPU: Appearance("#e69f00", "#e08a1e"),
+    Kind.SLAB_CPU_PARTIAL: Appearance("#f5c98b", "#8a5a14", "slash"),
+    Kind.SLAB_PARTIAL: Appearance("#7aaede", "#275f8c", "backslash"),
+    Kind.SLAB_FULL: Appearance("#0063a8", "#3f93d6"),
+    Kind.SLAB_DEFERRED: Appearance("#ee9b66", "#b0521a", "cross"),
     Kind.SLAB_RCU: Appearance("#ee9b66", "#b0521a", "backslash"),
     Kind.SLAB_MOVING: Appearance("#5d6670", "#c3ccd5", "cross"),
     Kind.SLAB_DISABLED: Appearance("#1b1f24", "#f2f2f2", "cross"),
-    Kind.LARGE: Appearance("#006b4c", "#2fc498", "dash"),
-    Kind.POOL: Appearance("#8cd3b9", "#1d6b52", "bar"),
-    Kind.PAGES: Appearance("#b3568f", "#dd9bc0", "bar"),
+    Kind.LARGE: Appearance("#005c40", "#1c9c76", "plus"),
+    Kind.POOL: Appearance("#55b797", "#14503d", "plus"),
+    Kind.PAGES: Appearance("#cc79a7", "#e6a8cb", "bar"),
 }
 STATE_LOOKS: dict[State, Appearance] = {
     State.LIVE: Appearance("#0072b2", "#4aa3df"),

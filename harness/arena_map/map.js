@@ -96,8 +96,8 @@
 		},
 		fill: {
 			groups: () => [
-				...FILLS.map((label, at) => ({ label, colour: "--series-0", share: 0.9 - 0.18 * at, pattern: "plain" })),
-				{ label: "no slab", ...plainLook("--raised", "dot") },
+				...FILLS.map((label, at) => ({ label, colour: "--series-0", share: 0.8 - 0.16 * at, pattern: "plain" })),
+				{ label: "no slab", ...plainLook("--raised") },
 			],
 			key: (i) => {
 				if (!slabOf(i)) return FILLS.length;
@@ -266,8 +266,8 @@
 		const a = size * 0.22, b = size - a, half = size / 2;
 		if (name === "slash" || name === "cross") { strokes.moveTo(x + a, y + b); strokes.lineTo(x + b, y + a); }
 		if (name === "backslash" || name === "cross") { strokes.moveTo(x + a, y + a); strokes.lineTo(x + b, y + b); }
-		if (name === "dash") { strokes.moveTo(x + a, y + half); strokes.lineTo(x + b, y + half); }
-		if (name === "bar") { strokes.moveTo(x + half, y + a); strokes.lineTo(x + half, y + b); }
+		if (name === "dash" || name === "plus") { strokes.moveTo(x + a, y + half); strokes.lineTo(x + b, y + half); }
+		if (name === "bar" || name === "plus") { strokes.moveTo(x + half, y + a); strokes.lineTo(x + half, y + b); }
 		if (name === "dot") dots.rect(x + half - size / 10, y + half - size / 10, size / 5, size / 5);
 	}
 

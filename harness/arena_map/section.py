@@ -27,6 +27,7 @@ _STROKES = {
     "dot": "M6 7h2M7 6v2",
     "dash": "M3 7h8",
     "bar": "M7 3v8",
+    "plus": "M3 7h8M7 3v8",
 }
 
 
