@@ -10,6 +10,7 @@
 	const WORDS = ["cache", "inuse", "objects"], BYTES = ["kind", "order", "cpu", "marks", "types"];
 	const FILLS = ["empty", "to 25 % in use", "to 50 %", "to 75 %", "below 100 %", "all in use"];
 	const CACHES = 7; // told apart by colour
+	const MARKED = 99, PFMEMALLOC = 1, HIGHATOMIC = 3; // legend's key; bit of the plane; migratetype
 	const off = document.createElement("canvas");
 	const lit = new Set();
 	let map, planes, bodies, moment = 0, picked = -1, view, place, mode = "kind", keys, colours, playing = 0, ratio = 1;
@@ -172,7 +173,7 @@
 	// ---- painting
 
 	function paint() {
-		const groups = modes[mode].groups(), ground = rgb(style("--ground")), end = rgb(style("--map-ramp"));
+		const groups = modes[mode].groups(), ground = rgb(style("--ground")), end = rgb(style("--map-ramp")), bad = rgb(style("--bad"));
 		colours = groups.map((group) => mixed(rgb(style(group.colour)), ground, group.share ?? 0));
 		off.width = place.w;
 		off.height = place.h;
@@ -183,12 +184,14 @@
 				const key = keys[i] = modes[mode].key(i);
 				let colour = colours[key] ?? ground;
 				if (mode === "kind" && RAMP_KINDS.includes(key)) colour = mixed(colour, end, now("order", i) / 10);
-				if (lit.size && !lit.has(key)) colour = mixed(colour, ground, 0.85);
+				const marked = now("marks", i) & PFMEMALLOC;
+				if (marked) colour = mixed(colour, bad, 0.5);
+				if (lit.size && !lit.has(key) && !(marked && lit.has(MARKED))) colour = mixed(colour, ground, 0.85);
 				const [x, y] = position(i);
 				image.data.set([...colour, 255], 4 * (y * place.w + x));
 			}
 		off.getContext("2d").putImageData(image, 0, 0);
-		legend(groups);
+		legend([...groups, ...markGroup()]);
 		draw();
 	}
 
@@ -199,7 +202,7 @@
 		context.fillRect(0, 0, canvas.clientWidth, canvas.clientHeight);
 		context.imageSmoothingEnabled = scale * ratio < 1;
 		context.drawImage(off, -x * scale, -y * scale, place.w * scale, place.h * scale);
-		if (scale >= OUTLINE_FROM) cells(context, ink);
+		if (scale >= OUTLINE_FROM) cells(context);
 		tiles(context);
 		context.font = `12px ${style("--font-text")}`;
 		context.fillStyle = style("--quiet");
@@ -211,6 +214,7 @@
 	// The pageblocks' borders.
 	function tiles(context) {
 		const { wide, high, gap, across, order } = place, { x, y, scale } = view;
+		const reserved = new Path2D(); // HIGHATOMIC pageblocks
 		context.strokeStyle = style("--quiet");
 		context.lineWidth = 1;
 		context.beginPath();
@@ -220,10 +224,15 @@
 				const top = (zone.top + Math.floor(block / across) * (high + gap) - y) * scale;
 				const rows = Math.min(high, Math.ceil((zone.end - zone.first - (block << order)) / wide));
 				context.rect(left, top, wide * scale, rows * scale);
+				const number = Math.floor((zone.first + (block << order)) * map.group / 2 ** map.pageblock_order);
+				if (planes.types[moment * map.blocks + number] === HIGHATOMIC) reserved.rect(left - 1, top - 1, wide * scale + 2, rows * scale + 2);
 			}
 		context.globalAlpha = gap * scale >= 3 ? 1 : 0.4;
 		context.stroke();
 		context.globalAlpha = 1;
+		context.lineWidth = 3;
+		context.strokeStyle = style("--map-k3");
+		context.stroke(reserved);
 	}
 
 	function* visible() {
@@ -242,25 +251,30 @@
 	}
 
 	// Blocks' outlines, and patterns where there is room for them.
-	function cells(context, ink) {
+	function cells(context) {
 		const { wide, order } = place, { scale } = view, groups = modes[mode].groups();
-		const outlines = new Path2D(), strokes = new Path2D(), dots = new Path2D();
+		const outlines = new Path2D(), corners = new Path2D();
+		const marks = colours.map((colour) => (isLight(colour) ? 0 : 1)), paths = [[new Path2D(), new Path2D()], [new Path2D(), new Path2D()]];
 		for (const [i, x, y] of visible()) {
 			if (first(i) === i || map.group > 1) {
 				const pages = Math.min(1 << order, map.group > 1 ? 1 : 1 << now("order", i));
 				outlines.rect(x, y, Math.min(pages, wide) * scale, Math.max(1, pages / wide) * scale);
 			}
-			if (scale >= PATTERN_FROM && (!lit.size || lit.has(keys[i]))) pattern(groups[keys[i]]?.pattern, strokes, dots, x, y, scale);
+			if (now("marks", i) & PFMEMALLOC) corners.rect(x + 1, y + 1, scale * 0.3, scale * 0.3);
+			if (scale >= PATTERN_FROM && (!lit.size || lit.has(keys[i]))) pattern(groups[keys[i]]?.pattern, ...paths[marks[keys[i]] ?? 0], x, y, scale);
 		}
 		context.lineWidth = 1;
 		context.strokeStyle = style("--ground");
 		context.stroke(outlines);
-		context.globalAlpha = 0.55;
-		context.strokeStyle = context.fillStyle = ink;
-		context.stroke(strokes);
-		context.fill(dots);
-		context.globalAlpha = 1;
+		context.fillStyle = style("--bad");
+		context.fill(corners);
+		paths.forEach(([strokes, dots], at) => {
+			context.strokeStyle = context.fillStyle = at ? "#ffffffb0" : "#000000a0";
+			context.stroke(strokes);
+			context.fill(dots);
+		});
 	}
+	const isLight = ([r, g, b]) => 0.3 * r + 0.6 * g + 0.1 * b > 115;
 
 	function pattern(name, strokes, dots, x, y, size) {
 		const a = size * 0.22, b = size - a, half = size / 2;
@@ -310,8 +324,10 @@
 	const sentence = (i) => describe(i).map(([name, text]) => `${name}: ${text}`).join("\n");
 
 	function legend(groups) {
-		const list = $("legend"), counts = modes[mode].counts?.() ?? count(groups.length);
-		list.replaceChildren(...groups.flatMap((group, at) => {
+		const list = $("legend"), counts = [...(modes[mode].counts?.() ?? count(groups.length))];
+		list.replaceChildren(...groups.flatMap((group, place) => {
+			const at = group.key ?? place;
+			if (group.key) counts[at] = group.pages;
 			if (!counts[at] && !lit.has(at) && !everThere(at)) return [];
 			const item = document.createElement("li"), button = document.createElement("button");
 			button.type = "button";
@@ -331,6 +347,13 @@
 		}));
 		$("orders").textContent = orders();
 	}
+	// Slabs and blocks out of the reserves, beside what they are.
+	function markGroup() {
+		let pages = 0;
+		for (let i = 0; i < map.cells; i++) if (now("marks", i) & PFMEMALLOC) pages++;
+		const text = "taken below the min watermark, by who frees memory; in the colour of what it is, and this";
+		return pages || lit.has(MARKED) ? [{ key: MARKED, pages, label: "pfmemalloc", text, ...plainLook("--bad") }] : [];
+	}
 	const everThere = (at) => mode === "kind" && map.counts.some((row) => row[at]);
 	function count(length) {
 		const found = new Array(length).fill(0);
@@ -348,11 +371,12 @@
 		small.width = small.height = 28;
 		small.className = "map-swatch";
 		small.setAttribute("aria-hidden", "true");
-		context.fillStyle = `rgb(${mixed(rgb(style(group.colour)), rgb(style("--ground")), group.share ?? 0)})`;
+		const colour = mixed(rgb(style(group.colour)), rgb(style("--ground")), group.share ?? 0);
+		context.fillStyle = `rgb(${colour})`;
 		context.fillRect(0, 0, 28, 28);
 		const strokes = new Path2D(), dots = new Path2D();
 		pattern(group.pattern, strokes, dots, 0, 0, 28);
-		context.strokeStyle = context.fillStyle = style("--ink");
+		context.strokeStyle = context.fillStyle = isLight(colour) ? "#000000c0" : "#ffffffd0";
 		context.lineWidth = 2.5;
 		context.stroke(strokes);
 		context.fill(dots);

@@ -85,7 +85,7 @@ def section(mapped: Sequence[Mapped]) -> Section:
 
 _SAID = (
     "Every page of the arena is a cell, every pageblock a tile, by node and zone. Moments were taken while the "
-    "CPUs ran: what changed hands while it was looked at is in transit."
+    "CPUs ran: what changed hands while it was looked at is in transit. HIGHATOMIC pageblocks have a broad border."
 )
 
 

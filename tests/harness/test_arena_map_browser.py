@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser, browser_page, open_page
+from browser import browser, browser_page, open_page, pixels
+from rig import Rig
 
 from harness.arena_map.looks import LOOKS, RAMP
 from harness.arena_map.recorder import Recorder
@@ -257,3 +258,26 @@ def test_without_scripts_and_on_a_narrow_screen(
     assert not narrow.locator("#map-still-0 svg").is_visible()
     assert narrow.locator(CANVAS).bounding_box()["width"] <= 400
     assert narrow.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_reserves_are_marked(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    with Rig.create(size="24MiB") as rig:
+        rig.exhaust(0)
+        recorder = Recorder(rig.arena, 1.0, 8, objects=True)
+        with rig.cpu.memalloc():
+            rig.cpu.kmalloc(4000, "GFP_NOWAIT")
+        recorder.mark("end", at_rest=True)
+        found = Recording(recorder.finish())
+    marked = np.flatnonzero(found.plane("marks")[1])
+    path = tmp_path / "map.html"
+    path.write_text(document("map", element("h1", "map"), [section([Mapped("one", "", found)])]))
+    page = ready(open_page(path))
+    entry = page.locator("[data-map=legend] button", has_text="pfmemalloc")
+    assert entry.locator("b").inner_text() == str(len(marked))
+    to_page(page, int(marked[0]))
+    assert "pfmemalloc" in page.inner_text("[data-map=slab] dl")
+    before = pixels(page.locator(CANVAS))
+    entry.click()
+    assert (pixels(page.locator(CANVAS)) != before).any()
+    go(page, 0)
+    assert entry.locator("b").inner_text() == "0"
