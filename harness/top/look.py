@@ -8,6 +8,7 @@ belong together may be apart by what is in flight.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ class Look:
     Attributes: name: of the arena.  at_s: when, on the monotonic clock.  age_s: of the arena then.
         size_bytes: of it.  tsc_hz: ticks per second.  telemetry (cpus,), cache_stats (cpus, caches), cpus
         (cpus,), zones (zones,), pagesets (zones, cpus), nodes (nodes,), memcgs (memcgs,), memcg_cpus (cpus,)
-        or (0,): records, copied.  dead: CPUs whose process has ended without leaving them.
+        or (0,): records, copied.  dead: CPUs whose process has ended without leaving them.  waits: what CPUs
+        spin for, by CPU.
         slabs: the caches; empty if they were not asked for, since their free objects are counted page by page.
     """
 
@@ -46,6 +48,7 @@ class Look:
     memcgs: Array
     memcg_cpus: Array
     dead: frozenset[int]
+    waits: Mapping[int, str]
     slabs: tuple[SlabRow, ...]
 
     @classmethod
@@ -59,9 +62,15 @@ class Look:
             size_bytes=arena.size_bytes,
             tsc_hz=float(arena.header.tsc_hz),
             dead=frozenset(cpu for cpu in arena.cpu_pids() if not arena.cpu_is_alive(cpu)),
+            waits=_waits(arena, regions["cpus"]),
             slabs=tuple(slab_rows(arena)) if slabs else (),
             **regions,
         )
+
+
+def _waits(arena: Observed, cpus: Array) -> dict[int, str]:
+    offsets = cpus["waiting_for"] & np.uint64((1 << 56) - 1)  # the waiting level is above
+    return {cpu: arena.lock(int(offsets[cpu])) for cpu in np.flatnonzero(offsets).tolist()}
 
 
 @dataclass(frozen=True)

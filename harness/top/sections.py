@@ -76,13 +76,12 @@ def _doing(look: Look, cpu: int) -> dict[str, Any]:
     level = min(int(record["level"]), len(record["levels"]) - 1)
     context = int(record["levels"][level]["ctx"])
     name = CONTEXTS[context] if context < len(CONTEXTS) else "?"
-    waiting = int(record["waiting_for"]) & ((1 << 56) - 1)  # the waiting level is above
     return {
         "state": state,
         "context": name,
         "level": level,
         "irqs_off": bool(record["irqs_disabled"]),
-        "waiting_for": f"lock at {waiting:#x}" if waiting else "",
+        "waiting_for": look.waits.get(cpu, ""),
     }
 
 

@@ -152,6 +152,29 @@ def test_the_sum_over_a_run_is_what_its_result_says(tmp_path: Path) -> None:
     assert found[-1]["free_pages"] > 0
 
 
+def test_without_a_name_it_follows_a_run_from_cell_to_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ENDLESS.replace("duration_s = 600.0", 'duration_s = 2.0\ndesign = ["kmalloc", "kmalloc_nolock"]')
+    with running(config(tmp_path, text), "--no-plots") as a_run:
+        pid = a_run.process.pid
+        monkeypatch.setattr(
+            following, "list_segments", lambda: [info for info in list_segments() if info.creator_pid == pid]
+        )
+        done = run("stat", "0.05", "--json", cwd=tmp_path)
+        status, _, err = a_run.ended()
+    assert (status, done.returncode) == (0, 0), err + done.stderr
+    cells = json.loads((tmp_path / "out/result.json").read_text())["cells"]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    arenas = list(dict.fromkeys(each["arena"] for each in found))
+    assert len(arenas) == len(cells) == 2
+    for name, cell in zip(arenas, cells, strict=True):
+        assert sum(each["ops"] for each in found if each["arena"] == name) == cell["ops"] > 0
+    assert f"{arenas[0]} has ended; " in done.stderr
+    assert f"; now {arenas[1]}\n" in done.stderr
+    assert done.stderr.endswith(f"{arenas[1]} has ended, and so has the process that made it\n")
+
+
 # --- usage -------------------------------------------------------------------------------------------
 
 

@@ -159,6 +159,23 @@ def test_cpus_say_what_they_are_and_who_does_it() -> None:
         assert rows[1]["allocs_s"] * interval.seconds == pytest.approx(ALLOCS)
 
 
+def test_a_cpu_that_waits_says_for_what_and_who_has_it() -> None:
+    with Rig.create() as rig:
+        zone, cpu = rig.zone(), rig.cpu_state()
+        offset = rig.offset_of(zone.lock)
+        seen = _watched(rig)
+        for waiting, word, said in (
+            (offset | 1 << 56, 2, f"zone at {offset:#x}, held by CPU 1"),
+            (offset, 0, f"zone at {offset:#x}, free"),
+            ((1 << 56) - 1, 0, f"something at {(1 << 56) - 1:#x}"),
+        ):
+            cpu.waiting_for, zone.lock.word = waiting, word
+            rows = sections.cpus(Interval(Look.at(seen))).rows
+            cpu.waiting_for, zone.lock.word = 0, 0
+            assert [row["waiting_for"] for row in rows] == [said, ""]
+        seen.close()
+
+
 def test_ops_and_latencies_are_those_of_the_interval() -> None:
     with Rig.create() as rig:
         line = ops(("alloc", {"size": 64, "slot": 0, "gfp": "GFP_KERNEL"}), ("free", {"slot": 0}))
