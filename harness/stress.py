@@ -76,7 +76,7 @@ class Findings:
     """What came of a run, piece by piece.
 
     Attributes: violations: of parent and audits.  snapshot: counts at the end of the replay.  audits: by
-        when.  reports: of the CPUs.  sampler.  windows: JSON.  started: when, by the calendar's clock.
+        when.  reports: of the CPUs.  sampler.  windows, start: JSON.  started: when, by the calendar's clock.
         nodes: of the arena, at the end of the replay.  placement: of its nodes on real ones.  recorder: of the
         arena map.  traced: its events.
     """
@@ -87,6 +87,7 @@ class Findings:
     reports: list[dict[str, Any]] = field(default_factory=list)
     sampler: Sampler | None = None
     windows: list[dict[str, Any]] = field(default_factory=list)
+    start: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
     nodes: numa.Look | None = None
     placement: Placement | None = None
@@ -306,7 +307,7 @@ def _live_through(crew: Crew, job: Job, arena: Arena, found: Findings) -> None:
     try:
         crew.wait_phase(REPLAYED, replay_tick, ops=True)
     finally:
-        found.windows = windows.as_json(job.vocabulary)
+        found.windows, found.start = windows.as_json(job.vocabulary), windows.start_json(job.vocabulary)
     crew.end_injectors()
     crew.end_kswapds()
     if found.traced is not None:
@@ -408,6 +409,7 @@ def _repeat(job: Job, found: Findings, cell: Mapping[str, Any]) -> dict[str, Any
         **span_json(whole.start(), whole, found.snapshot.tsc_hz, job.vocabulary),
         "throughput_ops_s": cell["throughput_ops_s"],
         "used_bytes": cell["memory"]["peak_bytes"],
+        "start": {"contexts": found.start},
         "counters": {name: number for name, number in cell["counters"].items() if number},
     }
 

@@ -2,7 +2,8 @@
 """Windows: what a run did in each of some stretches of time of equal length, so that a number has a spread.
 
 The parent looks at the arena's counts at the windows' borders.  The first border is when every CPU has begun, the
-last when none has finished: start and end are in no window.
+last when none has finished: start and end are in no window. The failures of the start are kept by themselves: a
+run may fail all the time once its memory lies so, and until then not at all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["WINDOWS", "Look", "Windows", "span_json"]
 
 WINDOWS = 12  # of a run whose duration is known; of another one up to twice as many
+START_S = 0.02
 FIRST_PERIOD_S = 0.005  # where it is not known; it doubles as the run gets long
 
 Array = np.ndarray[Any, Any]
@@ -97,6 +99,7 @@ class Windows:
         self._doubles = not seconds
         self._period_s = seconds / (WINDOWS + 1) if seconds else FIRST_PERIOD_S
         self._due_s = 0.0
+        self._start: Look | None = None
         self._looks: list[Look] = []
         self._peaks: list[int] = []  # bytes in use, most in the window that begins with the look
         self._peak = 0
@@ -105,6 +108,8 @@ class Windows:
         """Look, if a border is reached. Args: used_bytes: memory in use, as last seen."""
         self._peak = max(self._peak, used_bytes)
         now_s = self._clock()
+        if self._start is None and self._looks and now_s - self._looks[0].t_s >= START_S:
+            self._start = self._look(now_s)
         if now_s < self._due_s:
             return
         numbers = slice(len(self._pids))
@@ -134,6 +139,16 @@ class Windows:
         used = [processor_s(pid) for pid in self._pids]
         whole = None if None in used else sum(filter(None, used))
         return Look.of(self._telemetry, now_s, whole, int(self._cpus["ops_done"].sum()))
+
+    def start_json(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """Write what was asked for and failed in the first `START_S`, by context; nothing of a shorter run."""
+        if self._start is None:
+            return {}
+        span = span_json(self._start.start(), self._start, self._tsc_hz, vocabulary)
+        return {
+            context: {key: counts[key] for key in ("allocs", "failures")}
+            for context, counts in span["contexts"].items()
+        }
 
     def as_json(self, vocabulary: Vocabulary) -> list[dict[str, Any]]:
         """Write the windows, in order."""

@@ -231,7 +231,9 @@ def _row(quantity: Quantity, each: _Paired, method: _Method, options: Options) -
 
 def _of_windows(quantity: Quantity, runs: Sequence[Run], factor: float) -> Interval | None:
     windows = [value(quantity, window, run.cores) for run in runs for window in run.windows]
-    found = intervals.of_windows(windows, factor) if all(run.windows for run in runs) else None
+    starts = [value(quantity, run.start, run.cores) for run in runs] if quantity.start else []
+    also = [start for start in starts if start is not None]
+    found = intervals.of_windows(windows, factor, also) if all(run.windows for run in runs) else None
     if found is None or found.low is None:
         return intervals.bare([value(quantity, run.whole, run.cores) for run in runs])
     return _share(found) if quantity.unit == "share" else found

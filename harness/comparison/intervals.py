@@ -108,16 +108,18 @@ def bare(values: Sequence[float | None]) -> Interval | None:
     return Interval(median(known), None, None, len(known)) if known else None
 
 
-def of_windows(values: Sequence[float | None], factor: float) -> Interval | None:
+def of_windows(values: Sequence[float | None], factor: float, also: Sequence[float] = ()) -> Interval | None:
     """Take the range of all windows' values, each end moved out by the root of the factor.
 
     So two intervals are apart if all of one side are more than the factor above all of the other.
+
+    Args: also: values that are no windows' and are in the range, too.
     """
     known = [value for value in values if value is not None]
     if len(known) < len(values) or len(known) < LEAST_WINDOWS:
         return bare(values)
     root = math.sqrt(factor)
-    return Interval(median(known), min(known) / root, max(known) * root, len(known))
+    return Interval(median(known), min(*known, *also) / root, max(*known, *also) * root, len(known))
 
 
 def taken_in_turn(a: Sequence[float | None], b: Sequence[float | None]) -> bool:

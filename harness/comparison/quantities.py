@@ -22,7 +22,7 @@ class Quantity:
 
     Attributes: name: for people.  unit: 1/s, ns, share or bytes.  better: which direction is; "" = neither.
         path: what it is made of.  load: whether what else the machine does moves it.  marked: whether it may
-        get a mark; conditions may not.
+        get a mark; conditions may not.  start: whether that of a run's first moments counts, too.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Quantity:
     path: tuple[str, ...]
     load: bool = True
     marked: bool = True
+    start: bool = False
 
 
 CORES = Quantity("share of the cores", "share", "", ("cores",), marked=False)
@@ -47,13 +48,13 @@ def named(spans: Sequence[Span]) -> Iterator[Quantity]:
     yield from _WHOLE
     used = [context for context in CONTEXTS if any(requests(span, context) for span in spans)]
     for context in used:
-        yield Quantity(f"{context}: failed", "share", "lower", ("failed", context), load=False)
+        yield Quantity(f"{context}: failed", "share", "lower", ("failed", context), load=False, start=True)
         for name in PERCENTILES:
             shown = name.replace("p999", "p99.9")
             yield Quantity(f"{context}: {shown}", "ns", "lower", ("latency", context, name))
     reasons = {reason: None for span in spans for context in used for reason in failures(span, context)}
     for reason in reasons:
-        yield Quantity(f"failed: {reason}", "share", "lower", ("reason", reason), load=False)
+        yield Quantity(f"failed: {reason}", "share", "lower", ("reason", reason), load=False, start=True)
     for kind in KINDS:
         if any(_number(_table(span, "interrupts").get(kind)) for span in spans):
             yield Quantity(f"{kind.upper()}s handled", "1/s", "", ("handled", kind))

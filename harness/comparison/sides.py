@@ -33,11 +33,20 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a cell. Attributes: whole: as an entry of `repeats`.  windows.  cores: that its CPUs could have."""
+    """One run of a cell.
+
+    Attributes: whole: as an entry of `repeats`.  windows.  cores: that its CPUs could have.
+    """
 
     whole: Mapping[str, Any]
     windows: Sequence[Mapping[str, Any]]
     cores: float
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """Its first moments, as a window that knows of requests only; empty if it was too short, or is old."""
+        found = self.whole.get("start")
+        return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,20 @@ def test_what_load_does_not_move_is_marked_sooner() -> None:
     assert mark(compare(of(1000), of(int(1000 * STILL_FACTOR) - 1)), "most memory in use") == ""
 
 
+def test_a_run_that_fails_since_some_moment_is_not_one_that_always_does() -> None:
+    def of(failed: int, start: int) -> list[Member]:
+        spans = [span(failed=failed)] * 8
+        asked = {"task": {"allocs": 1000 - start, "failures": {"zone_busy": start}}}
+        return side(cell([{**spans[0], "start": {"contexts": asked}}], spans))
+
+    always, since, never = of(90_000, 90), of(90_000, 0), of(0, 0)
+    for quantity in ("task: failed", "failed: zone_busy"):
+        assert mark(compare(never, always), quantity) == "worse"
+        assert mark(compare(always, never), quantity) == "better"
+        assert mark(compare(never, since), quantity) == mark(compare(since, never), quantity) == ""
+    assert row(compare(never, since), "task: failed")["b"]["low"] == 0
+
+
 def test_a_side_that_had_less_of_its_cores_may_be_slower() -> None:
     fast = [span(4e6, processor_s=2.0)] * 8
     slow = [span(1e6, processor_s=0.5)] * 8  # a quarter of the ops in a quarter of the time

@@ -61,6 +61,12 @@ def test_runs_are_apart_exactly_if_their_order_statistics_are(
     assert apart(one, other) == expected
 
 
+def test_what_is_no_window_is_in_the_range_and_not_in_the_median() -> None:
+    found = of_windows([2.0] * 8, 1.0, [1.0, 9.0])
+    assert found == Interval(2.0, 1.0, 9.0, 8)
+    assert of_windows([2.0], 1.0, [1.0]) == Interval(2.0, None, None, 1)
+
+
 def test_intervals_that_share_an_end_overlap() -> None:
     assert not apart(Interval(1, 0, 2, 9), Interval(3, 2, 4, 9))
     assert apart(Interval(1, 0, 2, 9), Interval(3, math.nextafter(2, 3), 4, 9))

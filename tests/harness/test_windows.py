@@ -16,7 +16,7 @@ from running import SMALL, config, only_cell, results
 from harness import vocabulary
 from harness.latency import lower_ticks
 from harness.quantiles import mid_quantiles
-from harness.windows import FIRST_PERIOD_S, WINDOWS, Windows, processor_s
+from harness.windows import FIRST_PERIOD_S, START_S, WINDOWS, Windows, processor_s
 from shmalloc.arena import Arena
 from shmalloc.layout import constants
 
@@ -144,6 +144,21 @@ def test_a_window_has_its_own_counts_by_context_and_reason(bench: Bench) -> None
         "p999": None,
     }
     assert window["interrupts"] == {"nmi": 13, "irq": 17}
+
+
+def test_the_failures_of_the_start_are_kept_apart(bench: Bench) -> None:
+    counts = bench.arena.region("telemetry")["counts"]
+    failures = counts["failures"][:, 0, TASK, 1 + WORDS.reasons.index("zone_busy")]
+    windows = bench.windows(13.0)
+    assert windows.start_json(WORDS) == {}
+    bench.do(1)
+    for failed in (3, 5, 7):  # when all have begun; early; and later in the same window
+        counts["allocs"][0, 0, TASK] += np.uint64(101)
+        failures[1] += np.uint64(failed)
+        windows.tick(0)
+        assert bool(windows.start_json(WORDS)) == (failed > 3)
+        bench.now_s += START_S * 1.5
+    assert windows.start_json(WORDS) == {"task": {"allocs": 202, "failures": {"zone_busy": 8}}}
 
 
 def test_processor_time_is_that_of_the_process() -> None:
