@@ -15,6 +15,7 @@ from harness.page import (
     Section,
     breakable,
     copyable,
+    details,
     element,
     join,
     named_cells,
@@ -23,12 +24,15 @@ from harness.page import (
 from harness.report_page.words import number
 
 if TYPE_CHECKING:
-    from harness.tracing.timeline import Slice
+    import numpy as np
+
     from shmalloc.trace import Events
 
 __all__ = ["sections"]
 
-_LONGEST = 8
+_OPEN, _LONGEST = 4, 8  # cells that are not folded away; calls
+_CALLS = ("shmalloc:alloc", "shmalloc:free")
+_BETWEEN = ("shmalloc:handler_entry", "lock:contention_begin")
 
 
 def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
@@ -37,14 +41,18 @@ def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
     for loaded, cell, name in named_cells(runs):
         events = _events(loaded, cell.get("trace") or {})
         if events is not None:
-            told.append(join(element("h3", breakable(name)), _of_cell(loaded, cell["id"], events)))
+            told.append((name, _of_cell(loaded, cell["id"], events)))
     if not told:
         return []
+    parts = [
+        join(element("h3", breakable(name)), of_cell) if at < _OPEN else details(breakable(name), of_cell)
+        for at, (name, of_cell) in enumerate(told)
+    ]
     said = (
         "What the tracepoints recorded: groups kmem and lock with the kernel's names, shmalloc's own beside them. "
         "Overwritten: what the ring held no longer; lost: what found no room in it."
     )
-    return [Section("trace", "Recorded events", join(element("p", said, class_="quiet"), told))]
+    return [Section("trace", "Recorded events", join(element("p", said, class_="quiet"), parts))]
 
 
 def _events(loaded: Loaded, trace: Mapping[str, Any]) -> Events | None:
@@ -91,36 +99,30 @@ def _row(name: str, counts: Sequence[int]) -> list[Child]:
 
 def _longest(events: Events) -> Markup | None:
     """List the calls that took longest, with what came in between."""
-    from harness.tracing.timeline import CALL, timelines
+    import numpy as np
 
-    calls = [
-        (one.end - one.start, cpu, one)
-        for cpu, line in timelines(events).items()
-        for one in _all(line.slices)
-        if one.kind == CALL
-    ]
+    records = events.records
+    calls = np.flatnonzero(np.isin(records["id"], [events.number(name) for name in _CALLS]))
     rows: list[list[Child]] = []
-    for ticks, cpu, one in sorted(calls, key=lambda call: -call[0])[:_LONGEST]:
-        record = events.records[one.record]
-        within = list(_all(one.children))
+    for index in calls[np.argsort(records["dur"][calls], kind="stable")][::-1][:_LONGEST]:
+        record = records[index]
         what = events.name(record).partition(":")[2]
         reason = str(events.value(record, "reason")) if int(record["reason"]) else ""
         rows.append(
             [
                 f"{what} {events.value(record, 'design')}",
-                f"CPU {cpu}, {events.contexts[int(record['ctx'])]}",
+                f"CPU {int(record['cpu'])}, {events.contexts[int(record['ctx'])]}",
                 reason,
-                number(round(events.ns(ticks))),
-                *(number(sum(each.kind == kind for each in within)) for kind in ("handler", "lock")),
+                number(round(events.ns(int(record["dur"])))),
+                *(number(_within(events, record, name)) for name in _BETWEEN),
             ]
         )
     head = ("longest calls", "where", "failed", "ns", "interrupts within", "waits for locks within")
     return table(head, rows, left=3) if rows else None
 
 
-def _all(slices: Sequence[Slice]) -> Iterator[Slice]:
-    todo = list(slices)
-    while todo:
-        one = todo.pop()
-        yield one
-        todo += one.children
+def _within(events: Events, call: np.void, name: str) -> int:
+    """Count events of a name on a call's CPU while it lasted."""
+    records = events.records
+    during = (records["ts"] < call["ts"]) & (records["ts"] >= call["ts"] - min(call["dur"], call["ts"]))
+    return int((during & (records["cpu"] == call["cpu"]) & (records["id"] == events.number(name))).sum())

@@ -225,3 +225,12 @@ def test_a_run_without_a_trace_has_no_such_section(folder: Path) -> None:
         "cells": [{k: v for k, v in cell.items() if k != "trace"} for cell in loaded.run["cells"]],
     }
     assert section_module.sections([page.Loaded(folder, "t", run)], []) == []
+
+
+def test_many_cells_are_folded(folder: Path) -> None:
+    loaded = page.load(folder)
+    run = {**loaded.run, "cells": [{**loaded.run["cells"][0], "id": f"seed={i}"} for i in range(7)]}
+    (section,) = section_module.sections([page.Loaded(folder, "t", run)], [])
+    found = Page(f'<section id="trace">{section.body}</section>')
+    assert len(found.all("h3")) == 4
+    assert [found.text(at) for at in found.all("summary")] == ["seed=4", "seed=5", "seed=6"]
