@@ -6,6 +6,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+_COLUMNS = (
+    "slow: interrupts that landed in an allocator's slow path. path%: of allocations and frees in slabs, those that "
+    "took it. waits: for locks. p50ns, p99ns: of the allocations that are timed. A rate below 10 has a decimal."
+)
 _WAIT = "wait for an arena that is not there yet, and for the next one when it has ended"
 
 
@@ -27,11 +31,16 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="with -o: as JSON")
     parser.add_argument("--wait", action="store_true", help=_WAIT)
-    parser = commands.add_parser("stat", help="a line an interval, as vmstat", description=_stat.__doc__)
-    parser.set_defaults(command=_stat)
-    parser.add_argument(
-        "operands", nargs="*", metavar="[NAME] [INTERVAL [COUNT]]", help="arena; seconds; lines"
+    parser = commands.add_parser(
+        "stat",
+        help="a line an interval, as vmstat",
+        description=_stat.__doc__,
+        usage="%(prog)s [-h] [-t] [-n] [--json] [--wait] [NAME] [INTERVAL [COUNT]]",
+        epilog=_COLUMNS,
     )
+    parser.set_defaults(command=_stat)
+    operands = "arena, as in top; seconds between two lines (without: one line); lines (without: no end)"
+    parser.add_argument("operands", nargs="*", metavar="NAME INTERVAL COUNT", help=operands)
     parser.add_argument("-t", dest="timestamp", action="store_true", help="with the time")
     parser.add_argument("-n", dest="one_header", action="store_true", help="write the header once")
     parser.add_argument(

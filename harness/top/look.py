@@ -19,6 +19,7 @@ from shmalloc.procfs import SlabRow, slab_rows
 
 Array = np.ndarray[Any, Any]
 
+_CLOCK_S = 0.01  # what starts of processes are told in
 _REGIONS = ("telemetry", "cache_stats", "cpus", "zones", "pagesets", "nodes", "memcgs", "memcg_cpus")
 
 
@@ -86,8 +87,9 @@ class Interval:
     @property
     def seconds(self) -> float:
         """How long it is."""
-        since_s = self.now.age_s if self.before is None else self.now.at_s - self.before.at_s
-        return max(since_s, 1e-6)
+        if self.before is None:
+            return max(self.now.age_s, _CLOCK_S)
+        return max(self.now.at_s - self.before.at_s, 1e-6)
 
     def rate(self, count: float) -> float:
         """Return so many as so many a second."""

@@ -159,6 +159,18 @@ def test_cpus_say_what_they_are_and_who_does_it() -> None:
         assert rows[1]["allocs_s"] * interval.seconds == pytest.approx(ALLOCS)
 
 
+def test_a_cpu_whose_process_is_gone_is_dead() -> None:
+    with Rig.create() as rig:
+        cpu, seen = rig.cpu_state(1), _watched(rig)
+        pid, cpu.pid = cpu.pid, 2**22 - 1
+        look = Look.at(seen)
+        cpu.pid = pid
+        seen.close()
+        section = sections.cpus(Interval(look))
+        assert [row["state"] for row in section.rows] == ["online", "dead"]
+        assert [section.is_bad(row) for row in section.rows] == [False, True]
+
+
 def test_a_cpu_that_waits_says_for_what_and_who_has_it() -> None:
     with Rig.create() as rig:
         zone, cpu = rig.zone(), rig.cpu_state()
