@@ -125,7 +125,7 @@ def test_an_instruction_where_something_is_wrong_opens(page: Any) -> None:
 
 def test_points_have_their_stacks_and_the_line_that_replays_them(page: Any) -> None:
     expected = wrong(CELLS[0])
-    assert page.locator("#atlas-points > p").inner_text() == f"points: {len(expected):,}"
+    assert page.locator("#atlas-points > p").inner_text() == f"{CELLS[0]['id']}: {len(expected):,} points"
     while (more := page.locator("#atlas-points button")).is_visible():
         more.click()
     assert page.locator(POINTS).count() == len(expected)
@@ -157,7 +157,8 @@ def test_filters_choose(page: Any) -> None:
     names = page.locator(f"{ROWS} > td:first-child code").all_inner_texts()
     assert names and all("slab_alloc" in name for name in names)
     page.locator("#atlas-name").fill("nothing like it")
-    assert page.locator("#atlas-functions > p").inner_text() == "functions: 0"
+    said = page.locator("#atlas-functions > p").inner_text()
+    assert said == f"{CELLS[1]['id']}: 0 functions (nothing like it)"
 
 
 def test_the_picture_leads_to_the_map_of_its_level(page: Any) -> None:

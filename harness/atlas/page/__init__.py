@@ -65,7 +65,7 @@ def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
         ),
         Section(
             "atlas-wrong",
-            "Points that are wrong",
+            "Wrong and deadlock points",
             _wrong([cell for cell, _ in maps]),
             css=style,
         ),
@@ -226,10 +226,9 @@ def _wrong(maps: Iterable[Run]) -> Markup:
     return join(
         element(
             "p",
-            "Red ones, what else goes wrong where a design does not claim to work, and its deadlocks, one line for "
-            "each instruction. Each replays exactly that injection.",
+            "Of the cell and by the filters above: red ones, what else goes wrong where a design does not "
+            "claim to work, and its deadlocks, one line for each instruction. Each replays exactly that injection.",
         ),
         element("noscript", [tables.points(cell) for cell in maps]),
-        element("p", "Of the cell and by the filters above.", class_="quiet", id="atlas-which", hidden=True),
         element("div", id="atlas-points"),
     )

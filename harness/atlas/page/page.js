@@ -80,14 +80,14 @@
 	// A table whose rows are made a part at a time.
 	function table(head, things, row) {
 		const body = make("tbody");
-		const more = make("button", { type: "button" });
+		const more = make("button", { type: "button", class: "more" });
 		let shown = 0;
 		const grow = () => {
 			const end = Math.min(things.length, shown + (shown ? PART : FIRST));
 			body.append(...things.slice(shown, end).map(row));
 			shown = end;
 			more.hidden = shown === things.length;
-			more.textContent = "more (" + (things.length - shown).toLocaleString("en") + " left)";
+			more.textContent = (things.length - shown).toLocaleString("en") + " more";
 		};
 		more.addEventListener("click", grow);
 		grow();
@@ -107,6 +107,12 @@
 		level: byId("level").value,
 		name: byId("name").value.toLowerCase(),
 	});
+
+	function heading(filter, count, what) {
+		const chosen = [filter.outcome === undefined ? "" : looks.get(filter.outcome).said, filter.level, filter.name].filter(Boolean);
+		return make("p", {}, make("b", {}, filter.cell.id), ": " + count.toLocaleString("en") + " " + what + (count === 1 ? "" : "s")
+			+ (chosen.length ? " (" + chosen.join(", ") + ")" : ""));
+	}
 
 	const wanted = (each, filter) => (filter.outcome === undefined || each.found.some(([name]) => name === filter.outcome))
 		&& (!filter.level || text(each.level) === filter.level);
@@ -151,7 +157,7 @@
 		const made = table(head, found, (one) => opening(
 			[cell(code(one.name)), cell(one.file), cell(strip(one)), cell(said(one.worst)), number(one.executed.length), number(one.points)],
 			6, () => disassembly(one, filter)));
-		byId("functions").replaceChildren(make("p", {}, "functions: " + found.length.toLocaleString("en")), made);
+		byId("functions").replaceChildren(heading(filter, found.length, "function"), made);
 	}
 
 	// --- points ------------------------------------------------------------------------------
@@ -192,7 +198,7 @@
 			[cell(chip(each[3])), cell(code(text(each[1]))), cell(text(each[2])), cell(text(each[4])), cell(copyable(text(each[7]))),
 				number(each[11])],
 			6, () => point(each))) : make("p", {}, "none");
-		byId("points").replaceChildren(make("p", {}, "points: " + found.length.toLocaleString("en")), made);
+		byId("points").replaceChildren(heading(filter, found.length, "point"), made);
 	}
 
 	// --- what is looked at -------------------------------------------------------------------
@@ -237,5 +243,5 @@
 		show();
 	});
 	show();
-	for (const each of document.querySelectorAll("#atlas-map .controls, #atlas-which")) each.hidden = false;
+	for (const each of document.querySelectorAll("#atlas-map .controls")) each.hidden = false;
 })();

@@ -90,7 +90,7 @@ def scenarios(cell: Run) -> Markup:
         for each in cell["atlas"]["scenarios"]
     ]
     title = f"{cell['id']}: {len(rows):,} scenarios"
-    return element("details", element("summary", title), table(head, rows, left=5))
+    return element("details", element("summary", title), table(head, rows, left=5, class_="scenarios"))
 
 
 def beyond(found: Sequence[Run]) -> Markup | None:
