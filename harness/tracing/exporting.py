@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -46,13 +48,14 @@ def find(path: Path, cell: str | None) -> Recorded:
 
 
 def _load(path: Path) -> Events:
-    import zipfile
-
     try:
-        return Events.load(path)
+        events = Events.load(path)
+        if not (isinstance(events.tsc_hz, int) and events.tsc_hz > 0):
+            raise ValueError(f"tsc_hz is {events.tsc_hz!r}")
+        return events
     except OSError as error:
         raise _error("DIR|FILE.npz", str(path), f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         why = f"allowed is the folder of a run, or one of its arrays/trace-NNN.npz ({error})"
         raise _error("DIR|FILE.npz", str(path), f"is no trace: {why}") from None
 
@@ -61,7 +64,7 @@ def _of_run(folder: Path, cell: str | None) -> Recorded:
     from harness import page
 
     loaded = page.load(folder)
-    traced = {one["id"]: one for one in loaded.run["cells"] if one.get("trace")}
+    traced = {one["id"]: one for one in loaded.run["cells"] if _has_file(one.get("trace"))}
     if not traced:
         text = "no cell of this run was traced; allowed is a run whose config has [trace]"
         raise _error("DIR|FILE.npz", str(folder), text)
@@ -77,6 +80,10 @@ def _of_run(folder: Path, cell: str | None) -> Recorded:
     samples = loaded.samples.get(one["id"], []) if start is not None else []
     memory = [(int(start + sample.t_s * events.tsc_hz), sample) for sample in samples if start is not None]
     return Recorded(f"{loaded.label} {one['id']}", file.stem, events, memory)
+
+
+def _has_file(trace: Any) -> bool:
+    return isinstance(trace, Mapping) and isinstance(trace.get("file"), str)
 
 
 def write(recorded: Recorded, form: str, out: Path) -> None:

@@ -21,7 +21,7 @@ _GZIP = b"\x1f\x8b"
 #: how files begin that hold a trace, but not as text: what makes text of them
 _BINARY = {
     b"PERFILE2": "perf's own file; allowed is its text: perf script -i {0} > {0}.txt",
-    b"\x17\x08\x44tracing": "trace-cmd's own file; allowed is its text: trace-cmd report -R -i {0} > {0}.txt",
+    b"\x17\x08\x44tracing": "trace-cmd's own file; allowed is its text: trace-cmd report -l -i {0} > {0}.txt",
     b"PK\x03\x04": "a zip or npz file; allowed is text of perf script, tracefs or trace-cmd report",
 }
 

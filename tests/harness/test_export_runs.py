@@ -71,6 +71,8 @@ def test_text_goes_to_standard_output(folder: Path, tmp_path: Path) -> None:
         (["FILE", "--out", "no/where"], "--out = no/where: cannot be written: No such file"),
         (["nowhere.npz"], "DIR|FILE.npz = nowhere.npz: cannot be read: No such file"),
         (["OTHER"], r"is no trace: allowed is the folder of a run, or one of its arrays/trace-NNN.npz"),
+        (["CUT"], r"is no trace: allowed is the folder of a run, or one of its arrays/trace-NNN.npz"),
+        (["HZ"], r"is no trace: .*tsc_hz is 0"),
         (["TEXT"], r"is no trace: allowed is the folder of a run, or one of its arrays/trace-NNN.npz"),
         (["."], "no result"),
     ],
@@ -84,12 +86,19 @@ def test_what_is_wrong_is_said(options: list[str], why: str, folder: Path, tmp_p
         "FILE": folder / "arrays" / "trace-000.npz",
         "OTHER": tmp_path / "other.npz",
         "TEXT": text,
+        "CUT": tmp_path / "cut.npz",
+        "HZ": tmp_path / "hz.npz",
     }
+    whole = bytearray(names["FILE"].read_bytes())
+    whole[200:260] = bytes(60)
+    names["CUT"].write_bytes(whole)
+    Events.synthetic(EVERY[:1], tsc_hz=0, caches=("c",)).save(names["HZ"])
+    there = {one.name for one in tmp_path.iterdir()}
     done = run("export-trace", *(names.get(one, one) for one in options), cwd=tmp_path)
     assert done.returncode == 2
     assert re.search(why, done.stderr), done.stderr
     assert not done.stdout
-    assert {one.name for one in tmp_path.iterdir()} == {"other.npz", "text.npz"}
+    assert {one.name for one in tmp_path.iterdir()} == there
 
 
 def test_a_run_without_a_trace(folder: Path, tmp_path: Path) -> None:
