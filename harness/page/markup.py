@@ -110,12 +110,15 @@ def matrix(
 ) -> Markup:
     """Make a table with a column for each cell of a run.
 
-    Args: rows: name, and a value for each column.  most: columns side by side, which fit on a sheet of paper;
-        more of them are a table of their own below.
+    Args: rows: name, and a value for each column, "-" where there is none.  most: columns side by side, which fit
+        on a sheet of paper; more of them are a table of their own below, of the rows that have a value there.
     """
     parts = [slice(at, at + most) for at in range(0, max(1, len(columns)), most)]
     return join(
-        table((corner, *map(breakable, columns[part])), [(name, *values[part]) for name, values in rows])
+        table(
+            (corner, *map(breakable, columns[part])),
+            [(name, *values[part]) for name, values in rows if any(each != "-" for each in values[part])],
+        )
         for part in parts
     )
 

@@ -12,7 +12,7 @@ import pytest
 from html_page import Page
 
 from harness import page
-from harness.page import Loaded, Section, document, element, join, table
+from harness.page import Loaded, Section, document, element, join, matrix, table
 from harness.page.markup import Markup, script_json
 from harness.problems import ConfigError
 
@@ -89,6 +89,15 @@ def test_markup_escapes_what_is_no_markup() -> None:
     assert "</script" not in script_json('"</script><!--"', "x").removesuffix("</script>")
     assert '<td>a</td><td class="n">1</td>' in table(("x", "y"), [("a", "1")])
     assert join("<", None, [Markup("<br>"), [">"]]) == "&lt;<br>&gt;"
+
+
+def test_a_matrix_has_a_column_for_each_cell_and_rows_where_there_is_something() -> None:
+    rows = [("a", ["1", "-", "0"]), ("b", ["-", "-", "7"]), ("c", ["-", "-", "-"])]
+    found = Page(f'<div id="all">{matrix("x", ["n=1", "n=2", "n=3"], rows, most=2)}</div>')
+    assert found.tables("all") == [
+        [["x", "n=1", "n=2"], ["a", "1", "-"]],
+        [["x", "n=3"], ["a", "0"], ["b", "7"]],
+    ]
 
 
 def test_style_and_script_are_installed(tmp_path: Path) -> None:
@@ -175,6 +184,14 @@ def test_damaged_arrays_are_named(tmp_path: Path) -> None:
     folder = _leave(tmp_path)
     (folder / "arrays").mkdir()
     (folder / "arrays/map-000.npz").write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(ConfigError, match=r"map-000\.npz.*damaged"):
+        page.load(folder).arrays("map-000")
+
+
+def test_objects_are_not_unpickled(tmp_path: Path) -> None:
+    folder = _leave(tmp_path)
+    (folder / "arrays").mkdir()
+    np.savez_compressed(folder / "arrays/map-000.npz", bad=np.array([{"a": 7}], dtype=object))
     with pytest.raises(ConfigError, match=r"map-000\.npz.*damaged"):
         page.load(folder).arrays("map-000")
 

@@ -174,6 +174,15 @@ def test_an_unexpected_cell_is_named_with_its_violation_and_command(folders: dic
     assert found.text(found.find("cell-0-3")) == run["cells"][3]["id"]
 
 
+def test_a_page_of_links_leads_to_the_cells_of_other_pages(folders: dict[str, Path]) -> None:
+    runs = [run_of(folders["stress"]), run_of(folders["deadlock"])]
+    runs[1]["cells"][3]["expected"] = "stall"
+    found = Page(report_page.index(Path("out"), runs))
+    (why,) = found.all("ul", **{"class": "why"})
+    (link,) = found.inside(why, "a")
+    assert found.elements[link][1]["href"] == "nmi_kmalloc/report.html#cell-0-3"
+
+
 def test_numbers_of_cells_are_those_of_the_result(folders: dict[str, Path]) -> None:
     run, found = run_of(folders["stress"]), page_of(folders["stress"])
     table, commands = found.tables("cells")
@@ -385,8 +394,12 @@ def test_commands_within_a_violation_can_be_copied(folders: dict[str, Path]) -> 
 
 
 def test_interrupts_faults_and_audits(folders: dict[str, Path]) -> None:
-    run, found = run_of(folders["stress"]), page_of(folders["stress"])
-    ((head, *rows),) = found.tables("interrupts")
+    run = run_of(folders["stress"])
+    for at, cell in enumerate(run["cells"]):
+        cell["counters"] |= {"failslab": 23 + at, "fault_dumps": 0}
+        cell["failures"]["injected"] = 101 + at
+    found = Page(html_of(run))
+    (head, *rows), *_ = (table for table in found.tables("interrupts") if "handler's design" in table[0])
     assert [row[:3] for row in rows] == [
         [cell["id"], "NMI", cell["handlers"]["nmi"]] for cell in run["cells"]
     ]
@@ -560,6 +573,18 @@ def test_a_section_that_cannot_be_made_is_told_and_the_others_are_there(
         "Not made: no_such",
         "Counters",
     ]
+
+
+def test_what_cannot_be_put_in_place_is_not_left(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(OSError, match="No space"):
+        report_page.write(tmp_path / "x.html", [load(folders["script"])], DESIGNS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_counts_are_exact_and_measured_values_have_four_digits() -> None:
