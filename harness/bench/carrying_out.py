@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,13 @@ def carry_out(
     parts: Callable[[dict[str, Any]], Iterable[Any]],
     text: Callable[[dict[str, Any]], str],
     draw: Callable[[Path, dict[str, Any]], object],
+    drawings: Callable[[dict[str, Any]], Sequence[Any]],
 ) -> dict[str, Any] | int:
-    """Measure, leave NAME.json, report.txt and the picture in the folder, and show it.
+    """Measure, leave NAME.json, report.txt, the picture and the page in the folder, and show it.
 
     Args: measure: is told what to call with what is going on; that raises if it was interrupted.  parts: of the
-        report, for the terminal.  text: the report as a file.  draw: the picture into the folder.
+        report, for the terminal.  text: the report as a file.  draw: the picture into the folder.  drawings: the
+        figures of the page.
     Returns: the result; or the exit status, if a signal has ended it: then nothing is left.
     """
     from harness import runs
@@ -92,6 +94,9 @@ def carry_out(
     (out / "report.txt").write_text(text(result), encoding="utf-8")
     if not arguments.no_plot:
         draw(out, result)
+    from harness.bench import page
+
+    page.write(out, name, parts(result), drawings(result), drawn=not arguments.no_plot)
     if arguments.json:
         print(written)
     else:

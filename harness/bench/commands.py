@@ -62,6 +62,7 @@ def bench(arguments: argparse.Namespace) -> int:
         parts=report.parts,
         text=report.text,
         draw=_draw,
+        drawings=_drawings,
     )
     if isinstance(result, int):
         return result
@@ -88,3 +89,10 @@ def _draw(folder: Path, result: dict[str, Any]) -> None:
     from harness.bench.figure import draw
 
     draw(folder, result, list(vocabulary.load().designs))
+
+
+def _drawings(result: dict[str, Any]) -> list[Any]:
+    from harness import vocabulary
+    from harness.bench.page import drawings_of_bench
+
+    return drawings_of_bench(result, list(vocabulary.load().designs))

@@ -46,6 +46,7 @@ def growth(arguments: argparse.Namespace) -> int:
         parts=growth_report.parts,
         text=growth_report.text,
         draw=_draw,
+        drawings=_drawings,
     )
     return result if isinstance(result, int) else 0
 
@@ -72,3 +73,9 @@ def _draw(folder: Path, result: dict[str, Any]) -> None:
     from harness.bench.growth_figure import draw
 
     draw(folder, result)
+
+
+def _drawings(result: dict[str, Any]) -> list[Any]:
+    from harness.bench.page import drawings_of_growth
+
+    return drawings_of_growth(result)

@@ -11,7 +11,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from harness.plots import palette, style
 from harness.plots.drawing import HATCHES, MARKERS, Entry, Panel
@@ -45,7 +45,16 @@ _LEFT, _RIGHT = 0.76, 0.14  # of lines
 _ASIDE = 0.008  # of the axis: whiskers of one place stand beside each other
 _UNITS = (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0))
 
+Named = TypeVar("Named", bound="HasLabel")
 Limits = tuple[float | None, float | None]
+
+
+class HasLabel(Protocol):
+    """A row."""
+
+    @property
+    def label(self) -> str:
+        """Its name."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,8 @@ def rows_of_bars(
     name: str,
     title: str,
     unit: str,
-    rows: Sequence[Row],
-    bar: Callable[[Row], Bar | None],
+    rows: Sequence[Named],
+    bar: Callable[[Named], Bar | None],
     limits: Limits = (0, None),
     log: bool = False,
 ) -> Panel:
@@ -97,8 +106,8 @@ def rows_of_bars(
 def _rows_of_bars(
     title: str,
     unit: str,
-    rows: Sequence[Row],
-    bar: Callable[[Row], Bar | None],
+    rows: Sequence[Named],
+    bar: Callable[[Named], Bar | None],
     limits: Limits,
     log: bool,
 ) -> tuple[Any, dict[str, str]]:
@@ -159,6 +168,8 @@ def _bar(axes: Any, bar: Bar, at: float) -> dict[str, str]:
 
     begin, titles = 0.0, {}
     if bar.dots:
+        if bar.spread:
+            axes.plot(bar.spread, [at, at], color=bar.colour, linewidth=2.2, alpha=0.6, solid_capstyle="butt")
         numbers = [number for number, _ in bar.dots]
         axes.plot(numbers, [at] * len(numbers), color=bar.colour, linewidth=1, gid=bar.gid)
         for number, marker in bar.dots:
@@ -180,7 +191,7 @@ def _bar(axes: Any, bar: Bar, at: float) -> dict[str, str]:
         begin += part.width
     if bar.parts:
         axes.update_datalim([(0, at), (max(begin, bar.spread[1] if bar.spread else 0), at)])
-    if bar.spread and bar.spread[1] > bar.spread[0]:
+    if bar.parts and bar.spread and bar.spread[1] > bar.spread[0]:
         low, high = bar.spread
         for colour, width in ((palette.GROUND, 2.6), (palette.INK, 0.9)):  # to be seen on its bar as well
             axes.plot([low, low, low, high, high, high], _capped(at), color=colour, linewidth=width)

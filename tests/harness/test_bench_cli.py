@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from html_page import Page
 
 from harness.bench import figure, report, selection
 from harness.bench.peers import Found
@@ -103,6 +104,15 @@ def test_result_has_what_was_asked_for(tmp_path: Path) -> None:
     text = (out / "report.txt").read_text()
     assert "sheaves, as multiples of" in text and "noise: a second instance of sheaves" in text
     assert (out / "bench.svg").read_text().count('id="pair_64:') == 4
+    page = Page((out / "report.html").read_text())
+    assert len(page.all("svg", role="img")) == len(
+        {record["row"] for record in result["rows"] if record["ns_median"] is not None}
+    )
+    (behind,) = page.tables("figures")
+    found = {(row[0], row[1]): row for row in behind[1:]}
+    assert found["pair_64", "sheaves"][3] == f"{pair['ns_median']:.2f}"
+    assert found["pair_64", "sheaves"][5] == "7"
+    assert "sheaves, as multiples of" in page.text(page.find("tables"))
 
 
 def test_one_core_is_enough_and_says_so(tmp_path: Path) -> None:
@@ -117,6 +127,7 @@ def test_one_core_is_enough_and_says_so(tmp_path: Path) -> None:
     worth = " ".join(result["machine"]["worth"])
     assert "one core" in worth and "no peer" in worth and "no recorded trace" in worth  # in this folder
     assert not (out / "bench.svg").exists()
+    assert "<svg" not in (out / "report.html").read_text()
     assert "worth: one core" in (out / "report.txt").read_text()
 
 

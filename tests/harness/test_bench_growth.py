@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from html_page import Page
 from running import run
 
 from harness.bench.growth import AXES, Apart, trends
@@ -78,6 +79,11 @@ def test_an_axis_has_its_records(tmp_path: Path, axis: str, whats: set[str]) -> 
     out = tmp_path / "out"
     assert json.loads((out / "growth.json").read_text()) == result
     assert (out / "growth.svg").stat().st_size > 1000
+    page = Page((out / "report.html").read_text())
+    assert len(page.all("svg", role="img")) == len({each["unit"] for each in result["growth"]})
+    (behind,) = page.tables(f"figure-growth-{axis}")
+    assert len(behind) == 1 + len(result["growth"])
+    assert whats <= {row[0] for row in behind}
     assert (out / "report.txt").read_text() == text(result)
 
 
