@@ -98,6 +98,7 @@ def blank_cell(vocabulary: Vocabulary, facts: Iterable[str] = ()) -> dict[str, A
         "windows": [],
         "repeats": [],
         "counters": dict.fromkeys((*vocabulary.counter_names, _WITHOUT_REASON, *facts), 0),
+        "map": None,
         "numa": numa.blank(MAX_NODES),
     }
 

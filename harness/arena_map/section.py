@@ -44,7 +44,7 @@ def sections(runs: Sequence[Loaded], designs: Sequence[str]) -> list[Section]:
     """Show the map of every cell that has one; without drawings (no designs) its tables only."""
     mapped = []
     for loaded, cell, name in named_cells(runs):
-        file = cell.get("map", {}).get("file", "")
+        file = (cell.get("map") or {}).get("file", "")
         arrays = loaded.arrays(file.removeprefix("arrays/").removesuffix(".npz")) if file else None
         if arrays is not None:
             mapped.append(Mapped(name, file, Recording(arrays)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness import numa, verdicts
+from harness.arena_map.recorder import Recorder
 from harness.checks import geometry
 from harness.expect import expected_verdict, must_happen
 from harness.memory import SAMPLE_PERIOD_S, Sample, Sampler
@@ -32,7 +33,7 @@ _CPU_OF_THE_PROCESS = 0  # the CPU whose heartbeat and phases are the script's
 
 @dataclass
 class Findings:
-    """What came of a script. Attributes: as for a stress run; report: of the process."""
+    """What came of a script. Attributes: as for a stress run; recorder: if a step asks; report: of the process."""
 
     sampler: Sampler
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -40,7 +41,13 @@ class Findings:
     nodes: numa.Look | None = None
     audits: dict[str, AuditReport] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    recorder: Recorder | None = None
     live_bytes: int = 0
+
+    def mark(self, label: str) -> None:
+        """Take a moment of the arena map, if there is one."""
+        if self.recorder is not None:
+            self.recorder.mark(label, at_rest=True)
 
 
 def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
@@ -62,6 +69,8 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
         arena.header.lock_rules = int(config.has_lock_rules)
         arena.slab_errors.stop = config.arena.slab_errors == "stop"
         found = Findings(Sampler(arena))
+        if any(table.get("do") == "pagemap" for table in config.step):
+            found.recorder = Recorder(arena, 0.0, 0, objects=config.map.objects)
         crew = stack.enter_context(Crew(arena, config.deadline_s, job.interruption))
         try:
             _start(crew, job)
@@ -71,6 +80,7 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
             found.report = crew.report_of_first()
             _refuse_impossible(config, found.report)
             found.sampler.last()
+            found.mark("end")
             if ended.incident is not None:
                 found.violations.append(verdicts.of_incident(ended.incident))
         found.violations[:0] = verdicts.of_core(arena)
@@ -78,8 +88,10 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
             found.snapshot = Snapshot.of(arena)
         steps = int(arena.region("cpus")["ops_done"][_CPU_OF_THE_PROCESS])
         result = _result(job, found, arena.size_bytes, steps)
+        if found.recorder is not None:
+            result["map"] = found.recorder.leave(job.pieces, job.number)
         samples = found.sampler.samples
-        del found.sampler  # it looks into the arena
+        del found.sampler, found.recorder  # they look into the arena
     return result, samples
 
 
@@ -114,20 +126,25 @@ def _designs_of(tables: Any) -> Iterator[str]:
 
 
 def _live_through(crew: Crew, config: Config, arena: Arena, found: Findings) -> None:
-    """Take the process through its phases: ready, one for each audit of the script, replayed, drained."""
-    asked = [at for at, table in enumerate(config.step) for _ in range(_audits(table, config))]
+    """Take the process through its phases: ready, one for each look that a step asks for, replayed, drained."""
+    asked = [at for at, table in enumerate(config.step) for _ in range(_looks(table, config))]
 
     def tick(elapsed_s: float) -> None:
         found.sampler.tick(elapsed_s)
+        if found.recorder is not None:
+            found.recorder.tick(elapsed_s)
 
     for phase, at in enumerate([None, *asked], start=1):
         crew.wait_phase(phase, tick, ops=phase > 1)
-        if at is not None:
+        if at is not None and config.step[at]["do"] == "pagemap":
+            found.mark(config.step[at].get("label") or f"at step {at}")
+        elif at is not None:
             _audit(found, arena, f"at step {at}", expect_live=True)
         crew.open_phase(phase)
     replayed = len(asked) + 2
     crew.wait_phase(replayed, tick, ops=True)
     found.sampler.last()
+    found.mark("before the drain")
     found.snapshot = Snapshot.of(arena)
     found.nodes = numa.Look.at(arena)
     report = _audit(found, arena, "before the drain", expect_live=True)
@@ -138,13 +155,15 @@ def _live_through(crew: Crew, config: Config, arena: Arena, found: Findings) -> 
         return  # to free what is corrupt would prove nothing more
     crew.open_phase(replayed)
     crew.wait_phase(replayed + 1)
+    found.mark("after the drain")
     _audit(found, arena, "after the drain", expect_live=False)
     crew.open_phase(replayed + 1)
     (found.report,) = crew.wait_exits()
 
 
-def _audits(table: Any, config: Config) -> int:
-    if table.get("do") != "audit":
+def _looks(table: Any, config: Config) -> int:
+    """Say how often a step has the parent look at the arena."""
+    if table.get("do") not in ("audit", "pagemap"):
         return 0
     repeat = table.get("repeat", 1)
     return int(config.let[repeat[1:]] if isinstance(repeat, str) else repeat)

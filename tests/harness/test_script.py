@@ -5,12 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from running import config, only_cell, results, run
 
 from harness import matrix, vocabulary
+from harness.arena_map.recording import Recording
 from harness.problems import ConfigError
 from harness.script.registry import quantities, steps
+from shmalloc.pagemap import State
 
 WORDS = vocabulary.load()
 HEAD = 'engine = "script"\n[arena]\nsize = "8MiB"\npageblock_order = 5\n'
@@ -178,6 +181,24 @@ def test_another_cpu_at_a_site(tmp_path: Path) -> None:
 def test_audit_in_the_middle(tmp_path: Path) -> None:
     cell = cell_of(tmp_path, HEAD + '[[step]]\ndo = "alloc"\nsize = 64\n[[step]]\ndo = "audit"\nrepeat = 2\n')
     assert list(cell["audits"]) == ["at step 1", "before the drain", "after the drain"]
+
+
+def test_moments_of_the_arena_map_are_kept_where_a_step_says_so(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + '[[step]]\ndo = "alloc"\nsize = 64\nrepeat = 23\n[[step]]\ndo = "pagemap"\n'
+        + '[[step]]\ndo = "audit"\n[[step]]\ndo = "alloc"\nsize = 64\n[[step]]\ndo = "pagemap"\nlabel = "more"\n'
+    )
+    cell = cell_of(tmp_path, text)
+    assert cell["map"]["moments"] == 5
+    (file,) = tmp_path.rglob("map-000.npz")
+    with np.load(file, allow_pickle=False) as arrays:
+        found = Recording(dict(arrays))
+    labels = [each["label"] for each in found.meta["moments"]]
+    assert labels == ["start", "at step 1", "more", "before the drain", "after the drain"]
+    live = [(found.objects(at).state == State.LIVE).sum() for at in range(5)]
+    assert live == [0, 23, 24, 24, 0]
+    assert cell_of(tmp_path, HEAD + '[[step]]\ndo = "alloc"\nsize = 64\n')["map"] is None
 
 
 # --- how it ends ----------------------------------------------------------------------------------

@@ -76,6 +76,17 @@ class Audit(Step):
         scene.audit()
 
 
+@step("pagemap")
+class Pagemap(Step):
+    """Keep what each page and each object is now, for the arena map of the report."""
+
+    label: str = key("")
+
+    def run(self, scene: Scene) -> None:
+        """Have the parent look, while nothing moves."""
+        scene.audit()
+
+
 @quantity("counter")
 def counter(scene: Scene, *, name: str, cpu: int = -1) -> int:
     """One of the kernel's event counters, of one CPU or of all, over all caches and zones."""
