@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.problems import ConfigError, Problem, one_of, unknown
 from harness.tracing.kernel_text import TEXT_FORMATS, write_text
-from harness.tracing.perfetto import Memory, write_perfetto
+from harness.tracing.perfetto import Memory, protos, write_perfetto
 from shmalloc.trace import Events
 
 __all__ = ["FORMATS", "Recorded", "find", "write"]
@@ -87,9 +87,10 @@ def _has_file(trace: Any) -> bool:
 
 
 def write(recorded: Recorded, form: str, out: Path) -> None:
-    """Write a trace. Args: form: one of FORMATS.  out: "-" is standard output.  Raises: ConfigError."""
+    """Write a trace. Args: form: one of FORMATS.  out: "-" is standard output.  Raises: ConfigError, CannotRun."""
     try:
         if form == PERFETTO:
+            protos()  # before there is a file
             with nullcontext(sys.stdout.buffer) if out == STDOUT else out.open("wb") as file:
                 write_perfetto(recorded.events, file, recorded.title, recorded.memory)
         else:

@@ -17,7 +17,7 @@ from harness.tracing.timeline import CALL, HANDLER, IRQ_WORK, LOCK, Slice, cpus_
 from shmalloc import gfp
 from shmalloc.trace import FLAGS, NO_PFN, Events
 
-__all__ = ["Memory", "write_perfetto"]
+__all__ = ["Memory", "protos", "write_perfetto"]
 
 #: samples of the memory in use, each with its time as TSC
 Memory = Sequence[tuple[int, Sample]]
@@ -43,18 +43,23 @@ def write_perfetto(events: Events, file: BinaryIO, title: str, memory: Memory = 
     writer.flush()
 
 
+def protos() -> Any:
+    """Return Perfetto's formats. Raises: CannotRun, if they are not installed."""
+    try:
+        from perfetto.protos.perfetto.trace import perfetto_trace_pb2
+    except ImportError as error:
+        raise CannotRun(f"Perfetto's formats are missing ({error}): pip install perfetto") from None
+    return perfetto_trace_pb2
+
+
 class _Writer:
     def __init__(self, events: Events, file: BinaryIO) -> None:
-        try:
-            from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as protos
-        except ImportError as error:
-            raise CannotRun(f"Perfetto's formats are missing ({error}): pip install perfetto") from None
-        self._protos: Any = protos
+        self._protos = protos()
         self._events = events
         self._file = file
-        self._piece = protos.Trace()
+        self._piece = self._protos.Trace()
         self._hz = events.tsc_hz
-        self._flows = {}, {}  # type: tuple[dict[int, int], dict[int, int]]
+        self._flows: tuple[dict[int, int], dict[int, int]] = {}, {}
         for number, life in enumerate(lives(events), 1):
             if life.remote:
                 self._flows[0][life.alloc] = number

@@ -3,6 +3,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,19 @@ def test_what_is_wrong_is_said(options: list[str], why: str, folder: Path, tmp_p
     assert re.search(why, done.stderr), done.stderr
     assert not done.stdout
     assert {one.name for one in tmp_path.iterdir()} == there
+
+
+def test_without_the_formats_of_perfetto(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "perfetto.protos.perfetto.trace", None)
+    file = folder / "arrays" / "trace-000.npz"
+    done = run("export-trace", file, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "this machine cannot do it: Perfetto's formats are missing" in done.stderr
+    assert "pip install perfetto" in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert run("export-trace", file, "--format", "tracefs", cwd=tmp_path).returncode == 0
 
 
 def test_a_run_without_a_trace(folder: Path, tmp_path: Path) -> None:
