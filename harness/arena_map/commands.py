@@ -115,11 +115,9 @@ def _counts(name: str, found: Recording) -> dict[str, Any]:
     from harness.arena_map.shown import named_zones
     from shmalloc.pagemap import KINDS, OBJECT_STATES, Kind
 
-    kinds, group, objects = found.plane("kind")[-1], found.meta["group"], found.objects(len(found) - 1)
-    by_zone = {}
-    for zone_name, zone in named_zones(found.meta):
-        mine = kinds[zone.start // group : -(-(zone.start + zone.pages) // group)]
-        by_zone[zone_name] = np.bincount(mine, minlength=len(Kind)) * group
+    objects = found.objects(len(found) - 1)
+    names = [name for name, _ in named_zones(found.meta)]
+    by_zone = dict(zip(names, found.zone_counts[-1], strict=True))
     states = np.bincount(objects.state, minlength=len(OBJECT_STATES)) if objects is not None else None
     return {
         "name": name,

@@ -2,9 +2,10 @@
 """A recorded map as arrays: moments of planes, each as what differs from the one before.
 
 The arrays of arrays/map-NNN.npz: `meta` (JSON); `kind`, `order`, `cpu`, `marks`, `cache`, `inuse`, `objects`: (moments,
-cells), each row exclusive-ored with the one before; `types`: of pageblocks, the same; `counts`: (moments, kinds)
-pages; `slab_pfn`, `slab_objects`: the slabs of all moments with objects, `slab_at` where each moment's begin;
-`states`: of their objects, two a byte, `states_at` in objects.  `Recording` undoes it.
+cells), each row exclusive-ored with the one before; `types`: of pageblocks, the same; `counts`: pages, (moments,
+kinds), and `zone_counts`: (moments, zones, kinds); `slab_pfn`, `slab_objects`: the slabs of all moments with objects,
+`slab_at` where each moment's begin; `states`: of their objects, two a byte, `states_at` in objects.  `Recording`
+undoes it.
 """
 
 from __future__ import annotations
@@ -63,10 +64,21 @@ def encode(frame: Frame, caches: Mapping[int, CacheRow], moments: Sequence[Momen
     planes["types"] = np.stack([each.types for each in moments])
     for name in planes:
         planes[name][1:] ^= planes[name][:-1].copy()
-    counts = np.stack([np.bincount(each.planes.kind, minlength=len(Kind)) for each in moments]).astype(
-        np.int64
-    )
-    return {"meta": np.array(json.dumps(meta)), "counts": counts, **planes, **_objects(moments, with_objects)}
+    counts = np.stack([_counted(each.planes.kind) for each in moments])
+    zones = [slice(zone.start, zone.start + zone.pages) for zone in frame.zones]
+    by_zone = np.stack([[_counted(each.planes.kind[zone]) for zone in zones] for each in moments])
+    return {
+        "meta": np.array(json.dumps(meta)),
+        "counts": counts,
+        "zone_counts": by_zone,
+        **planes,
+        **_objects(moments, with_objects),
+    }
+
+
+def _counted(kinds: Array) -> Array:
+    """Count the pages of each kind."""
+    return np.bincount(kinds, minlength=len(Kind)).astype(np.int64)
 
 
 def _cells(moment: Moment, name: str, group: int) -> Array:
@@ -130,7 +142,7 @@ class Recording:
     """A recorded map, read again.
 
     Args: arrays: of a file, or of `encode`.
-    Attributes: meta.  counts: pages of each kind, (moments, kinds).
+    Attributes: meta.  counts: pages of each kind, (moments, kinds).  zone_counts: (moments, zones, kinds).
     Raises: ValueError, if they are none of this version.
     """
 
@@ -140,6 +152,7 @@ class Recording:
             raise ValueError(f"no recorded map of this version; allowed is {SCHEMA}")
         self._arrays = arrays
         self.counts: Array = arrays["counts"]
+        self.zone_counts: Array = arrays["zone_counts"]
 
     def __len__(self) -> int:
         """Moments."""

@@ -120,7 +120,7 @@ def test_of_a_huge_arena_a_cell_is_several_pages(monkeypatch: pytest.MonkeyPatch
     assert found.meta["group"] == 8
     assert found.plane("kind").shape == (1, -(-nr_pages // 8))
     assert (found.plane("kind")[0] == Kind.PAGES).sum() == 4
-    assert found.counts[0, Kind.FREE] == said["pages_free"]
+    assert found.counts[0, Kind.FREE] == found.zone_counts[0, :, Kind.FREE].sum() == said["pages_free"]
     assert found.objects(0) is None
 
 
