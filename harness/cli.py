@@ -192,7 +192,7 @@ def _add_sets(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from harness import linking, live, report_command
+    from harness import linking, live, live_trace, report_command
     from harness.arena_map import commands as arena_map
     from harness.atlas import commands as atlas
     from harness.bench import commands as bench
@@ -211,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_commands(commands)
     comparison.add_command(commands)
     live.add_commands(commands)
+    live_trace.add_command(commands)
     arena_map.add_command(commands)
     top.add_commands(commands)
     linking.add_command(commands)

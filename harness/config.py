@@ -279,8 +279,10 @@ class TraceSpec(Table):
     events: Annotated[list[str], AfterValidator(_events)] = Field(
         default_factory=list, description='globs: "kmem:*", "shmalloc:handler_*", "kmalloc"; none = off'
     )
-    buffer: Annotated[Size, AfterValidator(_ring)] = Field(
-        1 << 20, description="of each CPU: 64 bytes an event; on top of the arena's size"
+    buffer: Annotated[Size, AfterValidator(_ring)] | None = Field(
+        None,
+        description="of each CPU: 64 bytes an event; on top of the arena's size; default: 1MiB with events, else "
+        "none; without events they can be switched on from outside",
     )
     mode: Literal["overwrite", "discard"] = Field(
         "overwrite", description="what a full buffer loses: the oldest events, or the newest"

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Traced", "ring_bytes"]
 
+_DEFAULT_BYTES = 1 << 20
+
 
 def ring_bytes(config: Config) -> int:
-    """Return bytes of each CPU's ring; 0 where nothing is to be recorded."""
-    return config.trace.buffer if config.trace.events else 0
+    """Return bytes of each CPU's ring; 0 = none."""
+    return config.trace.buffer or (_DEFAULT_BYTES if config.trace.events else 0)
 
 
 @dataclass

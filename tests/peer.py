@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from rig import Rig
 
-from shmalloc import Arena, Cpu
+from shmalloc import Arena, Cpu, ops
 
 DEADLINE_S = 60.0  # for what takes milliseconds: a machine may be slow, but a test must end
 
@@ -37,15 +37,38 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.0005)
 
 
-class Peer:
-    """A CPU process of a test."""
+class _PeerRig(Rig):
+    """What only another process is asked for."""
 
-    def __init__(self, arena: Arena, number: int) -> None:
+    def irqs_off(self) -> None:
+        self.lib.shm_irq_save()
+
+    def irqs_restored(self) -> None:
+        self.lib.shm_irq_restore(0)
+
+    def replay_for(self, lines: list[Any], seconds: float) -> int:
+        """Replay lines for so long. Returns: ops that were executed."""
+        made = ops(*(line if isinstance(line, str) else (line[0], line[1]) for line in lines))
+        return int(self.cpu.replay(made, design="kmalloc_nolock", seconds=seconds).done)
+
+
+class Peer:
+    """A CPU process of a test. Args: steal: it may take over a CPU whose process has died."""
+
+    def __init__(self, arena: Arena, number: int, *, steal: bool = False) -> None:
         self.number = number
         self.state = arena.item("struct shm_cpu", "cpus", number)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__)), arena.name, arena.flavour, str(number)],
+            [
+                sys.executable,
+                "-P",
+                str(Path(__file__)),
+                arena.name,
+                arena.flavour,
+                str(number),
+                "steal" * steal,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -67,6 +90,10 @@ class Peer:
         self._to.close()
         self._from.close()
         self._process.wait()
+
+    def done(self) -> bool:
+        """Whether the call that was begun has returned."""
+        return bool(select.select([self._from], [], [], 0)[0])
 
     def begin(self, call: str, *arguments: Any, **keys: Any) -> None:
         """Have a method of the process's Rig called."""
@@ -102,9 +129,9 @@ class Peer:
 
 
 def main() -> None:
-    segment, flavour, number = sys.argv[1:]
-    with Arena.attach(segment, flavour=flavour) as arena, Cpu(arena, int(number)) as cpu:
-        rig = Rig(arena, [cpu])
+    segment, flavour, number, steal = sys.argv[1:]
+    with Arena.attach(segment, flavour=flavour) as arena, Cpu(arena, int(number), steal=bool(steal)) as cpu:
+        rig = _PeerRig(arena, [cpu])
         print(json.dumps("ready"), flush=True)
         for line in sys.stdin:
             call, arguments, keys = json.loads(line)
