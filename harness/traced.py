@@ -39,15 +39,15 @@ class Traced:
 
     def begin(self) -> None:
         """Switch on."""
-        self.behind = self.arena.trace.on(self.config.trace.events, self.config.trace.mode)
         self._began = self._tsc()
+        self.behind = self.arena.trace.on(self.config.trace.events, self.config.trace.mode)
 
     def end(self) -> None:
         """Switch off, and take what is there; a second call changes nothing."""
         if self._events is not None:
             return
-        self._ended = self._tsc()
         self.arena.trace.off()
+        self._ended = self._tsc()
         self._events = self.arena.trace.read()
         read = {cpu: int((self._events.records["cpu"] == cpu).sum()) for cpu in self._events.cpus}
         self._counts = [
