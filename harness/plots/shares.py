@@ -187,10 +187,11 @@ def _failures_table(grid: Grid, reasons: list[str]) -> Numbers:
         for context in grid.contexts:
             found = row.context(context).get("failures", {})
             number = asked(row.context(context)).number
-            if any(found.values()):
-                counts = [f"{found.get(reason, 0):,}" for reason in reasons]
-                rows.append([row.label, context, f"{number:,}", f"{sum(found.values()):,}", *counts])
-    return Numbers(("cell", "context", "requests", "failed", *reasons), rows, left=2)
+            for reason in reasons:
+                if failed := found.get(reason, 0):
+                    share = percent(failed / number)
+                    rows.append([row.label, context, reason, f"{failed:,}", f"{number:,}", share])
+    return Numbers(("cell", "context", "reason", "failed", "of requests", "share"), rows, left=3)
 
 
 def interrupts(grid: Grid) -> Drawing | None:

@@ -189,6 +189,9 @@ def test_on_paper_figures_are_whole_and_two_abreast(paths: dict[str, Path], open
     boxes = [each["box"] for each in page.evaluate(_BOXES)[:2]]
     assert boxes[0][1] == boxes[1][1], "side by side"
     assert max(box[2] for box in boxes) <= 700
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#figure-percentiles table").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 700, "tables, too"
     bar = page.locator("#success-task-success-task-0 path")
     assert bar.evaluate("each => getComputedStyle(each).fill") == _rgb(palette.LIGHT[0])
     assert browser.sheets(browser.printed(page)) >= 2

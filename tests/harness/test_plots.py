@@ -87,6 +87,7 @@ def test_numbers_and_their_counts_are_written_beside_the_bars() -> None:
     assert {"100% of 101", "75.0% of 100", "kmalloc", "kmalloc_nolock"} <= texts(found["success"])
     assert {"25 of 100 (25.0%)", "zone_busy"} <= texts(found["failures"])
     assert "pcp_busy" not in texts(found["failures"])
+    assert row_of(found["failures"], "kmalloc_nolock", "task", "zone_busy")["share"] == "25.0%"
     assert {"23 / 101 of 14", "23 / 101 of 10"} <= texts(found["latency"])
     assert any("4 samples a line, one every 20 ms" in said for said in found["memory"].said)
 
