@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 from harness.arena_map.looks import LOOKS, STATE_LOOKS, css
 from harness.arena_map.recording import Recording
 from harness.arena_map.shown import MOST_CELLS, MOST_OBJECTS, named_zones, show
 from harness.arena_map.thumbnail import draw
 from harness.page import Loaded, Markup, Section, details, element, join, named_cells, table
+from harness.problems import ConfigError, Problem
 from shmalloc.pagemap import KINDS, OBJECT_STATES, SLABS, Kind
 
 __all__ = ["Mapped", "section", "sections"]
@@ -47,10 +50,17 @@ def sections(runs: Sequence[Loaded], designs: Sequence[str]) -> list[Section]:
         file = (cell.get("map") or {}).get("file", "")
         arrays = loaded.arrays(file.removeprefix("arrays/").removesuffix(".npz")) if file else None
         if arrays is not None:
-            mapped.append(Mapped(name, file, Recording(arrays)))
+            mapped.append(Mapped(name, file, _read(loaded.folder / file, arrays)))
     if not mapped:
         return []
     return [section(mapped) if designs else Section("arena-map", "Arena map", _tables(mapped))]
+
+
+def _read(path: Path, arrays: Mapping[str, Any]) -> Recording:
+    try:
+        return Recording(arrays)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(str(path), [Problem("", None, f"damaged: {error}")]) from None
 
 
 def section(mapped: Sequence[Mapped]) -> Section:

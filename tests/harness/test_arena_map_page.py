@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from html_page import Page
 
-from harness.arena_map import shown
+from harness.arena_map import sections, shown
 from harness.arena_map.looks import LOOKS, RAMP, STATE_LOOKS, Appearance
 from harness.arena_map.recorder import Recorder
 from harness.arena_map.recording import Recording
 from harness.arena_map.section import Mapped, section
 from harness.arena_map.thumbnail import draw, tile_shape
-from harness.page import document, element
+from harness.page import Loaded, complete, document, element
+from harness.problems import ConfigError
 from shmalloc import Arena, Cpu
 from shmalloc.pagemap import KINDS, Kind, State, Zone
 
@@ -95,8 +96,13 @@ def test_a_page_carries_as_many_moments_as_there_is_room_for(recorded: Recording
 
 
 def test_runs_without_a_map_have_no_section(tmp_path: Path) -> None:
-    from harness.arena_map import sections
-    from harness.page import Loaded, complete
-
     run = complete({"name": "old", "cells": [{"id": "a"}]})
     assert sections([Loaded(tmp_path, "old", run)], ()) == []
+
+
+def test_a_map_of_another_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "arrays").mkdir()
+    np.savez(tmp_path / "arrays" / "map-000.npz", meta=np.array('{"schema": "shmalloc-map/9"}'))
+    run = complete({"name": "new", "cells": [{"id": "a", "map": {"file": "arrays/map-000.npz"}}]})
+    with pytest.raises(ConfigError, match=r"map-000\.npz.*allowed is shmalloc-map/1"):
+        sections([Loaded(tmp_path, "new", run)], ())
