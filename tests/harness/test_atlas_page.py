@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The atlas in a report: well-formed, and its data are the atlas's, whatever names there are in it."""
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import atlas_sample
+import colours
 import pytest
 import running
 from html_page import Page
@@ -152,6 +154,13 @@ def test_every_outcome_has_a_look_and_a_style() -> None:
     for _, css, letter, said in DATA["looks"]:
         assert style.count(f"{css}{{--c:") == 2, "light and dark"
         assert letter and said
+
+
+def test_letters_are_read_on_their_colours() -> None:
+    inks = re.findall(r"--c:(#\w{6});--t:#(000|fff)", HTML)
+    assert len(inks) == 2 * len(DATA["looks"]) and {ink for _, ink in inks} == {"000", "fff"}
+    for ground, ink in inks:
+        assert colours.contrast(ground, f"#{ink * 2}") >= 4.5, ground
 
 
 def test_every_figure_has_its_table_and_the_counts_add_up() -> None:

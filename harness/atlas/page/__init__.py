@@ -101,9 +101,13 @@ def _colours(outcomes: set[str]) -> str:
 
 
 def _ink(ground: str) -> str:
-    """Return black or white, whichever is read better on a colour."""
-    red, green, blue = (int(ground[at : at + 2], 16) for at in (1, 3, 5))
-    return "#000" if 299 * red + 587 * green + 114 * blue > 128_000 else "#fff"
+    """Return black or white, whichever has the greater contrast with a colour."""
+    linear = []
+    for at in (1, 3, 5):
+        share = int(ground[at : at + 2], 16) / 255
+        linear.append(share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4)
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#fff"
 
 
 def _pictures(parts: Sequence[tuple[Loaded, Sequence[Run]]]) -> Markup:
