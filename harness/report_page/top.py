@@ -130,15 +130,27 @@ def _what(run: Run) -> dict[str, Child]:
         "engine": config.get("engine"),
         "design": ", ".join(designs) if isinstance(designs, list) else designs,
         "broken": _listed(config.get("broken")) if config.get("broken", "none") != "none" else None,
+        **(_swept(config) if config.get("engine") == "atlas" else _ran(config)),
+        "seed": str(run["seed"]) if run["seed"] is not None else None,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _swept(config: Run) -> dict[str, Child]:
+    """Say what an atlas swept; its scenarios bring their own arenas and CPUs."""
+    atlas = config.get("atlas") or {}
+    return {key: _listed(atlas.get(key)) for key in ("operations", "handlers", "task", "kinds", "pairs")}
+
+
+def _ran(config: Run) -> dict[str, Child]:
+    return {
         "CPUs": _listed(config.get("cpus")),
         "workload": (config.get("workload") or {}).get("kind") if config.get("engine") == "stress" else None,
         "a cell": _length(config),
         "arena": _arena(config.get("arena") or {}),
         "interrupts": _interrupts(config),
         "faults": ", ".join(key for key, value in (config.get("faults") or {}).items() if value) or None,
-        "seed": str(run["seed"]) if run["seed"] is not None else None,
     }
-    return {key: value for key, value in found.items() if value}
 
 
 def _listed(value: Any) -> str | None:

@@ -14,7 +14,7 @@ from html_page import Page
 
 from harness import report_page, vocabulary
 from harness.page import Loaded, complete, load
-from harness.report_page import expectations
+from harness.report_page import expectations, top
 from harness.report_page.words import again, memory, number
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +143,30 @@ def test_the_top_says_verdict_setting_and_command(folders: dict[str, Path]) -> N
     (command, *_) = [found.text(at) for at in found.inside(header, "code")]
     assert command == f"shmalloc run {folders['stress'].parent / 'stress.toml'}"
     assert all(warning in said for warning in run["machine"]["warnings"])
+
+
+def test_the_top_of_an_atlas_says_what_was_swept() -> None:
+    atlas = {
+        "operations": ["alloc_*"],
+        "handlers": ["aba", "pages"],
+        "task": ["*"],
+        "kinds": ["nmi"],
+        "pairs": [],
+    }
+    config = {"engine": "atlas", "design": "kmalloc", "cpus": 2, "arena": {"size": "32MiB"}, "atlas": atlas}
+    run = {"name": "a", "verdict": "ok", "seed": 1, "config": config, "cells": []}
+    found = Page(f"<header>{top.header([Loaded(Path(), 'a', complete(run))])}</header>")
+    terms = dict(zip(map(found.text, found.all("dt")), map(found.text, found.all("dd")), strict=True))
+    del terms["on"]
+    assert terms == {
+        "engine": "atlas",
+        "design": "kmalloc",
+        "operations": "alloc_*",
+        "handlers": "aba, pages",
+        "task": "*",
+        "kinds": "nmi",
+        "seed": "1",
+    }
 
 
 def test_a_run_that_failed_says_why_first(folders: dict[str, Path]) -> None:
