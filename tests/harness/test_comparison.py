@@ -143,6 +143,15 @@ def test_a_side_that_had_less_of_its_cores_may_be_slower() -> None:
     assert mark(compare(side(cell([fast[0]], fast)), side(cell([free[0]], free)))) == "worse"
 
 
+def test_the_share_of_the_cores_is_a_condition_and_never_marked() -> None:
+    def of(used_s: float, first_s: float) -> list[Member]:
+        return side(cell([span(processor_s=used_s, started=first_s + 2.0 * at) for at in range(12)]))
+
+    found = compare(of(2.0, 0.0), of(0.2, 1.0))
+    assert found["method"]["kind"] == "runs"
+    assert (mark(found, "share of the cores"), mark(found, "ops per processor second")) == ("", "better")
+
+
 def test_the_longest_latency_has_no_interval_and_no_mark() -> None:
     far = single(STEADY, contexts={"task": {"latency_ns": {"max": 10.0**9}}})
     this = row(compare(side(single(STEADY)), side(far)), "task: max")
