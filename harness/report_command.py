@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.problems import ConfigError, Problem
+from harness.problems import ConfigError, Problem, shown
 
 if TYPE_CHECKING:
     from harness.page import Loaded
@@ -65,7 +65,8 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def _said(runs: Sequence[Loaded]) -> str:
-    return runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
+    label = runs[0].label.encode(errors="replace").decode()  # JSON may have half a surrogate pair
+    return label if len(runs) == 1 else f"{len(runs)} runs"
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:
@@ -77,12 +78,14 @@ def _folders(given: Sequence[Path]) -> list[Path]:
     problems = []
     for path in given:
         folder = path.parent if path.name == _RESULT else path
-        if (folder / _RESULT).is_file():
-            found.append(folder)
-        elif inner := sorted(each.parent for each in folder.glob(f"*/{_RESULT}")):
-            found += inner
-        else:
-            problems.append(Problem("DIR", repr(str(path)), _allowed(folder)))
+        try:
+            inner = [folder] if (folder / _RESULT).is_file() else _inner(folder)
+            why = "" if inner else _allowed(folder)
+        except OSError as error:  # a name that is too long, say
+            inner, why = [], f"cannot be read: {error.strerror}"
+        found += inner
+        if not inner:
+            problems.append(Problem("DIR", shown(str(path)), why))
     places = Counter(folder.resolve() for folder in found)
     problems += [
         Problem("DIR", repr(str(folder)), "the same run twice; allowed is once")
@@ -92,6 +95,10 @@ def _folders(given: Sequence[Path]) -> list[Path]:
     if problems:
         raise ConfigError(_SOURCE, problems)
     return found
+
+
+def _inner(folder: Path) -> list[Path]:
+    return sorted(each.parent for each in folder.glob(f"*/{_RESULT}"))
 
 
 def _allowed(folder: Path) -> str:

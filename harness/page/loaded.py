@@ -141,12 +141,16 @@ def _misshapen(run: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(str(path), [Problem("", None, f"no result: {error}")]) from None
     if not isinstance(data, dict):
         raise ConfigError(str(path), [Problem("", None, "no result: not a JSON object")])
     return data
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _samples(path: Path) -> dict[str, list[Sample]]:

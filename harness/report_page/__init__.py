@@ -74,7 +74,7 @@ def write_index(folder: Path, runs: Sequence[Mapping[str, Any]]) -> None:
 def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="replace")  # JSON may have half a surrogate pair
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)

@@ -93,6 +93,9 @@ def test_an_old_run_gets_its_page(tmp_path: Path) -> None:
         (["file"], "DIR = 'file': not a folder"),
         (["half"], "half/result.json: the file: no result: "),
         (["other"], "other/result.json: schema: no result of this version; allowed is shmalloc-result/1"),
+        (["nan"], "nan/result.json: the file: no result: NaN is no number of JSON"),
+        (["deep"], "deep/result.json: the file: no result: maximum recursion depth exceeded"),
+        (["x" * 5000], "...: cannot be read: File name too long"),
         (["good", "good/"], "DIR = 'good': the same run twice"),
         (["good", "good/result.json"], "DIR = 'good': the same run twice"),
         (["good", "none", "empty"], "DIR = 'empty'"),
@@ -109,6 +112,9 @@ def test_what_is_no_result_is_refused(tmp_path: Path, given: list[str], said: st
         (tmp_path / name).mkdir()
         if text is not None:
             (tmp_path / name / "result.json").write_text(text)
+    for name, text in (("nan", '{"schema": NaN}'), ("deep", "[" * 100_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(text)
     leave(tmp_path / "good")
     (tmp_path / "file").write_text("x")
     before = sorted(tmp_path.rglob("*"))
@@ -116,6 +122,15 @@ def test_what_is_no_result_is_refused(tmp_path: Path, given: list[str], said: st
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr and "Traceback" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before, "nothing is left, not even half a page"
+
+
+def test_half_a_surrogate_pair_is_no_obstacle(tmp_path: Path) -> None:
+    text = json.dumps({**RUN, "name": "half \ud800 a pair"})
+    (tmp_path / "result.json").write_text(text)
+    done = running.run_apart("report", ".", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = page_of(tmp_path)
+    assert found.text(found.all("title")[0]) == "half ? a pair"
 
 
 def test_all_folders_that_are_no_results_are_named(tmp_path: Path) -> None:
