@@ -46,6 +46,7 @@ def contradictions(config: Config, vocabulary: Vocabulary, wrong: frozenset[str]
         *_up(config),
         *_cpus(config),
         *_repeats(config),
+        *_trace(config),
         *_pools(config),
         *_interrupts(config),
         *_names(config, vocabulary),
@@ -113,6 +114,13 @@ def _repeats(config: Config) -> Iterator[Problem]:
     if config.repeats > 1 and config.engine != "stress":
         why = f'allowed is 1 with engine = "{config.engine}": each run of it does the same'
         yield Problem("repeats", shown(config.repeats), why)
+
+
+def _trace(config: Config) -> Iterator[Problem]:
+    if config.trace.events and config.engine == atlas.ENGINE:
+        yield Problem(
+            "trace.events", shown(config.trace.events), f'allowed is none with engine = "{atlas.ENGINE}"'
+        )
 
 
 def _pools(config: Config) -> Iterator[Problem]:

@@ -274,7 +274,7 @@ def _ring(value: int) -> int:
 
 
 class TraceSpec(Table):
-    """Events that are recorded while a stress cell's ops are replayed."""
+    """Events that are recorded while the ops of a cell are replayed, or the steps of its script."""
 
     events: Annotated[list[str], AfterValidator(_events)] = Field(
         default_factory=list, description='globs: "kmem:*", "shmalloc:handler_*", "kmalloc"; none = off'

@@ -141,7 +141,7 @@ class Tracing:
     def _takes_interrupts(self, cpu: int) -> bool:
         slot = self._arena.item("struct shm_cpu", "cpus", cpu)
         alive = self._lib.shm_owner_alive(slot.pid, slot.start_time)
-        return bool(slot.handlers and not slot.irqs_disabled and alive)
+        return bool(slot.handlers and alive)
 
     def _ring(self, cpu: int) -> Any:
         return self._arena.item("struct shm_trace_ring", "trace", cpu)

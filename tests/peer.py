@@ -53,9 +53,9 @@ class _PeerRig(Rig):
 
 
 class Peer:
-    """A CPU process of a test. Args: steal: it may take over a CPU whose process has died."""
+    """A CPU process of a test. Args: keys: of its Cpu."""
 
-    def __init__(self, arena: Arena, number: int, *, steal: bool = False) -> None:
+    def __init__(self, arena: Arena, number: int, **keys: bool) -> None:
         self.number = number
         self.state = arena.item("struct shm_cpu", "cpus", number)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -67,7 +67,7 @@ class Peer:
                 arena.name,
                 arena.flavour,
                 str(number),
-                "steal" * steal,
+                json.dumps(keys),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -129,14 +129,14 @@ class Peer:
 
 
 def main() -> None:
-    segment, flavour, number, steal = sys.argv[1:]
-    with Arena.attach(segment, flavour=flavour) as arena, Cpu(arena, int(number), steal=bool(steal)) as cpu:
+    segment, flavour, number, keys = sys.argv[1:]
+    with Arena.attach(segment, flavour=flavour) as arena, Cpu(arena, int(number), **json.loads(keys)) as cpu:
         rig = _PeerRig(arena, [cpu])
         print(json.dumps("ready"), flush=True)
         for line in sys.stdin:
-            call, arguments, keys = json.loads(line)
+            call, arguments, named = json.loads(line)
             try:
-                result = getattr(rig, call)(*arguments, **keys)
+                result = getattr(rig, call)(*arguments, **named)
             except Exception as error:
                 result = f"{type(error).__name__}: {error}"
             print(json.dumps(result), flush=True)

@@ -21,6 +21,7 @@ from harness.script.compiling import filled_in
 from harness.stress import Job, audit_json, judged
 from harness.supervisor import Crew, Ended
 from harness.topology import Placement
+from harness.traced import Traced
 
 if TYPE_CHECKING:
     from harness.config import Config
@@ -42,6 +43,7 @@ class Findings:
     audits: dict[str, AuditReport] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     recorder: Recorder | None = None
+    traced: Traced | None = None
     live_bytes: int = 0
 
     def mark(self, label: str) -> None:
@@ -81,6 +83,8 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
             _refuse_impossible(config, found.report)
             found.sampler.last()
             found.mark("end")
+            if found.traced is not None:
+                found.traced.end()
             if ended.incident is not None:
                 found.violations.append(verdicts.of_incident(ended.incident))
         found.violations[:0] = verdicts.of_core(arena)
@@ -90,8 +94,10 @@ def run_cell(job: Job) -> tuple[dict[str, Any], list[Sample]]:
         result = _result(job, found, arena.size_bytes, steps)
         if found.recorder is not None:
             result["map"] = found.recorder.leave(job.pieces, job.number)
+        if found.traced is not None:
+            result["trace"] = found.traced.leave(job.pieces, job.number)
         samples = found.sampler.samples
-        del found.sampler, found.recorder  # they look into the arena
+        del found.sampler, found.recorder, found.traced  # they look into the arena
     return result, samples
 
 
@@ -136,6 +142,9 @@ def _live_through(crew: Crew, config: Config, arena: Arena, found: Findings) -> 
 
     for phase, at in enumerate([None, *asked], start=1):
         crew.wait_phase(phase, tick, ops=phase > 1)
+        if at is None and config.trace.events:
+            found.traced = Traced(arena, config)
+            found.traced.begin()
         if at is not None and config.step[at]["do"] == "pagemap":
             found.mark(config.step[at].get("label") or f"at step {at}")
         elif at is not None:
@@ -143,6 +152,8 @@ def _live_through(crew: Crew, config: Config, arena: Arena, found: Findings) -> 
         crew.open_phase(phase)
     replayed = len(asked) + 2
     crew.wait_phase(replayed, tick, ops=True)
+    if found.traced is not None:
+        found.traced.end()
     found.sampler.last()
     found.mark("before the drain")
     found.snapshot = Snapshot.of(arena)

@@ -90,7 +90,6 @@ struct shm_cpu {
 #define IRQ_PENDING_WORK 2u
 #define IRQ_PENDING_IPI 4u
 #define IRQ_PENDING_PROBE 8u     /* a probe site's program, for once */
-#define IRQ_PENDING_TRACE 16u    /* what is recorded has changed: nothing to do but to look (guard_enter) */
 
 /* Latency histogram: log-linear, HIST_SUB buckets per octave, unit: TSC ticks. */
 #define HIST_SUB_BITS 5

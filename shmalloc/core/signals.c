@@ -60,18 +60,21 @@ static bool timer_tick(enum shm_irq_kind kind, const siginfo_t *info)
 static void on_irq(int sig, siginfo_t *info, void *context)
 {
 	const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
-	bool tick;
+	bool tick, told;
 
 	(void)sig;
 	if (!thread_is_cpu())
 		return;
+	told = shm.trace_seen != READ_ONCE(shm.hdr->trace.generation); /* shm_trace_switch() sends the signal for it */
+	if (told)
+		first_attempts_load();
 	tick = timer_tick(KIND_IRQ, info);
 	if (tick)
 		atomic_or(&this_cpu()->irq_pending, IRQ_PENDING_PROGRAM);
-	if (irqs_disabled())
-		this_cpu_inc64(&shm.tele->interrupts[KIND_IRQ].masked);
-	else
+	if (!irqs_disabled())
 		irq_take((u64)regs[REG_RIP], (u64)regs[REG_RBP], false);
+	else if (!told || this_cpu()->irq_pending)
+		this_cpu_inc64(&shm.tele->interrupts[KIND_IRQ].masked);
 	if (tick)
 		rearm(KIND_IRQ);
 }

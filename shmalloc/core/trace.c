@@ -247,13 +247,14 @@ __export int64_t shm_trace_consume(unsigned int cpu, struct shm_trace_event *out
 
 /* --- switching --------------------------------------------------------------------------------------- */
 
-/* Have a CPU look what is recorded; one that takes no interrupts does so by itself, but may take its time. */
+/*
+ * Have a CPU look what is recorded: with nothing pending that is all that its handler does, irqs on or off.  One
+ * that takes no interrupts looks by itself, but may take its time.
+ */
 static void tell(struct shm_cpu *cpu)
 {
-	if (load_acquire(&cpu->state) != CPU_ONLINE || !cpu->handlers)
-		return;
-	atomic_or(&cpu->irq_pending, IRQ_PENDING_TRACE);
-	sys_tgkill(cpu->pid, cpu->tid, shm_signal_of(KIND_IRQ));
+	if (load_acquire(&cpu->state) == CPU_ONLINE && cpu->handlers)
+		sys_tgkill(cpu->pid, cpu->tid, shm_signal_of(KIND_IRQ));
 }
 
 __export int shm_trace_switch(uint64_t events, int overwrite)

@@ -89,6 +89,38 @@ def test_a_verdict_leaves_what_led_to_it(tmp_path: Path) -> None:
     assert deferred and cell["violations"]
 
 
+SCRIPT = """
+engine = "script"
+cpus = 2
+[[step]]
+do = "alloc"
+size = 96
+repeat = 23
+as = "objects"
+[[step]]
+do = "free"
+which = "objects"
+repeat = 23
+"""
+
+
+def test_a_script_leaves_its_events(tmp_path: Path) -> None:
+    path = config(tmp_path, SCRIPT)
+    plain = only_cell(results(path))
+    cell = only_cell(results(path, "--set", 'trace.events=["shmalloc:*"]'))
+    events = trace_of(path, cell)
+    assert len(events.select("alloc")) == cell["allocs"] == plain["allocs"] >= 23
+    assert len(events.select("free")) == cell["frees"] == plain["frees"]
+    assert {k: n for k, n in cell["counters"].items() if "us" not in k and "cycles" not in k} == {
+        k: n for k, n in plain["counters"].items() if "us" not in k and "cycles" not in k
+    }
+
+
+def test_an_atlas_records_none(tmp_path: Path) -> None:
+    done = run("show", config(tmp_path, 'engine = "atlas"'), "--set", 'trace.events=["*"]', cwd=tmp_path)
+    assert done.returncode == 2 and "trace.events" in done.stderr and 'engine = "atlas"' in done.stderr
+
+
 @pytest.mark.parametrize(
     ("sets", "says"),
     [

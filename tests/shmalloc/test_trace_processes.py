@@ -37,19 +37,29 @@ def test_a_switch_reaches_every_cpu(flavour: str) -> None:
         peer.do("settle")
 
 
-def test_a_cpu_that_is_not_switched_yet_is_named_and_follows_by_itself() -> None:
-    """It has its irqs off: the interrupt waits, and what its first attempts serve leaves nothing meanwhile."""
-    with Rig.create(bind=1, **KEYS) as rig, Peer(rig.arena, 1) as peer:
+def test_a_cpu_that_takes_no_interrupts_is_named_and_follows_by_itself() -> None:
+    """What its first attempts serve leaves nothing meanwhile; what they do not serve looks what is recorded."""
+    with Rig.create(bind=1, **KEYS) as rig, Peer(rig.arena, 1, handlers=False) as peer:
         peer.do("free", peer.do("alloc"))
-        peer.do("irqs_off")
         assert rig.arena.trace.on(["kmalloc", "kfree"]) == [1]
         assert first_attempts(rig.arena, rig, peer) == [0]
         assert rig.arena.trace.behind() == [1]
         peer.do("alloc", size=20_000)  # a guarded call looks what is recorded
         assert rig.arena.trace.behind() == []
         assert first_attempts(rig.arena, rig, peer) == [0, 1]
-        peer.do("irqs_restored")
         rig.arena.trace.off()
+
+
+def test_irqs_that_are_off_do_not_delay_a_switch() -> None:
+    """There is nothing pending behind it: it is no interrupt that was masked, and none that was never taken."""
+    with Rig.create(bind=1, **KEYS) as rig, Peer(rig.arena, 1) as peer:
+        peer.do("irqs_off")
+        assert rig.arena.trace.on(["shmalloc:handler_*"]) == []
+        state = rig.arena.item("struct shm_cpu", "cpus", 1)
+        assert state.irqs_disabled and not state.irq_pending
+        assert rig.telemetry(1).interrupts[rig.lib.KIND_IRQ].masked == 0
+        peer.do("irqs_restored")
+        assert [state.events for state in rig.arena.trace.states()] == [0, 0]
 
 
 def whole(events: Events) -> None:
