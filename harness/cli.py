@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     from shmalloc.errors import (
+        BadName,
         BuildMissing,
         GeometryError,
         NoRoom,
@@ -47,6 +48,8 @@ def _main(argv: Sequence[str] | None) -> int:
         return _say(str(error), USAGE)
     except GeometryError as error:
         return _say("\n".join(f"shmalloc: arena: {problem}" for problem in error.problems), USAGE)
+    except BadName as error:
+        return _say(f"shmalloc: arena: {error}", USAGE)
     except (CannotRun, NoRoom, BuildMissing, StaleBuildError, Unsupported) as error:
         return _say(f"shmalloc: this machine cannot do it: {error}", CANNOT)
     except ShmallocError as error:

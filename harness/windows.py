@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Windows: what a run did in each of some stretches of time of equal length, so that a number has a spread.
+"""Windows: what a run did in each of some stretches of about equal length, so that a number has a spread.
 
-The parent looks at the arena's counts at the windows' borders.  The first border is when every CPU has begun, the
+The parent looks at the arena's counts at the windows' borders; where it is kept waiting for a core, a window is longer
+and the next one shorter, and rates are by each one's own length.  The first border is when every CPU has begun, the
 last when none has finished: start and end are in no window. The failures of the start are kept by themselves: a
 run may fail all the time once its memory lies so, and until then not at all.
 """

@@ -10,6 +10,7 @@ __all__ = [
     "AbiMismatch",
     "AllocationFailed",
     "BadFree",
+    "BadName",
     "BuildMissing",
     "CpuBusy",
     "DeadlockProved",
@@ -58,6 +59,10 @@ class GeometryError(ShmallocError, ValueError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         super().__init__("; ".join(self.problems))
+
+
+class BadName(ShmallocError, ValueError):
+    """A name that no segment can have."""
 
 
 class NoRoom(ShmallocError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import posix_ipc
 
-from shmalloc.errors import NotAnArena, ShmallocError, TruncatedArena
+from shmalloc.errors import BadName, NotAnArena, ShmallocError, TruncatedArena
 from shmalloc.fast import Window
 from shmalloc.room import SHM_DIRECTORY
 
@@ -32,11 +32,11 @@ def full_name(name: str) -> str:
     """Return the name as POSIX wants it, with one leading slash.
 
     Raises:
-        ValueError: the name cannot be a segment's.
+        BadName: it cannot be a segment's.
     """
     bare = name.removeprefix("/")
     if not bare or "/" in bare or "\0" in bare or bare in (".", "..") or len(bare) >= MAX_NAME_CHARS:
-        raise ValueError(
+        raise BadName(
             f"name = {name!r}: allowed are 1 to {MAX_NAME_CHARS - 1} characters, and no slash but the first"
         )
     return "/" + bare

@@ -84,9 +84,7 @@ def said(spreads: Iterable[Spread | None]) -> str:
     parts = []
     for what, numbers in found.items():
         few, many = min(numbers), max(numbers)
-        words = {"windows": "windows of equal time", "parts": "parts of the samples", "repeats": "repeats"}[
-            what
-        ]
+        words = {"windows": "windows of time", "parts": "parts of the samples", "repeats": "repeats"}[what]
         parts.append(f"{few} {words}" if few == many else f"{few} to {many} {words}")
     return f"least and most of {' or '.join(parts)}" if parts else ""
 

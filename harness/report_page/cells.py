@@ -20,7 +20,7 @@ from harness.page import (
     named_cells,
     table,
 )
-from harness.report_page.words import memory, number, places, verdict
+from harness.report_page.words import live, memory, number, places, verdict
 
 __all__ = ["sections"]
 
@@ -64,7 +64,7 @@ _COLUMNS: dict[str, tuple[Callable[[Cell], Any], Callable[[Any], str]]] = {
     "frees": (_at("frees"), number),
     "failed": (lambda cell: sum(cell["failures"].values()), number),
     "peak memory": (_at("memory", "peak_bytes"), memory),
-    "live at the end": (_at("memory", "live_bytes"), memory),
+    "live at the end": (_at("memory", "live_bytes"), live),
     "arena": (_at("memory", "arena_bytes"), memory),
     "seconds": (_at("seconds"), number),
     "processor seconds": (_at("processor_s"), number),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from harness.page import Loaded, Section, details, element, join, matrix, named_cells
-from harness.report_page.words import number
+from harness.report_page.words import number, plural
 
 __all__ = ["sections"]
 
@@ -25,7 +25,7 @@ def sections(runs: Sequence[Loaded], _designs: Sequence[str]) -> list[Section]:
     unused = [element("code", name) for name in names if name not in used]
     rest = [(", " if at else "", name) for at, name in enumerate(unused)]
     shown = matrix("counter", [name for _, name in cells], rows)
-    title = f"{len(rows)} of {len(cells)} cell{'s' * (len(cells) != 1)}"
+    title = f"{plural(len(rows), 'counter')} of {plural(len(cells), 'cell')}"
     body = join(
         details(title, shown, open=True, class_="long") if rows else None,
         details(f"{len(unused)} more are 0 in every cell", element("p", rest)) if unused else None,

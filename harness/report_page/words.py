@@ -25,6 +25,16 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def plural(count: int, what: str) -> str:
+    """Write a count and what it counts: "1 cell", "2 cells"."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def live(size_bytes: int | None) -> str:
+    """Write a sum of objects' sizes, exactly; all of them in bytes, so that a column has one unit."""
+    return "-" if size_bytes is None else f"{size_bytes:,} B"
+
+
 def memory(size_bytes: int | None) -> str:
     """Write a size exactly: of whole KiB, which pages are, in those."""
     if size_bytes is None:

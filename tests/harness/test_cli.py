@@ -247,6 +247,17 @@ def test_a_name_that_is_no_arenas_is_an_error(capsys: pytest.CaptureFixture[str]
     assert "shmalloc-0-nothing" in captured.err
 
 
+@pytest.mark.parametrize("words", [["slabinfo"], ["pagemap"], ["top", "-o"], ["stat"], ["trace"], ["rm"]])
+@pytest.mark.parametrize("name", ["a/b", "../a", ".", "x" * 300])
+def test_a_name_that_no_arena_can_have_is_bad_usage(
+    capsys: pytest.CaptureFixture[str], words: list[str], name: str
+) -> None:
+    assert cli.main([*words, name]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"shmalloc: arena: name = {name!r}: allowed are ")
+
+
 def test_module_and_command_are_the_same(tmp_path: Path) -> None:
     done = run_apart("--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

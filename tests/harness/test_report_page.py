@@ -15,7 +15,7 @@ from html_page import Page
 from harness import report_page, vocabulary
 from harness.page import Loaded, complete, load
 from harness.report_page import expectations, top
-from harness.report_page.words import again, memory, number
+from harness.report_page.words import again, live, memory, number, plural
 
 ROOT = Path(__file__).parents[2]
 DESIGNS = list(vocabulary.load().designs)
@@ -233,6 +233,7 @@ def test_numbers_of_cells_are_those_of_the_result(folders: dict[str, Path]) -> N
             ("arena", "arena_bytes"),
         ):
             text, unit = row[key].split()
+            assert unit == "B" or of != "live_bytes"
             assert int(text.replace(",", "")) * {"KiB": 1024, "B": 1}[unit] == cell["memory"][of]
     assert columns(commands) == {cell["id"]: {"command": cell["replay"]} for cell in run["cells"]}
 
@@ -300,6 +301,8 @@ def test_every_counter_is_there(folders: dict[str, Path]) -> None:
     read = _by_cell(found.tables("counters"))
     used, unused = found.inside(found.find("counters"), "details")
     assert found.elements[used][1].get("open", "") is None, "it is open"
+    summary = found.text(found.inside(used, "summary")[0])
+    assert summary == f"{len(read[run['cells'][0]['id']])} counters of {len(run['cells'])} cells"
     names = {found.text(at) for at in found.inside(unused, "code")}
     for cell in run["cells"]:
         shown = {name: float(text.replace(",", "")) for name, text in read[cell["id"]].items()}
@@ -615,6 +618,8 @@ def test_counts_are_exact_and_measured_values_have_four_digits() -> None:
     texts = [number(value) for value in (0, 1234567, 27577060.6, 999.96, 60.7, 0.00012345, None, "x", True)]
     assert texts == ["0", "1,234,567", "27,577,061", "1000", "60.7", "0.0001234", "-", "x", "True"]
     assert [memory(value) for value in (None, 0, 4096, 2441217)] == ["-", "0 KiB", "4 KiB", "2,441,217 B"]
+    assert [live(value) for value in (None, 0, 4096)] == ["-", "0 B", "4,096 B"]
+    assert [plural(count, "cell") for count in (0, 1, 1200)] == ["0 cells", "1 cell", "1,200 cells"]
 
 
 def test_the_whole_run_is_run_again_without_what_makes_a_cell() -> None:
