@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import math
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +91,10 @@ COLUMNS = {
 """Fields of an event that lie in a column of another name."""
 
 _LCB_F_SPIN = 1
+_BITS = {"accounted", "percpu_refill", "change_ownership"}
+_MOST = {"pids": 1 << 31, "lost": 1 << 62, "overwritten": 1 << 62}
+#: of an npz file: bytes that are read in any case, and how many times more than the file's own bytes
+_ALWAYS_BYTES, _DENSEST = 1 << 26, 200
 _CONTEXTS = ("task", "softirq", "irq", "nmi")
 _KINDS = ("nmi", "irq")
 
@@ -241,8 +247,9 @@ class Events:
                 meta[key] = tuple(meta[key])
             for key in ("pids", "lost", "overwritten", "symbols"):
                 meta[key] = {int(number): value for number, value in meta[key].items()}
+            _check(meta)
             return cls(records=records, **meta)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a trace: {error}") from error
 
     def save(self, path: str | Path) -> None:
@@ -253,12 +260,15 @@ class Events:
     def load(cls, path: str | Path) -> Events:
         """Read what `save` has written.
 
-        Raises: ValueError: it is something else.  OSError.
+        Raises: ValueError: it is something else, or claims to hold more than it does.  OSError.
         """
         try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    _check_size(archive, member)
             with np.load(path, allow_pickle=False) as file:
                 return cls.from_arrays({name: file[name] for name in file.files})
-        except ValueError as error:
+        except (ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod
@@ -323,3 +333,45 @@ def _at(table: tuple[Any, ...], index: int) -> Any:
 
 def _named(names: tuple[str, ...], index: int) -> str:
     return names[index] if index < len(names) else str(index)
+
+
+def _check(meta: Mapping[str, Any]) -> None:
+    """Refuse what the records are to be read by if it is no such thing. Raises: ValueError."""
+    if type(meta["tsc_hz"]) is not int or not 0 < meta["tsc_hz"] < 1 << 62:
+        raise ValueError(f"tsc_hz is {meta['tsc_hz']!r}")
+    known = {*(RECORD.names or ()), *COLUMNS, *_BITS, "flags"}
+    wrong = [
+        key
+        for key in ("caches", "designs", "reasons", "lock_classes", "irq_works", "contexts", "kinds")
+        if not all(isinstance(name, str) for name in meta[key])
+    ]
+    if not all(len(name) == 2 and all(isinstance(part, str) for part in name) for name in meta["names"]):
+        wrong.append("names")
+    if len(meta["fields"]) != len(meta["names"]) or not all(set(item) <= known for item in meta["fields"]):
+        wrong.append("fields")
+    if not all(isinstance(name, str) for name in meta["symbols"].values()):
+        wrong.append("symbols")
+    wrong += [
+        key
+        for key, most in _MOST.items()
+        if not all(
+            0 <= cpu < NO_CACHE and type(value) is int and 0 <= value < most
+            for cpu, value in meta[key].items()
+        )
+    ]
+    if wrong:
+        raise ValueError(f"not a trace: {', '.join(wrong)}")
+
+
+def _check_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Refuse an array that would need more memory than the file can be worth. Raises: ValueError."""
+    if member.file_size > max(_ALWAYS_BYTES, _DENSEST * member.compress_size):
+        raise ValueError(f"{member.filename}: {member.file_size} bytes out of {member.compress_size}")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        reader = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = reader(file)
+        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise ValueError(f"{member.filename}: {shape} are not {member.file_size} bytes")

@@ -115,8 +115,8 @@ class _Printer:
     def __init__(self, events: Events, style: _Style) -> None:
         self._events = events
         self._style = style
-        used = np.unique(events.records["id"]).tolist()
-        self._width = max((len(":".join(events.names[i])) for i in used), default=0)
+        _, first = np.unique(events.records["id"], return_index=True)
+        self._width = max((len(events.name(events.records[i])) for i in first), default=0)
 
     def lines(self, style: str) -> Iterator[str]:
         events = self._events

@@ -26,6 +26,8 @@ _PIECE_PACKETS = 4096
 _SEQUENCE = 1
 _PROCESS, _FIRST_CPU, _MEMORY, _FAILURES = 1, 1000, 2, 3
 _BOOTTIME, _MONOTONIC = 6, 3
+_LATEST_NS = (1 << 63) - 1
+_MOST_ORDER = 62
 _HEX = ("ptr", "pfn", "lock_addr", "rip")
 _CATEGORIES = {CALL: "shmalloc", HANDLER: "interrupt", IRQ_WORK: "irq_work", LOCK: "lock"}
 
@@ -75,7 +77,7 @@ class _Writer:
         return packet
 
     def _ns(self, ticks: int) -> int:
-        return ticks * 1_000_000_000 // self._hz
+        return min(ticks * 1_000_000_000 // self._hz, _LATEST_NS)
 
     def flush(self) -> None:
         """Write what there is."""
@@ -122,9 +124,8 @@ class _Writer:
         """Write the counters: memory as sampled, failures as they happened."""
         for ts, sample in memory:
             self._counter(_MEMORY, ts, sample.used_bytes)
-        records = self._events.records
-        failed = (records["id"] == self._events.number("shmalloc:alloc")) & (records["reason"] != 0)
-        times = records["ts"][failed].tolist()
+        records, calls = self._events.records, self._events.select("shmalloc:alloc")
+        times = calls["ts"][calls["reason"] != 0].tolist()
         if len(records):
             self._counter(_FAILURES, int(records["ts"][0]), 0)
         for count, ts in enumerate(times, 1):
@@ -186,7 +187,7 @@ class _Writer:
         if one.lost:
             self._annotate(event, [("not recorded", one.lost)])
         if one.kind == CALL and int(record["flags"]) & FLAGS["pages"]:
-            self._annotate(event, [("pages", 1 << int(record["order"]))])
+            self._annotate(event, [("pages", 1 << min(int(record["order"]), _MOST_ORDER))])
         self._flow(event, one.record)
 
     def _flow(self, event: Any, index: int) -> None:

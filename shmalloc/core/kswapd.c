@@ -10,6 +10,7 @@
 #include "lock.h"
 #include "page_alloc.h"
 #include "sys.h"
+#include "trace.h"
 
 static struct shm_cpu *slot_of(u32 node)
 {
@@ -40,6 +41,7 @@ __export int shm_kswapd_start(unsigned int node)
 	slot->start_time = shm_start_time(self);
 	slot->levels[0] = (struct shm_level){ CTX_TASK, REASON_NONE, 0, 0 };
 	slot->task_flags = PF_MEMALLOC;
+	trace_mend(slot->id);
 	store_release(&slot->state, CPU_ONLINE);
 	store_release(&shm.nodes[node].kswapd_state, KSWAPD_ASLEEP);
 	return 0;

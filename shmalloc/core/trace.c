@@ -136,23 +136,34 @@ void trace_write(struct shm_trace_event *event)
 	store_release(&place->seq, at + 1); /* pairs with copy_record() */
 }
 
+/* Times grow along a ring: what is torn in front of all others has the time of the first that is whole. */
+static u64 first_time(struct shm_trace_ring *ring, u64 from, u64 head)
+{
+	for (u64 at = from; at < head; at++)
+		if (place_of(ring, at)->seq == at + 1)
+			return place_of(ring, at)->ts;
+	return read_tsc();
+}
+
 void trace_mend(u32 cpu)
 {
 	struct shm_trace_ring *ring;
-	u64 head;
+	u64 head, from, ts;
 
 	if (!shm.trace_stride)
 		return;
 	ring = ring_of(cpu);
 	head = ring->head;
-	for (u64 at = head > shm.trace_mask ? head - shm.trace_mask - 1 : 0; at < head; at++) {
+	from = head > shm.trace_mask ? head - shm.trace_mask - 1 : 0;
+	ts = first_time(ring, from, head);
+	for (u64 at = from; at < head; at++) {
 		struct shm_trace_event *place = place_of(ring, at);
 
-		if (place->seq == at + 1)
-			continue;
-		*place = (struct shm_trace_event){ .ts = at ? place_of(ring, at - 1)->ts : 0, .id = TRACE_torn,
-						   .cache = SHM_NO_CACHE };
-		store_release(&place->seq, at + 1);
+		if (place->seq != at + 1) {
+			*place = (struct shm_trace_event){ .ts = ts, .id = TRACE_torn, .cache = SHM_NO_CACHE };
+			store_release(&place->seq, at + 1);
+		}
+		ts = place->ts;
 	}
 }
 

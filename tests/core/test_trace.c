@@ -347,6 +347,35 @@ static void mends(void)
 	drop_arena(base, &g);
 }
 
+/* What is torn stands in time between its neighbours, wherever it lies; and a kswapd's ring is mended, too. */
+static void mends_in_order(void)
+{
+	struct shm_geometry g = geometry(SHM_TRACE_MIN_BYTES);
+	void *base = make_arena(&g);
+	struct shm_trace_event *places = (struct shm_trace_event *)(ring() + 1), out[PLACES];
+	u32 kswapd = g.nr_cpus;
+	u64 cursor = 0, missed = 0, began;
+	struct shm_trace_ring *of_kswapd = ptr_of(shm.trace_off + kswapd * shm.trace_stride);
+
+	CHECK(shm_trace_switch(OWN_EVENTS, 1) == 0);
+	for (u32 i = 0; i < PLACES + 7; i++)
+		mark();
+	places[7].seq = places[8].seq = places[23].seq = 0; /* two are the oldest */
+	CHECK(shm_cpu_unbind(0) == 0 && shm_cpu_bind(0, SHM_BIND_HANDLERS) == 0);
+	CHECK(shm_trace_read(0, &cursor, out, PLACES, &missed) == PLACES);
+	for (u32 i = 1; i < PLACES; i++)
+		CHECK(out[i].ts >= out[i - 1].ts);
+	CHECK(out[0].id == TRACE_torn && out[0].ts == out[2].ts && out[16].ts == out[15].ts);
+	began = read_tsc();
+	of_kswapd->head = 3; /* killed with three places taken, none of them written */
+	CHECK(shm_kswapd_start(0) == 0);
+	cursor = missed = 0;
+	CHECK(shm_trace_read(kswapd, &cursor, out, PLACES, &missed) == 3 && !missed);
+	CHECK(out[0].id == TRACE_torn && out[2].seq == 3 && out[0].ts > began);
+	CHECK(shm_kswapd_end(0) == 0);
+	drop_arena(base, &g);
+}
+
 static u64 all_sweeps(void)
 {
 	u64 instructions;
@@ -379,6 +408,7 @@ int main(void)
 	sweep_consumer(true);
 	sweep_calls();
 	mends();
+	mends_in_order();
 #if SHM_CHECKED && STRIDE == 1
 	static const u32 variants[] = { BROKEN_trace_plain_add, BROKEN_trace_early_commit, BROKEN_trace_in_flight,
 					BROKEN_trace_torn_read };

@@ -15,10 +15,11 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as protos
 from perfetto_reader import Viewer, check_flows, flat, read
 
 from harness.memory import Sample
+from harness.tracing.kernel_text import TEXT_FORMATS, write_text
 from harness.tracing.lives import lives
 from harness.tracing.perfetto import write_perfetto
 from harness.tracing.timeline import CALL, HANDLER, LOCK, Slice, timelines
-from shmalloc.trace import Events
+from shmalloc.trace import RECORD, Events
 
 HZ = 2_500_000_000
 CPU = 1000  # uuid of CPU 0's track
@@ -416,3 +417,17 @@ def test_a_piece_is_written_when_it_is_full() -> None:
     assert [one.kind for one in timelines(made(rows[:3]))[0].slices] == [CALL] * 3
     assert {HANDLER, LOCK} == {"handler", "lock"}
     assert np.all(np.diff([one.start for one in viewer.slices[CPU]]) == 200)
+
+
+@pytest.mark.parametrize("hz", [1, HZ])
+def test_whatever_the_columns_hold_it_can_be_written(hz: int) -> None:
+    records = np.frombuffer(np.random.default_rng(hz).bytes(500 * RECORD.itemsize), RECORD)
+    events = Events(records, hz)
+    file, text = io.BytesIO(), io.StringIO()
+    write_perfetto(events, file, "t")
+    parsed = protos.Trace()
+    parsed.ParseFromString(file.getvalue())
+    assert len(parsed.packet) > len(events)
+    for style in TEXT_FORMATS:
+        write_text(events, text, style)
+    assert text.getvalue().count("unknown:") > 300

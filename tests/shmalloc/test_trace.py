@@ -44,7 +44,7 @@ def test_kmalloc_and_kfree(flavour: str, kernel: str) -> None:
         events = rig.arena.trace.read()
         assert told(events) == ["kmalloc", "alloc", "kfree", "free"]
         kmalloc, alloc, kfree, free = (only(events, name) for name in told(events))
-        assert kmalloc["bytes_req"], kmalloc["bytes_alloc"] == (1000, 1024)
+        assert (kmalloc["bytes_req"], kmalloc["bytes_alloc"]) == (1000, 1024)
         assert kmalloc["ptr"] == alloc["ptr"] == kfree["ptr"] == free["ptr"] == taken
         assert kmalloc["gfp_flags"] & rig.lib.GFP_KERNEL == rig.lib.GFP_KERNEL and kmalloc["node"] == -1
         assert alloc["design"] == free["design"] == "kmalloc" and alloc["reason"] == "none"

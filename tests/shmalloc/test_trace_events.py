@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The table of recorded events: fields by name, and files of it."""
 
+import json
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +129,61 @@ def test_another_file_is_refused(tmp_path: Path, arrays: dict[str, Any]) -> None
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=r"other\.npz"):
         Events.load(path)
+
+
+def meta_of(events: Events, **changed: Any) -> dict[str, Any]:
+    arrays = events.arrays()
+    meta = np.array(json.dumps(json.loads(str(arrays["meta"])) | changed))
+    return {"records": arrays["records"], "meta": meta}
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"names": [[1, 2]]}, "names"),
+        ({"names": [["kmem"]]}, "names"),
+        ({"names": []}, "fields"),
+        ({"fields": [[5]]}, "fields"),
+        ({"fields": [["nonsense"]] * len(event_names())}, "fields"),
+        ({"caches": [{"a": 1}]}, "caches"),
+        ({"lost": {"0": "many"}}, "lost"),
+        ({"lost": {"-1": 1}}, "lost"),
+        ({"overwritten": {"0": -5}}, "overwritten"),
+        ({"pids": {"0": 1 << 70}}, "pids"),
+        ({"symbols": {"0": 7}}, "symbols"),
+        ({"tsc_hz": 0}, "tsc_hz is 0"),
+        ({"tsc_hz": True}, "tsc_hz is True"),
+        ({"tsc_hz": 1.5}, "tsc_hz is 1.5"),
+    ],
+)
+def test_names_that_are_none_are_refused(tmp_path: Path, changed: dict[str, Any], why: str) -> None:
+    path = tmp_path / "odd.npz"
+    np.savez(path, **meta_of(made(), **changed))
+    with pytest.raises(ValueError, match=rf"odd\.npz: .*{why}"):
+        Events.load(path)
+
+
+def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.npz"
+    np.savez(path, records=np.zeros(1, RECORD), meta=np.array("[" * 100_000))
+    with pytest.raises(ValueError, match=r"deep\.npz"):
+        Events.load(path)
+
+
+@pytest.mark.parametrize(("claimed", "held"), [(1 << 38, 0), (1 << 20, 1 << 20), (3, 2)])
+def test_a_file_is_not_worth_more_memory_than_it_holds(tmp_path: Path, claimed: int, held: int) -> None:
+    """A header that promises more than there is, and a few KiB of zeros that would become many MiB."""
+    path = tmp_path / "large.npz"
+    np.savez_compressed(path, meta=meta_of(made())["meta"])
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("records.npy", "w", force_zip64=True) as file,
+    ):
+        header = {"descr": np.lib.format.dtype_to_descr(RECORD), "fortran_order": False, "shape": (claimed,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(held * RECORD.itemsize))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"large\.npz: records\.npy"):
+        Events.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
