@@ -403,16 +403,13 @@ __slowtext static void free_pages_prepare(struct page *page, u32 order, u32 fpi)
 	page->freelist = page->counters = 0;
 }
 
-__slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
+/* To this CPU's pageset if that is to be had, else to the zone. */
+__helper void free_prepared_pages(struct page *page, u32 order, u32 fpi)
 {
 	struct zone *zone = page_zone(page);
 	struct per_cpu_pages *pcp = this_pageset(zone);
-
-	if (unlikely(page->obj_exts))
-		memcg_kmem_uncharge_page(page, order, !(fpi & FPI_TRYLOCK));
 	u32 flags;
 
-	free_pages_prepare(page, order, fpi);
 	this_cpu_add64(&pcp->pgfree, 1ull << order);
 	if (!pcp_allowed_order(order) || may_not_trylock(fpi)) {
 		free_one_page(zone, page, order, fpi);
@@ -431,11 +428,25 @@ __slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
 	free_one_page(zone, page, order, fpi);
 }
 
-/* Past the pagesets: for kswapd, which has none. */
-__slowpath void free_page_to_buddy(struct page *page, u32 order)
+__slowpath void free_frozen_pages(struct page *page, u32 order, u32 fpi)
 {
-	free_pages_prepare(page, order, FPI_NONE);
-	free_one_page(page_zone(page), page, order, FPI_NONE);
+	if (unlikely(page->obj_exts))
+		memcg_kmem_uncharge_page(page, order, !(fpi & FPI_TRYLOCK));
+	free_pages_prepare(page, order, fpi);
+	free_prepared_pages(page, order, fpi);
+}
+
+/* As of a batch, free_unref_folios(); kswapd has no pagesets. */
+__slowpath void free_reclaimed_page(struct page *page, bool kswapd)
+{
+	if (unlikely(page->obj_exts) && !kswapd)
+		memcg_kmem_uncharge_page(page, 0, true);
+	free_pages_prepare(page, 0, FPI_NONE);
+	trace_mm_page_free_batched(page);
+	if (kswapd)
+		free_one_page(page_zone(page), page, 0, FPI_NONE);
+	else
+		free_prepared_pages(page, 0, FPI_NONE);
 }
 
 static bool put_page_testzero(struct page *page)

@@ -46,7 +46,7 @@ void drain_pages(u32 cpu);
 void drain_all_pages(void);
 void vmstat_tick(void);
 struct page *get_page_from_freelist(gfp_t gfp, u32 order, u32 alloc_flags, struct alloc_context *ac);
-void free_page_to_buddy(struct page *page, u32 order);
+void free_reclaimed_page(struct page *page, bool kswapd);
 
 /* page_alloc_slow.c */
 struct page *alloc_pages_slowpath(gfp_t gfp, u32 order, struct alloc_context *ac);

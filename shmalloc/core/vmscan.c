@@ -14,7 +14,6 @@
  */
 #include "list.h"
 #include "page_alloc.h"
-#include "trace.h"
 #include "sys.h"
 
 #define DEF_PRIORITY 12
@@ -35,11 +34,7 @@ __slowpath static void free_isolated(u64 list, bool kswapd)
 
 		list = page->lru.next;
 		page->lru.next = 0;
-		trace_mm_page_free_batched(page);
-		if (kswapd)
-			free_page_to_buddy(page, 0);
-		else
-			free_frozen_pages(page, 0, FPI_NONE);
+		free_reclaimed_page(page, kswapd);
 	}
 }
 
