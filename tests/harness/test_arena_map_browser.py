@@ -171,6 +171,19 @@ def test_what_a_page_is_is_said_under_the_pointer_and_to_the_keyboard(
         said = page.text_content("[data-map=said]")
         assert said.startswith(f"page {pfn}: {KINDS[Kind(kinds[pfn])].label}")
         page.keyboard.press("ArrowRight")
+    tile = 1 << found.meta["frame"]["pageblock_order"]
+    row = 2 ** ((found.meta["frame"]["pageblock_order"] + 1) // 2)
+    page.keyboard.press("Home")
+    for key, pfn in (
+        ("ArrowDown", row),
+        ("ArrowRight", row + 1),
+        ("ArrowUp", 1),
+        ("PageDown", tile + 1),
+        ("ArrowLeft", tile),
+        ("PageUp", 0),
+    ):
+        page.keyboard.press(key)
+        assert page.text_content("[data-map=said]").startswith(f"page {pfn:,}: "), key
     page.keyboard.press("End")
     assert page.text_content("[data-map=said]").startswith(f"page {found.meta['frame']['nr_pages'] - 1:,}")
 

@@ -163,6 +163,10 @@ def test_spread_is_over_windows_and_says_so() -> None:
     assert [70, 100] in [[round(each, 6) for each in pair] for pair in whiskers(found["success"])]
     assert row_of(found["success"], "kmalloc", "task")["least to most"] == "70.0% to 100%"
     assert row_of(found["percentiles"], "kmalloc", "task")["p50, least to most"] == "20 to 30"
+    assert row_of(found["percentiles"], "kmalloc", "task")["p99, least to most"] == "80 to 120"
+    axes = found["percentiles"].panels[0].figure.axes[0]
+    upright = [sorted(each.get_ydata()) for each in axes.lines if len({*each.get_xdata()}) == 1]
+    assert [pair for pair in upright if len(pair) == 2] == [[20, 30], [80, 120]]
     assert row_of(found["throughput"], "kmalloc")["of"] == "3 windows"
 
 

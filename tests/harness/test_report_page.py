@@ -406,6 +406,17 @@ def test_violations_have_their_stack_level_by_level(folders: dict[str, Path]) ->
         assert cell["replay"] in found.text(section)
 
 
+def test_all_violations_of_all_cells_are_counted(folders: dict[str, Path]) -> None:
+    run = run_of(folders["deadlock"])
+    first = next(cell for cell in run["cells"] if cell["violations"])
+    first["violations"] = first["violations"][:1] * 5
+    whole = sum(len(cell["violations"]) for cell in run["cells"])
+    assert f"; {whole} violations" in html_of(run)
+    first["violations"] = first["violations"][:1]
+    run["cells"] = [first]
+    assert re.search(r"; 1 violation\b", html_of(run))
+
+
 def test_commands_within_a_violation_can_be_copied(folders: dict[str, Path]) -> None:
     run = run_of(folders["deadlock"])
     run["cells"][0]["violations"] = [

@@ -8,17 +8,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from rig import Rig
 from running import ENDLESS, LIMIT_S, command, config, run, running
 
-from harness.top import following, stat
+from harness.top import figures, following, stat
 from harness.top.following import Follower, Over, Waiting
 from harness.top.observed import Observed
+from harness.vocabulary import CONTEXTS
 from shmalloc import Arena
 from shmalloc.arena import list_segments
+from shmalloc.layout import constants
 
 ALLOCS, FREES = 101, 23
 NMIS = """
@@ -105,6 +109,16 @@ def test_columns_stand_below_their_names() -> None:
         "40",
         "12us",
     ]
+
+
+def test_latencies_are_of_all_contexts_together() -> None:
+    histograms = np.zeros((len(CONTEXTS), constants()["HIST_BUCKETS"]), np.uint64)
+    histograms[0, 40] = histograms[-1, 200] = 1
+    made: Any = SimpleNamespace(histograms=lambda: histograms, now=SimpleNamespace(tsc_hz=1e9))
+    found = figures.latencies(made)
+    first, last = found[CONTEXTS[0]], found[CONTEXTS[-1]]
+    assert found["all"] == {**last, "p50": first["p50"]}
+    assert first["max"] < last["max"]
 
 
 def test_an_interval_and_a_count(tmp_path: Path) -> None:
