@@ -131,6 +131,7 @@ class Events:
         lost: CPU -> events for which there was no room.
         overwritten: CPU -> events that were written, and overwritten before anybody took them.
         symbols: call_site -> name, of those within the core.
+        pageblock_order: of the arena.
     """
 
     records: np.ndarray[Any, Any]
@@ -148,6 +149,7 @@ class Events:
     irq_works: tuple[str, ...] = field(default_factory=lambda: _names("irq_work"))
     contexts: tuple[str, ...] = _CONTEXTS
     kinds: tuple[str, ...] = _KINDS
+    pageblock_order: int = 9
 
     def __len__(self) -> int:
         return len(self.records)
@@ -337,6 +339,9 @@ def _named(names: tuple[str, ...], index: int) -> str:
 
 def _check(meta: Mapping[str, Any]) -> None:
     """Refuse what the records are to be read by if it is no such thing. Raises: ValueError."""
+    order = meta.get("pageblock_order", 0)
+    if type(order) is not int or not 0 <= order < 64:
+        raise ValueError(f"pageblock_order is {order!r}")
     if type(meta["tsc_hz"]) is not int or not 0 < meta["tsc_hz"] < 1 << 62:
         raise ValueError(f"tsc_hz is {meta['tsc_hz']!r}")
     known = {*(RECORD.names or ()), *COLUMNS, *_BITS, "flags"}

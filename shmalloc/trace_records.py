@@ -57,6 +57,7 @@ def read_events(arena: Arena, cpus: Iterable[int], places: int, *, consume: bool
         lost=lost,
         overwritten=overwritten,
         symbols=_symbols(arena, records),
+        pageblock_order=int(arena.header.geometry.pageblock_order),
     )
 
 

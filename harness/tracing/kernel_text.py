@@ -21,7 +21,6 @@ from shmalloc.trace import FLAGS, NO_PFN, Events
 __all__ = ["TEXT_FORMATS", "write_text"]
 
 COMM = "shmalloc"
-_PAGEBLOCK_ORDER = 9
 _HEADER = """\
 # tracer: nop
 #
@@ -178,9 +177,9 @@ class _Printer:
             case "pfn":
                 return f"{0 if nothing else int(record['pfn']):#x}"
             case "pageblock_order":
-                return str(_PAGEBLOCK_ORDER)
+                return str(self._events.pageblock_order)
             case "fragmenting":
-                return str(int(int(record["fallback_order"]) < _PAGEBLOCK_ORDER))
+                return str(int(int(record["fallback_order"]) < self._events.pageblock_order))
             case "order":
                 return str(int(record["order"]))
         return self._shown(record, key, self._events.value(record, key))

@@ -151,6 +151,7 @@ def meta_of(events: Events, **changed: Any) -> dict[str, Any]:
         ({"overwritten": {"0": -5}}, "overwritten"),
         ({"pids": {"0": 1 << 70}}, "pids"),
         ({"symbols": {"0": 7}}, "symbols"),
+        ({"pageblock_order": "9"}, "pageblock_order is '9'"),
         ({"tsc_hz": 0}, "tsc_hz is 0"),
         ({"tsc_hz": True}, "tsc_hz is True"),
         ({"tsc_hz": 1.5}, "tsc_hz is 1.5"),

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from rig import Rig
 
+from harness.tracing.kernel_text import write_text
 from shmalloc import AllocationFailed
 from shmalloc.kswapd import Kswapd
-from shmalloc.trace import Events
+from shmalloc.trace import FLAGS, Events
 
 TRACED: dict[str, Any] = {"trace_bytes": 1 << 18}
 
@@ -115,3 +117,41 @@ def test_reclaim_frees_in_batches() -> None:
         batched, plain = (events.select(name) for name in ("mm_page_free_batched", "mm_page_free"))
         assert len(batched) and np.array_equal(batched["pfn"], plain["pfn"])
         assert np.all(batched["seq"] == plain["seq"] + 1)
+
+
+def test_what_leaves_a_pageset_has_its_order_and_its_type() -> None:
+    with Rig.create(**TRACED) as rig:
+        rig.cpu.free_pages(rig.cpu.alloc_pages(0, "GFP_KERNEL|__GFP_MOVABLE"))
+        rig.cpu.free_pages(rig.cpu.alloc_pages(2, "GFP_KERNEL"), 2)
+        rig.arena.trace.on(["mm_page_pcpu_drain"])
+        rig.cpu.drain_pages()
+        found = rows(rig.arena.trace.read(), "mm_page_pcpu_drain")
+        assert {(row["order"], row["migratetype"]) for row in found} == {(0, 1), (2, 0)}
+
+
+def test_a_caller_outside_the_core_is_told_from_one_within() -> None:
+    with Rig.create(**TRACED) as rig:
+        cache = rig.cpu.kmem_cache_create("mine", 100)
+        rig.arena.trace.on(["kmalloc", "kmem_cache_alloc"])
+        cache.alloc()  # compiled method
+        rig.lib.shm_kmalloc(64, rig.lib.GFP_KERNEL)  # glue that is linked to the core
+        events = rig.arena.trace.read()
+        (outer,) = events.select("kmem_cache_alloc")
+        inner = events.select("kmalloc")[-1]
+        assert outer["flags"] & FLAGS["outside"] and events.symbol(outer) == hex(int(outer["call_site"]))
+        assert not inner["flags"] & FLAGS["outside"] and "shm_kmalloc" in events.symbol(inner)
+
+
+def test_a_fallback_knows_the_pageblocks_of_its_arena() -> None:
+    """A whole pageblock that changes its type does not fragment."""
+    with Rig.create(size="2MiB", pageblock_order=5, **TRACED) as rig:
+        rig.arena.trace.on(["mm_page_alloc_extfrag"])
+        rig.cpu.alloc_pages(0, "GFP_KERNEL")
+        events = rig.arena.trace.read()
+        assert events.pageblock_order == 5
+        text = io.StringIO()
+        write_text(events, text, "perf-script")
+        order = only(events, "mm_page_alloc_extfrag")["fallback_order"]
+        assert order in range(5, 9), "else it shows nothing"
+        assert f"fallback_order={order} pageblock_order=5 " in text.getvalue()
+        assert "fragmenting=0 change_ownership=1" in text.getvalue()
