@@ -59,7 +59,7 @@ def _at(*path: str) -> Callable[[Cell], Any]:
 _COLUMNS: dict[str, tuple[Callable[[Cell], Any], Callable[[Any], str]]] = {
     "CPUs": (_at("cpus"), number),
     "ops": (_at("ops"), number),
-    "ops/s": (_at("throughput_ops_s"), number),
+    "ops/s": (lambda cell: None if cell.get("atlas") else cell.get("throughput_ops_s"), number),
     "allocs": (_at("allocs"), number),
     "frees": (_at("frees"), number),
     "failed": (lambda cell: sum(cell["failures"].values()), number),

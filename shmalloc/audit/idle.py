@@ -105,7 +105,7 @@ def check_deferred_work(
     """Name what waits for irq_work; it is lost if no work is queued, or if all of it should have run."""
     waiting = np.bincount(holders.cpu[holders.holder == WAITS_RCU], minlength=len(view.cpus))
     for cpu in np.flatnonzero(waiting).tolist():
-        what = f"{waiting[cpu]} slabs wait for a grace period"
+        what = f"{waiting[cpu]} slab{'s wait' if waiting[cpu] != 1 else ' waits'} for a grace period"
         if drained:
             findings.add(LOST_MEMORY, f"CPU {cpu}", f"{what}, though everything should have been freed")
         else:

@@ -233,6 +233,12 @@ def test_it_says_how_much_was_done_and_the_number_it_is_about() -> None:
     assert "shmalloc verify" in PAGE.text(PAGE.find("atlas-swept"))
 
 
+def test_injections_are_counted_where_they_are_swept_and_not_as_ops_a_second() -> None:
+    timed = {**RUN, "cells": [{**cell, "throughput_ops_s": 123.0} for cell in RUN["cells"]]}
+    table, *_ = Page(report(timed, DOCUMENT)).tables("cells")
+    assert "cell" in table[0] and "ops/s" not in table[0]
+
+
 def test_a_scenario_that_proved_nothing_is_told() -> None:
     run = atlas_sample.run(DOCUMENT)
     run["cells"][0]["atlas"]["failed"] = [{"scenario": "alloc_x", "why": "did not take its <path>"}]
