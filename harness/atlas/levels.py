@@ -153,7 +153,8 @@ TABLE = (
         "free_pages",
         {
             "page_alloc.c": "free_pages free_pages_nolock free_frozen_pages free_pages_prepare put_page_testzero "
-            "debug_check_no_obj_freed destroy_compound_page free_page_to_buddy may_not_trylock"
+            "debug_check_no_obj_freed destroy_compound_page free_prepared_pages "
+            "free_reclaimed_page may_not_trylock"
         },
     ),
     Level("free_to_pcp", {"pcp.c": "free_to_pcp nr_pcp_free nr_pcp_high should_free_high trim_pcp"}),
