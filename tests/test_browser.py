@@ -34,7 +34,7 @@ def _pytest(folder: Path, text: str, **variables: str) -> subprocess.Popen[str]:
             str(folder),
             str(folder),
         ],
-        env={**os.environ, "PYTHONPATH": path, **variables},
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", **variables},
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
