@@ -84,8 +84,8 @@ def compare(found: PageMap, expected: dict[str, np.ndarray], which: np.ndarray) 
         )
 
 
-class MappedPages(PageMachine):
-    """Compares the map with the model."""
+class Mapped:
+    """A machine whose map is compared with the model, too. Attributes: kinds: of pages that there were."""
 
     kinds: set[Kind]
 
@@ -98,6 +98,10 @@ class MappedPages(PageMachine):
         super().same_state()
         if self.ready:
             self.same_map()
+
+
+class MappedPages(Mapped, PageMachine):
+    """Compares the map with the model."""
 
     def same_map(self) -> None:
         assert self.arena is not None
@@ -161,20 +165,8 @@ def objects_of_model(model: SlabCache) -> dict[tuple[int, int], State]:
     return found
 
 
-class MappedSlabs(SlabMachine):
+class MappedSlabs(Mapped, SlabMachine):
     """Compares the map's slabs and objects with the model."""
-
-    kinds: set[Kind]
-
-    @rule()
-    def nothing(self) -> None:
-        """A machine has a rule."""
-
-    @invariant()
-    def same_state(self) -> None:
-        super().same_state()
-        if self.ready:
-            self.same_map()
 
     def same_map(self) -> None:
         assert self.arena is not None
