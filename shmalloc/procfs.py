@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shmalloc import layout
-from shmalloc.audit.view import MIGRATETYPE_NAMES, ZONE_NAMES, Auditable, View
+from shmalloc.audit.view import MIGRATETYPE_NAMES, ZONE_NAMES, Auditable, View, zone_type
 
 __all__ = [
     "SlabRow",
@@ -128,11 +128,17 @@ def _free_on_partial_lists(view: View) -> Counts:
     return np.bincount(cache[known], free[known], minlength=len(view.caches)).astype(np.int64)
 
 
+def populated_zones(zones: NDArray[Any]) -> list[Any]:
+    """Return the zones that have pages, by node and type."""
+    populated = [zone for zone in zones if zone["spanned_pages"]]
+    return sorted(populated, key=lambda zone: (int(zone["node"]), int(zone["type"])))
+
+
 def buddyinfo(arena: Auditable) -> str:
     """Return what /proc/buddyinfo would say: free blocks of each order, a line a zone."""
     view = View.of(arena)
     lines = []
-    for zone in _zones(view):
+    for zone in populated_zones(view.zones):
         counts = "".join(f"{number:6} " for number in zone["free_area"]["nr_free"].tolist())
         lines.append(f"{_head(zone)} {counts}\n")
     return "".join(lines)
@@ -148,15 +154,15 @@ def pagetypeinfo(arena: Auditable) -> str:
         "".join(["Free pages count per migrate type at order  ", *(f"{o:6} " for o in range(orders))])
     )
     lines.append("\n")
-    for zone in _zones(view):
+    for zone in populated_zones(view.zones):
         for kind, name in enumerate(MIGRATETYPE_NAMES):
-            lines.append(f"Node {zone['node']:4}, zone {_zone_type(zone):>8}, type {name:>12} ")
+            lines.append(f"Node {zone['node']:4}, zone {zone_type(int(zone['type'])):>8}, type {name:>12} ")
             counts = free[zone["index"], kind].tolist()
             lines += [f"{'>' * (n > _MOST_COUNTED)}{min(n, _MOST_COUNTED):6} " for n in counts] + ["\n"]
     lines.append(
         f"\n{'Number of blocks type':<23}" + "".join(f"{name:>12} " for name in MIGRATETYPE_NAMES) + "\n"
     )
-    for zone in _zones(view):
+    for zone in populated_zones(view.zones):
         counts = "".join(f"{number:12} " for number in blocks[zone["index"]].tolist())
         lines.append(f"{_head(zone)} {counts}\n")
     return "".join(lines)
@@ -185,7 +191,7 @@ def zoneinfo(arena: Auditable) -> str:
     view = View.of(arena)
     slab_pages = _slab_pages(view)
     parts, seen = [], set()
-    for zone in _zones(view):
+    for zone in populated_zones(view.zones):
         parts.append(f"{_head(zone)}\n")
         node = int(zone["node"])
         if node not in seen:
@@ -278,7 +284,7 @@ def _node_stats(view: View, slab_pages: Counts, nodes: list[int]) -> dict[str, i
 def vmstat(arena: Auditable) -> str:
     """Return those lines of /proc/vmstat that an arena has counters for, in the kernel's order."""
     view = View.of(arena)
-    zones = _zones(view)
+    zones = populated_zones(view.zones)
     stats = _zone_stats(view, zones)
     stats |= _node_stats(view, _slab_pages(view), list(range(len(view.nodes))))
     for kind, name in enumerate(ZONE_NAMES):
@@ -367,18 +373,8 @@ def _node_events(view: View, node: int) -> dict[str, int]:
     return dict(zip(_NODE_EVENTS, events.values(), strict=True))
 
 
-def _zones(view: View) -> list[Any]:
-    """Return the zones that have pages, by node and type."""
-    populated = [zone for zone in view.zones if zone["spanned_pages"]]
-    return sorted(populated, key=lambda zone: (int(zone["node"]), int(zone["type"])))
-
-
-def _zone_type(zone: Any) -> str:
-    return ZONE_NAMES[int(zone["type"]) % len(ZONE_NAMES)]
-
-
 def _head(zone: Any) -> str:
-    return f"Node {zone['node']}, zone {_zone_type(zone):>8}"
+    return f"Node {zone['node']}, zone {zone_type(int(zone['type'])):>8}"
 
 
 def _sum(counters: NDArray[Any]) -> int:

@@ -113,7 +113,7 @@ class Recorder:
                 each.t_s * 1e3,
                 paint(self._eye, each.look),
                 each.look.types,
-                objects_of(self._eye, each.look) if self._objects else None,
+                objects_of(each.look) if self._objects else None,
             )
             for each in taken
         ]

@@ -8,8 +8,9 @@ import numpy as np
 from harness.top import words
 from harness.top.look import Interval
 from harness.top.tables import Column, Section
-from shmalloc.audit.view import ZONE_NAMES
+from shmalloc.audit.view import zone_type
 from shmalloc.layout import constants
+from shmalloc.procfs import populated_zones
 
 _ORDERS = constants()["SHM_NR_ORDERS"]
 
@@ -17,8 +18,7 @@ _ORDERS = constants()["SHM_NR_ORDERS"]
 def zones(interval: Interval) -> Section:
     """Make the section of the zones: pages free, watermarks, pages on pagesets, free blocks by order."""
     now, rows = interval.now, []
-    order = sorted(now.zones, key=lambda zone: (int(zone["node"]), int(zone["type"])))
-    for zone in (zone for zone in order if zone["spanned_pages"]):
+    for zone in populated_zones(now.zones):
         boost, marks = (
             int(zone["wmark_boost"]),
             dict(zip(("min", "low", "high"), zone["wmark"], strict=False)),
@@ -28,7 +28,7 @@ def zones(interval: Interval) -> Section:
         rows.append(
             {
                 "node": int(zone["node"]),
-                "zone": ZONE_NAMES[int(zone["type"]) % len(ZONE_NAMES)],
+                "zone": zone_type(int(zone["type"])),
                 "managed": int(zone["managed_pages"]),
                 "free": int(zone["free_pages"]),
                 **{name: int(mark) + boost for name, mark in marks.items()},

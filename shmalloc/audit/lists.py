@@ -16,7 +16,7 @@ import numpy as np
 
 from shmalloc.audit.pages import flag_names
 from shmalloc.audit.report import CORRUPTION, Findings
-from shmalloc.audit.view import MIGRATETYPE_NAMES, Ints, View, Words
+from shmalloc.audit.view import MIGRATETYPE_NAMES, Ints, View, Words, places_in
 
 __all__ = [
     "BUDDY",
@@ -86,11 +86,9 @@ class _Graph:
 
     def resolve(self, links: Words) -> Ints:
         """Return the number of what each link leads to, -1 for anything that is no list entry."""
-        lru = self.view.page_links
-        distance = (links - np.uint64(lru.start)).astype(np.int64)
-        is_page = (links >= lru.start) & (links < lru.stop) & (distance % lru.step == 0)
+        is_page, pfn = places_in(links, self.view.page_links)
         number = np.full(links.shape, -1)
-        number[is_page] = self.number_of_pfn[distance[is_page] // lru.step]
+        number[is_page] = self.number_of_pfn[pfn]
         at = np.minimum(np.searchsorted(self.anchors.offset, links), len(self.anchors.offset) - 1)
         is_anchor = self.anchors.offset[at] == links
         return np.where(is_anchor, at, number)

@@ -34,6 +34,11 @@ def constant(name: str) -> int:
     return layout.constants()[name]
 
 
+def zone_type(number: int) -> str:
+    """Name a type of zones, whatever a damaged one says."""
+    return ZONE_NAMES[number % len(ZONE_NAMES)]
+
+
 class Auditable(Protocol):
     """What an audit needs of an arena: its bytes, and its regions as arrays over the same bytes."""
 
@@ -234,7 +239,7 @@ class View:
     def zone_name(self, zone: int) -> str:
         """Name a zone as messages do."""
         record = self.zones[zone]
-        return f"zone {zone} (node {record['node']} {ZONE_NAMES[int(record['type']) % len(ZONE_NAMES)]})"
+        return f"zone {zone} (node {record['node']} {zone_type(int(record['type']))})"
 
     def cache_name(self, cache: int) -> str:
         """Name a slab cache as messages do."""
@@ -272,6 +277,14 @@ class View:
     def page_memory(self, pfns: Ints) -> Ints:
         """Return the offset of each page frame's memory."""
         return self.memory_offset + pfns * constant("SHM_PAGE_SIZE")
+
+
+def places_in(offsets: Words, allowed: range) -> tuple[Mask, Ints]:
+    """Say which offsets lie in a range, as `in` would, and return the index there of those that do."""
+    distance = offsets - np.uint64(allowed.start)  # wraps far beyond the end for an offset below it
+    inside: Mask = distance < np.uint64(allowed.stop - allowed.start)
+    inside &= distance % np.uint64(allowed.step) == 0
+    return inside, (distance[inside] // np.uint64(allowed.step)).astype(np.int64)
 
 
 def _everything(begin: int, end: int) -> list[tuple[int, int]]:

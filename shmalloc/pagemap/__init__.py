@@ -75,4 +75,4 @@ def page_map(arena: Auditable, *, follow: bool = True) -> PageMap:
     """
     eye = Eye(arena)
     look = eye.look(follow=follow)
-    return PageMap(eye.frame, paint(eye, look), look.types, objects_of(eye, look), eye.cache_rows())
+    return PageMap(eye.frame, paint(eye, look), look.types, objects_of(look), eye.cache_rows())

@@ -50,7 +50,7 @@ class Objects:
         return self.state[self.first[at] : self.first[at + 1]]
 
 
-def objects_of(eye: Eye, look: Look) -> Objects:
+def objects_of(look: Look) -> Objects:
     """Say of each object what it is, as far as the look knows."""
     slabs = slabs_of(look)
     first = np.concatenate(([0], np.cumsum(slabs.objects)))
@@ -66,7 +66,7 @@ def objects_of(eye: Eye, look: Look) -> Objects:
         if owned is not None:
             state[~owned & (state == State.LIVE)] = State.KEPT
     elif owned is not None:
-        _without_lists(slabs, first, owned, state)
+        _without_lists(slabs, owned, state)
     else:
         _by_counts(slabs, first, state)
     if owned is not None:
@@ -91,7 +91,7 @@ def _owned(look: Look, slabs: Slabs, first: Ints) -> NDArray[np.bool_]:
     return found
 
 
-def _without_lists(slabs: Slabs, first: Ints, owned: NDArray[np.bool_], state: NDArray[np.uint8]) -> None:
+def _without_lists(slabs: Slabs, owned: NDArray[np.bool_], state: NDArray[np.uint8]) -> None:
     """Place the free objects of slabs where counting is enough to know: all on the slab, or none."""
     slab = np.repeat(np.arange(len(slabs.pfn)), slabs.objects)
     live = np.bincount(slab[owned], minlength=len(slabs.pfn))
@@ -132,12 +132,15 @@ class _Found:
         offset = np.array(list(offsets), np.uint64)
         if not len(offset) or not len(self.slabs.pfn):
             return
-        page = (offset - np.uint64(self.view.memory_offset)) // np.uint64(constant("SHM_PAGE_SIZE"))
-        good = page < self.view.nr_pages
-        offset, pfn = offset[good], page[good].astype(np.int64)
-        slab = np.searchsorted(self.slabs.pfn, pfn, side="right") - 1
+        slab = self.slab_of(offset)
         good = (slab >= 0) & self.inside(np.maximum(slab, 0), offset)
         self.add(slab[good], offset[good], state)
+
+    def slab_of(self, offset: Words) -> Ints:
+        """Return the last slab that begins at or below each offset into the arena, -1 for none."""
+        page = (offset - np.uint64(self.view.memory_offset)) // np.uint64(constant("SHM_PAGE_SIZE"))
+        slab: Ints = np.searchsorted(self.slabs.pfn, page.astype(np.int64), side="right") - 1
+        return np.where(page < self.view.nr_pages, slab, -1)
 
     def first(self, slab: Ints) -> Words:
         padding = self.look.caches["red_left_pad"][self.slabs.cache[slab]]
@@ -198,11 +201,8 @@ def _on_cpus(found: _Found) -> None:
     view, slabs = found.view, found.slabs
     heads = view.cache_cpus["freelist"].ravel()
     heads = heads[heads != 0]
-    page = (heads - np.uint64(view.memory_offset)) // np.uint64(constant("SHM_PAGE_SIZE"))
-    heads, page = heads[page < view.nr_pages], page[page < view.nr_pages].astype(np.int64)
-    if len(slabs.pfn) and len(heads):
-        slab = np.maximum(np.searchsorted(slabs.pfn, page, side="right") - 1, 0)
-        found.follow(slab, heads, State.ON_CPU)
+    slab = found.slab_of(heads)
+    found.follow(slab[slab >= 0], heads[slab >= 0], State.ON_CPU)
     structs, cells = view.page_structs, view.cells
     lru = view.page_links.start - structs.start
     for first in view.cpus["defer_slabs"]["first"].tolist():
@@ -218,15 +218,11 @@ def _deferred(found: _Found) -> None:
     if not len(slabs.pfn):
         return
     for first in view.cpus["defer_objects"]["first"].tolist():
-        links = np.array(list(_chain(view, first, view.memory)), np.int64)
-        slab = (
-            np.searchsorted(
-                slabs.pfn, (links - view.memory_offset) // constant("SHM_PAGE_SIZE"), side="right"
-            )
-            - 1
-        )
-        link = found.look.caches["offset"][slabs.cache[np.maximum(slab, 0)]].astype(np.int64)
-        found.add_offsets((links - link)[slab >= 0].tolist(), State.DEFERRED)
+        links = np.array(list(_chain(view, first, view.memory)), np.uint64)
+        slab = found.slab_of(links)
+        links, slab = links[slab >= 0], slab[slab >= 0]
+        link = found.look.caches["offset"][slabs.cache[slab]].astype(np.uint64)
+        found.add_offsets((links - link).tolist(), State.DEFERRED)
 
 
 def _chain(view: View, first: int, allowed: range) -> Iterable[int]:

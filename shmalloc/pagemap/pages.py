@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shmalloc.audit.view import Ints, Mask, Words, constant
+from shmalloc.audit.view import Ints, Mask, Words, constant, places_in
 from shmalloc.pagemap.kinds import PFMEMALLOC, Kind
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ def _slab_kinds(eye: Eye, look: Look, kind: NDArray[np.uint8], cpu: NDArray[np.u
 
 def _rows(look: Look, structs: range, links: Words) -> Ints:
     """Return the rows of the slabs whose struct pages some offsets are; the others are left out."""
-    distance = links - np.uint64(structs.start)  # wraps far beyond the end for an offset below it
-    inside = (distance < np.uint64(structs.stop - structs.start)) & (distance % np.uint64(structs.step) == 0)
-    pfn = (distance[inside] // np.uint64(structs.step)).astype(np.int64)
+    _, pfn = places_in(links, structs)
     if not len(look.pfn) or not len(pfn):
         return np.zeros(0, np.int64)
     row = np.minimum(np.searchsorted(look.pfn, pfn), len(look.pfn) - 1)
@@ -206,9 +204,7 @@ def _pageset_cpus(eye: Eye, look: Look, pcp: Ints) -> NDArray[np.uint8]:
     astray = count + cpus
     jump = np.arange(astray + 1)
     jump[:count] = astray
-    distance = links - np.uint64(lru.start)
-    page = (distance < np.uint64(lru.stop - lru.start)) & (distance % np.uint64(lru.step) == 0)
-    pfn = (distance[page] // np.uint64(lru.step)).astype(np.int64)
+    page, pfn = places_in(links, lru)
     at = np.minimum(np.searchsorted(look.pfn[pcp], pfn), count - 1)
     jump[np.flatnonzero(page)] = np.where(look.pfn[pcp][at] == pfn, at, astray)
     end = ~page & (links >= first[0]) & (links < first[-1] + np.uint64(view.pagesets.dtype.itemsize))
