@@ -3,7 +3,8 @@
 (() => {
 	const app = document.getElementById("map-app");
 	if (!app || !window.DecompressionStream) return;
-	const { maps, kinds, states, ramp: RAMP_KINDS, slabs } = shmalloc.data("map-data");
+	const { maps, kinds, states, shown, slabs } = shmalloc.data("map-data");
+	const { hole: HOLE, transit: TRANSIT, free: FREE, reserve: RESERVE } = Object.fromEntries(kinds.map(({ name }, at) => [name, at]));
 	const $ = (name) => app.querySelector(`[data-map="${name}"]`);
 	const canvas = $("canvas"), tip = $("tip"), slider = $("slider"), said = $("said"), panel = $("slab");
 	const LABEL = 18, HEIGHT = 560, MOST_SCALE = 64, PATTERN_FROM = 6, OUTLINE_FROM = 4; // pixels
@@ -25,6 +26,8 @@
 	}
 	const mixed = (a, b, share) => a.map((value, at) => Math.round(value * (1 - share) + b[at] * share));
 	const now = (plane, i) => planes[plane][moment * map.cells + i];
+	const blockOf = (i) => Math.floor(i * map.group / 2 ** map.pageblock_order); // pageblock of a cell
+	const typeOf = (block) => planes.types[moment * map.blocks + block];
 	const first = (i) => i & -(1 << Math.max(0, now("order", i) - map.shift));
 
 	// ---- data
@@ -108,7 +111,7 @@
 		},
 		type: {
 			groups: () => map.types.map((label, at) => plainGroup(label, at)),
-			key: (i) => planes.types[moment * map.blocks + Math.floor(i * map.group / 2 ** map.pageblock_order)],
+			key: (i) => typeOf(blockOf(i)),
 		},
 	};
 	function plainGroup(label, at) {
@@ -183,7 +186,7 @@
 			for (let i = zone.first; i < zone.end; i++) {
 				const key = keys[i] = modes[mode].key(i);
 				let colour = colours[key] ?? ground;
-				if (mode === "kind" && RAMP_KINDS.includes(key)) colour = mixed(colour, end, now("order", i) / 10);
+				if (mode === "kind" && key === FREE) colour = mixed(colour, end, now("order", i) / 10);
 				const marked = now("marks", i) & PFMEMALLOC;
 				if (marked) colour = mixed(colour, bad, 0.5);
 				if (lit.size && !lit.has(key) && !(marked && lit.has(MARKED))) colour = mixed(colour, ground, 0.85);
@@ -224,14 +227,13 @@
 				const top = (zone.top + Math.floor(block / across) * (high + gap) - y) * scale;
 				const rows = Math.min(high, Math.ceil((zone.end - zone.first - (block << order)) / wide));
 				context.rect(left, top, wide * scale, rows * scale);
-				const number = Math.floor((zone.first + (block << order)) * map.group / 2 ** map.pageblock_order);
-				if (planes.types[moment * map.blocks + number] === HIGHATOMIC) reserved.rect(left - 1, top - 1, wide * scale + 2, rows * scale + 2);
+				if (typeOf(blockOf(zone.first + (block << order))) === HIGHATOMIC) reserved.rect(left - 1, top - 1, wide * scale + 2, rows * scale + 2);
 			}
 		context.globalAlpha = gap * scale >= 3 ? 1 : 0.4;
 		context.stroke();
 		context.globalAlpha = 1;
 		context.lineWidth = 3;
-		context.strokeStyle = style("--map-k3");
+		context.strokeStyle = style(`--map-k${RESERVE}`);
 		context.stroke(reserved);
 	}
 
@@ -307,10 +309,10 @@
 	}
 	function describe(i) {
 		const kind = now("kind", i), zone = zoneOf(i), order = now("order", i), lines = [[pagesOf(i), kinds[kind].label]];
-		const block = Math.floor(i * map.group / 2 ** map.pageblock_order);
-		lines.push(["zone", `${zone?.name ?? "none"}, pageblock ${block} (${map.types[planes.types[moment * map.blocks + block]] ?? "?"})`]);
+		const block = blockOf(i);
+		lines.push(["zone", `${zone?.name ?? "none"}, pageblock ${block} (${map.types[typeOf(block)] ?? "?"})`]);
 		if (map.group > 1) return lines;
-		if (kind !== 0 && kind !== 1)
+		if (kind !== HOLE && kind !== TRANSIT)
 			lines.push(["block", order ? `order ${order}, pages ${number(first(i))} to ${number(first(i) + 2 ** order - 1)}` : "order 0"]);
 		if (now("cpu", i)) lines.push(["CPU", `${now("cpu", i) - 1}`]);
 		if (now("cache", i)) {
@@ -318,7 +320,7 @@
 			lines.push(["cache", cacheName(now("cache", i)) + (cache ? `, objects of ${cache.object_size} bytes, one every ${cache.size}` : "")]);
 			lines.push(["in use", `${now("inuse", i)} of ${now("objects", i)} objects, as the slab counts`]);
 		}
-		if (now("marks", i) & 1) lines.push(["pfmemalloc", "came out of the reserves"]);
+		if (now("marks", i) & PFMEMALLOC) lines.push(["pfmemalloc", "came out of the reserves"]);
 		return lines;
 	}
 	const sentence = (i) => describe(i).map(([name, text]) => `${name}: ${text}`).join("\n");
@@ -363,7 +365,7 @@
 	function orders() {
 		if (map.group > 1) return "";
 		const pages = new Array(11).fill(0);
-		for (let i = 0; i < map.cells; i++) if (RAMP_KINDS.includes(now("kind", i)) || now("kind", i) === 3) pages[now("order", i)]++;
+		for (let i = 0; i < map.cells; i++) if ([FREE, RESERVE].includes(now("kind", i))) pages[now("order", i)]++;
 		return `free blocks by order: ${pages.map((n, order) => `${order}: ${number(n / 2 ** order)}`).join(", ")}`;
 	}
 	function swatch(group) {
@@ -417,7 +419,7 @@
 			const item = document.createElement("li"), offset = (cache?.red_left_pad ?? 0) + at * (cache?.size ?? 0);
 			item.className = `map-s${state} map-${states[state].pattern}`;
 			item.dataset.state = states[state].name;
-			item.title = `object ${at}, ${offset.toLocaleString("en-US")} bytes into the slab: ${states[state].label}`;
+			item.title = `object ${at}, ${number(offset)} bytes into the slab: ${states[state].label}`;
 			list.append(item);
 			tally.set(state, (tally.get(state) ?? 0) + 1);
 		});
@@ -499,8 +501,8 @@
 		$("page").max = map.cells * map.group - 1;
 		$("kept").textContent = kept();
 		moment = map.moments.length - 1;
-		const last = map.moments.findIndex((each) => each.label === "before the drain");
-		if (last >= 0) moment = last;
+		const start = map.moments.findIndex((each) => each.label === shown);
+		if (start >= 0) moment = start;
 		fit();
 		setMoment(moment);
 		app.dataset.ready = at;

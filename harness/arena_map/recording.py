@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 
 from shmalloc.pagemap import KINDS, OBJECT_STATES, PLANES, CacheRow, Frame, Kind, Objects, Planes
 
-__all__ = ["SCHEMA", "Moment", "Recording", "encode", "pack_states", "unpack_states"]
+__all__ = [
+    "SCHEMA",
+    "Moment",
+    "Recording",
+    "encode",
+    "pack_objects",
+    "pack_states",
+    "thinned",
+    "unpack_states",
+]
 
 SCHEMA = "shmalloc-map/1"
 MOST_CELLS = 1 << 18  # of one moment: a page each up to an arena of 1 GiB
@@ -72,7 +81,7 @@ def encode(frame: Frame, caches: Mapping[int, CacheRow], moments: Sequence[Momen
         "counts": counts,
         "zone_counts": by_zone,
         **planes,
-        **_objects(moments, with_objects),
+        **pack_objects([each.objects if at in with_objects else None for at, each in enumerate(moments)]),
     }
 
 
@@ -86,14 +95,17 @@ def _cells(moment: Moment, name: str, group: int) -> Array:
     plane: Array = getattr(moment.planes, name)
     if group == 1:
         return plane
-    cells = -(-len(plane) // group)
     if name == "order":
         return plane[::group].copy()  # for the shade of free pages
-    if name != "kind":
-        return np.zeros(cells, plane.dtype)
-    cell = np.arange(len(plane)) // group
-    votes = np.bincount(cell * len(Kind) + plane, minlength=cells * len(Kind)).reshape(cells, len(Kind))
-    found: Array = votes.argmax(axis=1).astype(plane.dtype)
+    return thinned(plane, group) if name == "kind" else np.zeros(-(-len(plane) // group), plane.dtype)
+
+
+def thinned(kinds: NDArray[np.uint8], group: int) -> NDArray[np.uint8]:
+    """Return the most frequent kind of each so many pages or cells."""
+    cells = -(-len(kinds) // group)
+    cell = np.arange(len(kinds)) // group
+    votes = np.bincount(cell * len(Kind) + kinds, minlength=cells * len(Kind)).reshape(cells, len(Kind))
+    found: NDArray[np.uint8] = votes.argmax(axis=1).astype(np.uint8)
     return found
 
 
@@ -108,8 +120,8 @@ def _choose(moments: Sequence[Moment]) -> list[int]:
         step *= 2
 
 
-def _objects(moments: Sequence[Moment], which: Sequence[int]) -> dict[str, Array]:
-    found = [each.objects if at in which else None for at, each in enumerate(moments)]
+def pack_objects(found: Sequence[Objects | None]) -> dict[str, Array]:
+    """Make the arrays of the objects of moments; None = without."""
     slabs = np.cumsum([0, *(0 if each is None else len(each.pfn) for each in found)])
     states = np.cumsum([0, *(0 if each is None else len(each.state) for each in found)])
     there = [each for each in found if each is not None]

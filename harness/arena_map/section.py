@@ -21,7 +21,7 @@ __all__ = ["Mapped", "section", "sections"]
 
 _STILLS = 12  # thumbnails at most
 _TABLES = 4  # shown at once; the others are folded away together
-_SHOWN = "before the drain"
+_SHOWN = "before the drain"  # the moment that is shown first
 _STROKES = {
     "plain": "",
     "slash": "M3 11L11 3",
@@ -77,7 +77,7 @@ def section(mapped: Sequence[Mapped]) -> Section:
             {**asdict(naming), "pattern": STATE_LOOKS[state].pattern}
             for state, naming in OBJECT_STATES.items()
         ],
-        "ramp": [int(Kind.FREE)],
+        "shown": _SHOWN,
         "slabs": [int(kind) for kind in SLABS],
     }
     packed = {f"map-planes-{at}": each.planes for at, each in enumerate(shown)}
@@ -162,7 +162,7 @@ def _app(mapped: Sequence[Mapped]) -> Markup:
         ),
         element("p", data_map="orders", class_="quiet"),
         element("p", data_map="kept", class_="quiet"),
-        element("p", data_map="said", class_="map-said", role="status", hidden=False, style=_HIDDEN),
+        element("p", data_map="said", class_="map-said", role="status"),
         element("div", data_map="slab", class_="map-slab", tabindex=-1),
         id="map-app",
         class_="map-app",
@@ -174,7 +174,6 @@ _KEYS = (
     "arena map: arrow keys, Page Up and Page Down move from page to page, plus and minus zoom, 0 shows all, "
     "Enter goes to the page's slab"
 )
-_HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"
 
 
 def _still_moment(found: Recording) -> int:
@@ -204,7 +203,6 @@ def _stills(mapped: Sequence[Mapped]) -> Markup:
 
 
 def _legend(found: Recording) -> Markup:
-    counts = found.counts[_still_moment(found)]
     entries = [
         element(
             "li", element("span", swatch(kind), KINDS[kind].label, class_="map-entry", title=KINDS[kind].text)
@@ -212,7 +210,6 @@ def _legend(found: Recording) -> Markup:
         for kind in Kind
         if found.counts[:, kind].any()
     ]
-    assert len(counts) == len(Kind)
     return element("ul", entries, class_="legend map-legend")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.arena_map.recording import Recording, pack_states
-from shmalloc.audit.view import MIGRATETYPE_NAMES, ZONE_NAMES
-from shmalloc.pagemap import Zone
+from harness.arena_map.recording import Recording, pack_objects
+from shmalloc.audit.view import MIGRATETYPE_NAMES, zone_type
+from shmalloc.pagemap import Objects, Zone
 
 __all__ = ["MOST_CELLS", "MOST_OBJECTS", "Shown", "choose", "show"]
 
@@ -81,7 +81,7 @@ def show(found: Recording, cells: int, objects: int) -> Shown:
 def named_zones(meta: dict[str, Any]) -> list[tuple[str, Zone]]:
     """Name the zones of a recording."""
     zones = [Zone(**zone) for zone in meta["frame"]["zones"]]
-    return [(f"node {zone.node} {ZONE_NAMES[zone.type % len(ZONE_NAMES)]}", zone) for zone in zones]
+    return [(f"node {zone.node} {zone_type(zone.type)}", zone) for zone in zones]
 
 
 def _changes(plane: Array, dtype: str) -> bytes:
@@ -98,19 +98,14 @@ def _objects(found: Recording, moments: Sequence[int], most: int) -> tuple[bytes
     bytes); states, two a byte.
     """
     order = sorted(moments, key=lambda at: not found.meta["moments"][at]["label"])
-    shown: dict[int, Any] = {}
+    shown: dict[int, Objects] = {}
     for at in order:
         objects = found.objects(at)
         if objects is not None and len(objects.state) <= most:
             shown[at], most = objects, most - len(objects.state)
-    there = [shown.get(at) for at in moments]
-    slabs = np.cumsum([0, *(0 if each is None else len(each.pfn) for each in there)])
-    states = np.cumsum([0, *(0 if each is None else len(each.state) for each in there)])
-    each_slab = [np.diff(each.first) for each in there if each is not None]
-    sizes = np.concatenate([np.zeros(0, np.int64), *each_slab]).astype("<u2")
-    pfn = np.concatenate([np.zeros(0, np.int64), *(each.pfn for each in there if each is not None)])
-    state = np.concatenate([np.zeros(0, np.uint8), *(each.state for each in there if each is not None)])
-    head = np.concatenate(([slabs[-1], states[-1]], slabs, states, pfn)).astype("<u4")
-    return head.tobytes() + sizes.tobytes() + bytes(2 * (len(sizes) % 2)) + pack_states(state).tobytes(), set(
-        shown
-    )
+    packed = pack_objects([shown.get(at) for at in moments])
+    slabs, states = packed["slab_at"], packed["states_at"]
+    head = np.concatenate(([slabs[-1], states[-1]], slabs, states, packed["slab_pfn"])).astype("<u4")
+    sizes = packed["slab_objects"].astype("<u2")
+    padding = bytes(2 * (len(sizes) % 2))
+    return head.tobytes() + sizes.tobytes() + padding + packed["states"].tobytes(), set(shown)

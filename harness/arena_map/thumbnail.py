@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.arena_map.recording import thinned
 from harness.page import Markup, element
 from shmalloc.pagemap import KINDS, Kind, Zone
 
-__all__ = ["draw", "thinned", "tile_shape"]
+__all__ = ["draw", "tile_shape"]
 
 MOST_CELLS = 1 << 14
 _WIDTH = 300  # cells, about
@@ -21,17 +22,6 @@ _LABEL = 7  # cells high
 def tile_shape(pageblock_order: int) -> tuple[int, int]:
     """Return columns and rows of a pageblock's cells."""
     return 1 << (pageblock_order + 1) // 2, 1 << pageblock_order // 2
-
-
-def thinned(kinds: NDArray[np.uint8], group: int) -> NDArray[np.uint8]:
-    """Return the most frequent kind of each so many cells."""
-    if group == 1:
-        return kinds
-    cells = -(-len(kinds) // group)
-    at = np.arange(len(kinds)) // group
-    votes = np.bincount(at * len(Kind) + kinds, minlength=cells * len(Kind)).reshape(cells, len(Kind))
-    found: NDArray[np.uint8] = votes.argmax(axis=1).astype(np.uint8)
-    return found
 
 
 def draw(
