@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.verdicts import Incident
 from harness.vocabulary import CONTEXTS, STALL
@@ -17,11 +17,13 @@ from harness.vocabulary import CONTEXTS, STALL
 if TYPE_CHECKING:
     import numpy as np
 
+    from shmalloc._binding import Core
     from shmalloc.arena import Arena
 
     Array = np.ndarray[Any, Any]
 
 _TICKS_S = os.sysconf("SC_CLK_TCK")
+LOCK_OFFSET = (1 << 56) - 1  # of what a CPU waits for; the waiting level is above
 _BLOCKED_S = 60.0  # of the parent's time, without any processor time: stopped, or blocked for good
 
 
@@ -37,29 +39,45 @@ class Doing:
 def doing(arena: Arena, cpu: int) -> Doing:
     """Read what a CPU is, or was when it died, doing."""
     row = arena.region("cpus")[cpu]
-    level = min(int(row["level"]), len(row["levels"]) - 1)
-    context_number = int(row["levels"][level]["ctx"])
-    context = CONTEXTS[context_number] if context_number < len(CONTEXTS) else CONTEXTS[0]
+    level, found = innermost(row)
+    context = found or CONTEXTS[0]
     parts = [f"at op {int(row['op_index'])} in {context} context (level {level})"]
-    waiting = int(row["waiting_for"]) & ((1 << 56) - 1)  # the waiting level is above
+    waiting = int(row["waiting_for"]) & LOCK_OFFSET
     if waiting:
-        parts.append(f"waiting for {_lock(arena, waiting)}")
+        parts.append(f"waiting for {lock(arena, waiting)}")
     if int(row["irqs_disabled"]):
         parts.append("with irqs off")
     return Doing(", ".join(parts), context, int(row["op_index"]))
 
 
-def _lock(arena: Arena, offset: int) -> str:
-    from shmalloc.errors import ShmallocError
+def innermost(row: Any) -> tuple[int, str | None]:
+    """Return a CPU's innermost level and its context; of a record that is half-written the context is None."""
+    level = min(int(row["level"]), len(row["levels"]) - 1)
+    context = int(row["levels"][level]["ctx"])
+    return level, CONTEXTS[context] if context < len(CONTEXTS) else None
 
-    try:
-        lock = arena.pointer("struct spinlock", offset)
-    except ShmallocError:
+
+class _Mapped(Protocol):
+    """An arena, mapped for writing or for reading only."""
+
+    core: Core
+
+    @property
+    def buffer(self) -> memoryview[int]: ...
+
+
+def lock(arena: _Mapped, offset: int) -> str:
+    """Name the lock at an offset, and who holds it; whatever may lie there."""
+    import numpy as np
+
+    from shmalloc import layout
+
+    buffer, dtype = arena.buffer, layout.dtype("spinlock")
+    if not 0 <= offset <= len(buffer) - dtype.itemsize:
         return f"something at {offset:#x}"
-    names = arena.core.names("lock_class")
-    number = int(getattr(lock, "class"))
+    record = np.frombuffer(buffer, dtype, 1, offset)[0]
+    names, number, owner = arena.core.names("lock_class"), int(record["class"]), int(record["word"]) & 0xFFFF
     name = names[number] if number < len(names) else "a lock"
-    owner = int(lock.word) & 0xFFFF
     return f"{name} at {offset:#x}, " + (f"held by CPU {owner - 1}" if owner else "free")
 
 

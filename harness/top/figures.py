@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness import latency
-from harness.top.look import Array, Interval
+from harness.top.look import Interval, total
 from harness.vocabulary import CONTEXTS, KINDS
 
 _FAST, _SLOW = ("alloc_fastpath", "free_fastpath"), ("alloc_slowpath", "free_slowpath")
@@ -28,24 +28,24 @@ def figures(interval: Interval) -> dict[str, Any]:
         "arena": now.name,
         "age_s": round(now.age_s, 6),
         "seconds": round(interval.seconds, 6),
-        "ops": _sum(interval.ops()),
-        "allocs": _sum(counts["allocs"]),
-        "frees": _sum(counts["frees"]),
-        "failures": _sum(counts["failures"]),
+        "ops": total(interval.ops()),
+        "allocs": total(counts["allocs"]),
+        "frees": total(counts["frees"]),
+        "failures": total(counts["failures"]),
         **{kind: int(handled[at]) for at, kind in enumerate(KINDS)},
-        "in_slow_path": _sum(interval.interrupts("in_slow_path")),
-        "free_pages": _sum(now.zones["free_pages"]),
+        "in_slow_path": total(interval.interrupts("in_slow_path")),
+        "free_pages": total(now.zones["free_pages"]),
         "pcp_pages": max(0, int(now.pagesets["count"].sum(dtype=np.int64))),
-        "slab_pages": _sum(now.nodes["nr_slab_pages"]),
+        "slab_pages": total(now.nodes["nr_slab_pages"]),
         "slow_path_share": slow_path_share(interval),
-        "lock_waits": _sum(interval.telemetry("lock_waits")),
+        "lock_waits": total(interval.telemetry("lock_waits")),
         "latency_ns": latencies(interval),
     }
 
 
 def slow_path_share(interval: Interval) -> float | None:
     """Return the share of allocations and frees in slabs that took the slow path; None of none."""
-    fast, slow = (sum(_sum(interval.cache_events(name)) for name in names) for names in (_FAST, _SLOW))
+    fast, slow = (sum(total(interval.cache_events(name)) for name in names) for names in (_FAST, _SLOW))
     return round(slow / (fast + slow), 6) if fast + slow else None
 
 
@@ -56,7 +56,3 @@ def latencies(interval: Interval) -> dict[str, dict[str, float | None]]:
         "all": latency.summary(histograms.sum(axis=0), tsc_hz),
         **{name: latency.summary(histograms[at], tsc_hz) for at, name in enumerate(CONTEXTS)},
     }
-
-
-def _sum(counters: Array) -> int:
-    return int(counters.sum(dtype=np.uint64))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import watch
 from harness.top.observed import Observed
 from shmalloc.procfs import SlabRow, slab_rows
 
@@ -70,8 +71,8 @@ class Look:
 
 
 def _waits(arena: Observed, cpus: Array) -> dict[int, str]:
-    offsets = cpus["waiting_for"] & np.uint64((1 << 56) - 1)  # the waiting level is above
-    return {cpu: arena.lock(int(offsets[cpu])) for cpu in np.flatnonzero(offsets).tolist()}
+    offsets = cpus["waiting_for"] & np.uint64(watch.LOCK_OFFSET)
+    return {cpu: watch.lock(arena, int(offsets[cpu])) for cpu in np.flatnonzero(offsets).tolist()}
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,8 @@ def grown(before: Array, now: Array) -> Array:
     by = now - before  # modulo their width
     half = np.iinfo(now.dtype).max // 2
     return np.where(by <= half, by, now)
+
+
+def total(counters: Array) -> int:
+    """Return the sum of counters."""
+    return int(counters.sum(dtype=np.uint64))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-import struct
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -127,15 +126,6 @@ class Observed:
         """Whether the process that is a CPU still runs."""
         row = self.region("cpus")[cpu]
         return is_alive(self.core, int(row["pid"]), int(row["start_time"]))
-
-    def lock(self, offset: int) -> str:
-        """Name the lock at an offset, and who holds it; whatever may lie there."""
-        if not 0 <= offset <= self.size_bytes - 8:
-            return f"something at {offset:#x}"
-        word, number = struct.unpack_from("<II", self.buffer, offset)
-        names, owner = self.core.names("lock_class"), word & 0xFFFF
-        name = names[number] if number < len(names) else "a lock"
-        return f"{name} at {offset:#x}, " + (f"held by CPU {owner - 1}" if owner else "free")
 
     def why_over(self) -> str | None:
         """Say why there is nothing more to come, or None if there is."""

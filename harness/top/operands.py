@@ -19,7 +19,7 @@ def name_interval_count(operands: Sequence[str]) -> tuple[str | None, float | No
     rest = list(operands)
     name = rest.pop(0) if rest and not _is_number(rest[0]) else None
     if len(rest) > 2:
-        raise _error("arguments", " ".join(operands), "allowed are [NAME] [INTERVAL [COUNT]]")
+        raise refusal("arguments", " ".join(operands), "allowed are [NAME] [INTERVAL [COUNT]]")
     interval_s = seconds("INTERVAL", rest[0]) if rest else None
     return name, interval_s, _count("COUNT", rest[1]) if len(rest) > 1 else None
 
@@ -34,14 +34,14 @@ def seconds(option: str, text: str) -> float:
     except ValueError:
         found = -1.0
     if not LEAST_S <= found <= MOST_S:
-        raise _error(option, text, f"allowed are seconds, {LEAST_S} to {MOST_S:.0f}")
+        raise refusal(option, text, f"allowed are seconds, {LEAST_S} to {MOST_S:.0f}")
     return found
 
 
 def _count(option: str, text: str) -> int:
     found = int(text) if text.isdecimal() else 0
     if not 1 <= found <= _MOST_LINES:
-        raise _error(option, text, f"allowed is a number of lines, 1 to {_MOST_LINES}")
+        raise refusal(option, text, f"allowed is a number of lines, 1 to {_MOST_LINES}")
     return found
 
 
@@ -51,13 +51,8 @@ def one_of(option: str, text: str, allowed: Sequence[str]) -> str:
     Raises: ConfigError.
     """
     if text not in allowed:
-        raise _error(option, text, f"allowed is one of {', '.join(allowed)}")
+        raise refusal(option, text, f"allowed is one of {', '.join(allowed)}")
     return text
-
-
-def refuse(option: str, text: str, allowed: str) -> ConfigError:
-    """Make the error of an option that does not go with another."""
-    return _error(option, text, allowed)
 
 
 def _is_number(text: str) -> bool:
@@ -68,5 +63,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _error(option: str, text: str, allowed: str) -> ConfigError:
+def refusal(option: str, text: str, allowed: str) -> ConfigError:
+    """Make the error of what was given. Args: allowed: what is."""
     return ConfigError("command line", [Problem(option, text, allowed)])

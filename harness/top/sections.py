@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from harness import units
 from harness.top import words
 from harness.top.figures import PERCENTILES, latencies
-from harness.top.look import Array, Interval, Look
+from harness.top.look import Array, Interval, Look, total
 from harness.top.tables import Column, Row, Section
 from harness.vocabulary import CONTEXTS, KINDS
+from harness.watch import innermost
 from shmalloc import designs
 from shmalloc._binding import core
 from shmalloc.layout import constants
@@ -73,12 +75,10 @@ def _doing(look: Look, cpu: int) -> dict[str, Any]:
     state = "dead" if cpu in look.dead else states.get(int(record["state"]), "?")
     if state != "online":
         return {"state": state, "context": "-", "level": 0, "irqs_off": False, "waiting_for": ""}
-    level = min(int(record["level"]), len(record["levels"]) - 1)
-    context = int(record["levels"][level]["ctx"])
-    name = CONTEXTS[context] if context < len(CONTEXTS) else "?"
+    level, context = innermost(record)
     return {
         "state": state,
-        "context": name,
+        "context": context or "?",
         "level": level,
         "irqs_off": bool(record["irqs_disabled"]),
         "waiting_for": look.waits.get(cpu, ""),
@@ -108,7 +108,7 @@ def contexts(interval: Interval) -> Section:
         Column("ALLOCS", "allocs", words.count),
         Column("FREES", "frees", words.count),
         Column("FAILURES", "failures", words.count),
-        *(Column(f"{name.upper()} NS", name, words.nanoseconds, width=7) for name in PERCENTILES),
+        *(Column(f"{name.upper()} NS", name, units.nanoseconds, width=7) for name in PERCENTILES),
     )
     return Section("contexts", "contexts", columns, rows, is_bad=lambda row: row["failures_s"] > 0)
 
@@ -118,8 +118,8 @@ def _outcomes(interval: Interval, design: str, context: str, counts: Array, so_f
     return {
         "design": design,
         "context": context,
-        **{f"{name}_s": interval.rate(_sum(counts[name])) for name in names},
-        **{name: _sum(so_far[name]) for name in names},
+        **{f"{name}_s": interval.rate(total(counts[name])) for name in names},
+        **{name: total(so_far[name]) for name in names},
     }
 
 
@@ -146,7 +146,3 @@ def failures(interval: Interval) -> Section:
     return Section(
         "failures", "failures", columns, rows, "no request has failed", lambda row: row["failures_s"] > 0
     )
-
-
-def _sum(counters: Array) -> int:
-    return int(counters.sum(dtype=np.uint64))

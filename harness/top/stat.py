@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from harness import units
 from harness.top import words
 from harness.top.figures import figures
 from harness.top.following import Follower, Over
@@ -151,8 +152,8 @@ def line(found: dict[str, Any], stamp: time.struct_time | None = None) -> str:
         "slab": words.count(found["slab_pages"]),
         "path%": words.share(found["slow_path_share"]),
         "waits": rate("lock_waits"),
-        "p50ns": words.nanoseconds(latency_ns["p50"]),
-        "p99ns": words.nanoseconds(latency_ns["p99"]),
+        "p50ns": units.nanoseconds(latency_ns["p50"]),
+        "p99ns": units.nanoseconds(latency_ns["p99"]),
     }
     cells = [f"{values[name]:>{width}}" for widths in _COLUMNS.values() for name, width in widths.items()]
     if stamp is not None:

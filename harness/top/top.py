@@ -13,7 +13,7 @@ from harness.top import slabtop, tables
 from harness.top.following import Follower, Over, Waiting
 from harness.top.look import Interval, Look
 from harness.top.observed import Observed
-from harness.top.operands import one_of, refuse, seconds
+from harness.top.operands import one_of, refusal, seconds
 from harness.top.screen import Ended, Screen
 from harness.top.view import Line, Seen, View
 
@@ -31,10 +31,10 @@ def top(arguments: argparse.Namespace) -> int:
     if arguments.once:
         return _once(follower, delay_s, sort, as_json=arguments.json)
     if arguments.json:
-        raise refuse("--json", "without -o", "allowed is -o --json; shmalloc stat --json goes on")
+        raise refusal("--json", "without -o", "allowed is -o --json; shmalloc stat --json goes on")
     for name, stream in (("stdin", sys.stdin), ("stdout", sys.stdout)):
         if not stream.isatty():
-            raise refuse(name, "no terminal", "allowed is a terminal; use -o, or shmalloc stat")
+            raise refusal(name, "no terminal", "allowed is a terminal; use -o, or shmalloc stat")
     try:
         with Screen(sys.stdin.fileno(), sys.stdout.fileno(), os.environ) as screen:
             over = _show(follower, View(sort=sort), screen, _DELAY_S if delay_s is None else delay_s)

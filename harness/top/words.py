@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from harness import units
 
-KIB = 1024.0
-
 
 def clean(text: str) -> str:
     """Return a name with a question mark for whatever a terminal might take for something else."""
@@ -30,14 +28,9 @@ def share(part: float | None) -> str:
     return "-" if part is None else f"{100 * part:.1f}"
 
 
-def nanoseconds(number: float | None) -> str:
-    """Write a latency."""
-    return units.nanoseconds(number)
-
-
 def kib(number: float) -> str:
     """Write bytes in KiB, as slabtop writes the size of an object."""
-    return f"{number / KIB:.2f}K"
+    return f"{number / 1024:.2f}K"
 
 
 def of(part: int, whole: int) -> float | None:
