@@ -29,6 +29,7 @@ from harness.results import SCHEMA, run_verdict
 from harness.script import engine as script
 from harness.spawning import kept_zygote
 from harness.vocabulary import Vocabulary
+from harness.writing import replace_text, replacing
 
 RUNS_DIR = Path("results")
 Samples = dict[str, list[Sample]]
@@ -261,25 +262,18 @@ def write(folder: Path, run: Mapping[str, Any], left: Left, designs: Sequence[st
     Returns: what of the page could not be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "report.txt", report.text(run))
+    replace_text(folder / "report.txt", report.text(run))
     _write_samples(folder / "samples.csv", left.samples)
-    _replace(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
+    replace_text(folder / "result.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
     if numastat := numa_report.numastat_text(run["cells"]):
-        _replace(folder / "numastat.txt", numastat)
+        replace_text(folder / "numastat.txt", numastat)
     _write_arrays(folder / "arrays", left.arrays)
     for name, document in left.documents.items():
-        _replace(folder / name, json.dumps(document, allow_nan=False) + "\n")
+        replace_text(folder / name, json.dumps(document, allow_nan=False) + "\n")
     loaded = Loaded(folder, run["name"], complete(run), left.samples, left.documents.get("atlas.json"))
     if designs is not None:
         plots.draw(loaded, designs)
     return report_page.write(folder / report_page.FILE, [loaded], designs or ())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, Arrays]) -> None:
@@ -288,10 +282,8 @@ def _write_arrays(folder: Path, arrays: Mapping[str, Arrays]) -> None:
         folder.mkdir(exist_ok=True)
         if objects := [key for key, array in mapping.items() if array.dtype.hasobject]:
             raise TypeError(f"{name}: {', '.join(objects)} holds Python objects")
-        part = folder / f"{name}.npz.part"
-        with part.open("wb") as file:
+        with replacing(folder / f"{name}.npz") as part, part.open("wb") as file:
             np.savez_compressed(file, **dict[str, Any](mapping))
-        part.replace(folder / f"{name}.npz")
 
 
 def _write_samples(path: Path, samples: Samples) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import ConfigError, Problem
+from harness.writing import replace_text
 
 if TYPE_CHECKING:
     from harness.arena_map.recording import Recording
@@ -173,10 +174,8 @@ def _write(path: Path, name: str, found: Recording) -> None:
             class_="quiet",
         ),
     )
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(document(title, header, [section([Mapped(name, "", found)])]), encoding="utf-8")
-        part.replace(path)
+        replace_text(path, document(title, header, [section([Mapped(name, "", found)])]))
     except OSError as error:
         raise ConfigError(
             "command line", [Problem("--out", repr(str(path)), f"cannot be written: {error.strerror}")]

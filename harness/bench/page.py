@@ -14,6 +14,7 @@ from harness.page import Markup, Section, document, element, join, table
 from harness.plots import inline, palette
 from harness.plots.drawing import MARKERS, Drawing, Entry, Numbers, Panel
 from harness.plots.panels import Bar, axes_of_lines, rows_of_bars
+from harness.writing import replace_text
 
 __all__ = ["FILE", "drawings_of_bench", "drawings_of_growth", "html", "write"]
 
@@ -38,9 +39,7 @@ def write(folder: Path, name: str, parts: Iterable[Any], drawings: Sequence[Draw
     Returns: the file.
     """
     path = folder / FILE
-    part = path.with_name(path.name + ".part")
-    part.write_text(html(name, parts, drawings, drawn=drawn), encoding="utf-8")
-    part.replace(path)
+    replace_text(path, html(name, parts, drawings, drawn=drawn))
     return path
 
 

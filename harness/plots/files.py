@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.page.svg import embedded
 from harness.plots import legend, palette
 from harness.plots.drawing import Drawing
+from harness.writing import replace_text
 
 __all__ = ["FOLDER", "text", "write"]
 
@@ -26,9 +27,7 @@ def write(folder: Path, drawing: Drawing, footer: str) -> Path:
     """Leave a figure in the folder of plots. Returns: the file."""
     path = folder / FOLDER / f"{drawing.name}.svg"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text(drawing, footer), encoding="utf-8")
-    part.replace(path)
+    replace_text(path, text(drawing, footer))
     return path
 
 

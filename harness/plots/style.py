@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.plots import palette
+from harness.writing import replace_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,9 +107,7 @@ def save(figure: Figure, path: Path) -> Path:
     text = svg(figure)
     for stand_in, value in palette.paper().items():
         text = text.replace(stand_in, value)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    replace_text(path, text)
     return path
 
 

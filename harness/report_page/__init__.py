@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.page import Loaded, Section, complete, document, element
 from harness.report_page import expectations, top
+from harness.writing import replace_text
 
 __all__ = ["FILE", "PROVIDERS", "html", "index", "write", "write_index"]
 
@@ -53,7 +54,7 @@ def write(path: Path, runs: Sequence[Loaded], designs: Sequence[str]) -> list[st
     Raises: OSError.
     """
     text, problems = _made(runs, designs, path.parent)
-    _replace(path, text)
+    replace_text(path, text)
     return problems
 
 
@@ -68,17 +69,7 @@ def index(folder: Path, runs: Sequence[Mapping[str, Any]]) -> str:
 
 def write_index(folder: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     """Leave the page of links in the folder of all these runs."""
-    _replace(folder / FILE, index(folder, runs))
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="replace")  # JSON may have half a surrogate pair
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    replace_text(folder / FILE, index(folder, runs))
 
 
 def _made(runs: Sequence[Loaded], designs: Sequence[str], folder: Path | None) -> tuple[str, list[str]]:

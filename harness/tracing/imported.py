@@ -2,7 +2,6 @@
 """What came of an import: the files that it leaves, and what it says."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from harness.problems import ConfigError, Problem
 from harness.tracing.importing import Found, Imported
+from harness.writing import replacing
 from shmalloc.units import format_bytes
 
 __all__ = ["config_of", "summary", "write"]
@@ -35,13 +35,10 @@ _NOT_TAKEN = {
 
 def write(imported: Imported, out: Path) -> None:
     """Write the workload. Raises: ConfigError, if it cannot be written."""
-    part = out.with_name(f"{out.name}.part")
     try:
-        with part.open("wb") as file:
+        with replacing(out) as part, part.open("wb") as file:
             np.savez_compressed(file, **_arrays(imported))  # type: ignore[arg-type]
-        os.replace(part, out)
     except OSError as error:
-        part.unlink(missing_ok=True)
         problem = Problem("--out", str(out), f"cannot be written: {error.strerror or error}")
         raise ConfigError("import-trace", [problem]) from None
 
