@@ -20,7 +20,7 @@ from typing import Any
 from harness.bench import growth_axes
 from harness.bench.growth_apart import NO_YIELD
 from harness.bench.growth_axes import Samples
-from harness.bench.statistics import Estimate, differ, estimate
+from harness.estimates import Estimate, differ, estimate
 from harness.machine import build, machine
 from shmalloc import room
 from shmalloc.units import format_bytes

@@ -21,8 +21,8 @@ from statistics import median
 from harness.bench.own import EMPTY
 from harness.bench.rows import Line, Row
 from harness.bench.runner import Burst, Failed, Runner
-from harness.bench.statistics import Estimate, estimate
 from harness.bench.subjects import Subject
+from harness.estimates import Estimate, estimate
 
 __all__ = ["AGAIN", "NEAR_NS", "Effort", "Measured", "line_of", "measure_row", "ops_file", "twin"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.bench.measure import AGAIN, Measured
 from harness.bench.own import EMPTY, floor_of
 from harness.bench.rows import LINES, Line, Row
-from harness.bench.statistics import Estimate, differ, ratio
+from harness.estimates import Estimate, differ, ratio
 
 __all__ = ["SCHEMA", "noise", "records", "row_names"]
 

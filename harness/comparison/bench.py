@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.bench.results import SCHEMA
 from harness.comparison import comparing, differences
-from harness.comparison.intervals import Interval, apart
+from harness.estimates import Estimate, differ
 from harness.problems import ConfigError, Problem
 
 __all__ = ["FILE", "compare", "read"]
@@ -74,7 +74,7 @@ def compare(a: Bench, b: Bench) -> dict[str, Any]:
     }
 
 
-def _records(bench: Bench) -> Iterator[tuple[tuple[str, str], tuple[str, Interval]]]:
+def _records(bench: Bench) -> Iterator[tuple[tuple[str, str], tuple[str, Estimate]]]:
     """Yield row and subject, its floor and the ratio to it; what has none is left out."""
     for record in bench["rows"]:
         if not isinstance(record, Mapping) or not all(isinstance(record.get(key), str) for key in _NAMES):
@@ -85,7 +85,7 @@ def _records(bench: Bench) -> Iterator[tuple[tuple[str, str], tuple[str, Interva
         median, low, high = ratio
         root = math.sqrt(FACTOR)
         known = low is not None and high is not None
-        found = Interval(
+        found = Estimate(
             median, low / root if known else None, high * root if known else None, record["samples"]
         )
         yield (record["row"], record["subject"]), (record["floor"], found)
@@ -101,7 +101,7 @@ def _side(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _pair(name: str, found: list[tuple[str, tuple[str, Interval], tuple[str, Interval]]]) -> dict[str, Any]:
+def _pair(name: str, found: list[tuple[str, tuple[str, Estimate], tuple[str, Estimate]]]) -> dict[str, Any]:
     return {
         "name": name,
         "a": name,
@@ -115,9 +115,9 @@ def _pair(name: str, found: list[tuple[str, tuple[str, Interval], tuple[str, Int
     }
 
 
-def _row(subject: str, floor: str, a: Interval, other_floor: str, b: Interval) -> dict[str, Any]:
+def _row(subject: str, floor: str, a: Estimate, other_floor: str, b: Estimate) -> dict[str, Any]:
     same = floor == other_floor
-    mark = "" if not (same and apart(a, b)) else "better" if b.median < a.median else "worse"
+    mark = "" if not (same and differ(a, b)) else "better" if b.median < a.median else "worse"
     return {
         "quantity": f"{subject} / {floor if same else f'{floor} | {other_floor}'}",
         "unit": "ratio",

@@ -10,9 +10,9 @@ from typing import Any
 
 from harness.comparison import exact, intervals
 from harness.comparison.differences import differences
-from harness.comparison.intervals import Interval, apart
 from harness.comparison.quantities import CORES, Quantity, named, value
 from harness.comparison.sides import Member, Pair, Run, pair
+from harness.estimates import Estimate, differ
 
 __all__ = ["LOAD_FACTOR", "SCHEMA", "STILL_FACTOR", "Options", "compare"]
 
@@ -217,7 +217,7 @@ def _row(quantity: Quantity, each: _Paired, method: _Method, options: Options) -
     else:
         factor = _factor(quantity, each, options)
         a, b = (_of_windows(quantity, runs, factor) for runs in (each.a, each.b))
-    marked = quantity.marked and a is not None and b is not None and apart(a, b)
+    marked = quantity.marked and a is not None and b is not None and differ(a, b)
     return {
         "quantity": quantity.name,
         "unit": quantity.unit,
@@ -229,7 +229,7 @@ def _row(quantity: Quantity, each: _Paired, method: _Method, options: Options) -
     }
 
 
-def _of_windows(quantity: Quantity, runs: Sequence[Run], factor: float) -> Interval | None:
+def _of_windows(quantity: Quantity, runs: Sequence[Run], factor: float) -> Estimate | None:
     windows = [value(quantity, window, run.cores) for run in runs for window in run.windows]
     starts = [value(quantity, run.start, run.cores) for run in runs] if quantity.start else []
     also = [start for start in starts if start is not None]
@@ -239,7 +239,7 @@ def _of_windows(quantity: Quantity, runs: Sequence[Run], factor: float) -> Inter
     return _share(found) if quantity.unit == "share" else found
 
 
-def _share(found: Interval) -> Interval:
+def _share(found: Estimate) -> Estimate:
     """A share is 1 at most."""
     return replace(found, high=None if found.high is None else max(found.median, min(1.0, found.high)))
 
@@ -261,20 +261,18 @@ def _ratio_of_cores(each: _Paired) -> float:
     return max(had) / min(had)
 
 
-def _interval_json(found: Interval | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {"median": found.median, "low": found.low, "high": found.high, "samples": found.samples}
+def _interval_json(found: Estimate | None) -> dict[str, Any] | None:
+    return None if found is None else vars(found)
 
 
-def _change(a: Interval | None, b: Interval | None) -> float | None:
+def _change(a: Estimate | None, b: Estimate | None) -> float | None:
     """Return by which share B's median differs from A's; from nothing there is no share."""
     if a is None or b is None or not a.median:
         return None
     return round(b.median / a.median - 1, 6)
 
 
-def _mark(quantity: Quantity, a: Interval | None, b: Interval | None) -> str:
+def _mark(quantity: Quantity, a: Estimate | None, b: Estimate | None) -> str:
     assert a is not None and b is not None
     if not quantity.better:
         return "differs"
@@ -286,7 +284,7 @@ def _maxima(each: _Paired) -> list[dict[str, Any]]:
     rows = []
     for context in dict.fromkeys(q.path[1] for q in each.rows if q.path[0] == "latency"):
         found = [_maximum(side, context) for side in (each.pair.a, each.pair.b)]
-        a, b = (None if most is None else Interval(most, None, None, 1) for most in found)
+        a, b = (None if most is None else Estimate(most, None, None, 1) for most in found)
         rows.append(
             {
                 "quantity": f"{context}: max",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Intervals for two sides of a comparison: two that have nothing in common are a mark.
+"""Estimates for two sides of a comparison: two that have nothing in common are a mark.
 
 There are two kinds.  Where both sides were run several times *in turn*, the runs of one thing are interchangeable:
 which of them is A and which is B is chance.  Order statistics then give intervals of the medians, and the chance
@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from statistics import median
 
-from harness.bench.statistics import interval_rank
+from harness.estimates import Estimate, interval_rank
 
 __all__ = [
     "CHANCE",
     "FAMILY",
     "LEAST_WINDOWS",
-    "Interval",
-    "apart",
     "bare",
     "chance_apart",
     "coverage",
@@ -41,23 +38,6 @@ CHANCE = 0.001  # of any mark in a table of equal things, at most: too few runs 
 LEAST_WINDOWS = 6  # the fewest whose range says something
 _MOST_RUNS = 64
 _AHEAD = 2  # runs
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A median with its interval. Attributes: low, high: None = there is none.  samples: runs or windows."""
-
-    median: float
-    low: float | None
-    high: float | None
-    samples: int
-
-
-def apart(one: Interval, other: Interval) -> bool:
-    """Whether two intervals have nothing in common, not even an end; without intervals they are not."""
-    if one.low is None or one.high is None or other.low is None or other.high is None:
-        return False
-    return one.high < other.low or other.high < one.low
 
 
 def rank(runs: int, rows: int) -> int:
@@ -94,21 +74,21 @@ def runs_needed(rows: int) -> int:
     return next(n for n in range(2, _MOST_RUNS) if rows * chance_apart(n, n, 1, 1) <= CHANCE)
 
 
-def of_runs(values: Sequence[float | None], at: int) -> Interval | None:
+def of_runs(values: Sequence[float | None], at: int) -> Estimate | None:
     """Take the interval between the at-th smallest and largest of the runs' values; each run must have one."""
     known = sorted(value for value in values if value is not None)
     if len(known) < len(values) or 2 * at > len(known):
         return bare(values)
-    return Interval(median(known), known[at - 1], known[-at], len(known))
+    return Estimate(median(known), known[at - 1], known[-at], len(known))
 
 
-def bare(values: Sequence[float | None]) -> Interval | None:
+def bare(values: Sequence[float | None]) -> Estimate | None:
     """Take the median alone."""
     known = [value for value in values if value is not None]
-    return Interval(median(known), None, None, len(known)) if known else None
+    return Estimate(median(known), None, None, len(known)) if known else None
 
 
-def of_windows(values: Sequence[float | None], factor: float, also: Sequence[float] = ()) -> Interval | None:
+def of_windows(values: Sequence[float | None], factor: float, also: Sequence[float] = ()) -> Estimate | None:
     """Take the range of all windows' values, each end moved out by the root of the factor.
 
     So two intervals are apart if all of one side are more than the factor above all of the other.
@@ -119,7 +99,7 @@ def of_windows(values: Sequence[float | None], factor: float, also: Sequence[flo
     if len(known) < len(values) or len(known) < LEAST_WINDOWS:
         return bare(values)
     root = math.sqrt(factor)
-    return Interval(median(known), min(*known, *also) / root, max(*known, *also) * root, len(known))
+    return Estimate(median(known), min(*known, *also) / root, max(*known, *also) * root, len(known))
 
 
 def taken_in_turn(a: Sequence[float | None], b: Sequence[float | None]) -> bool:

@@ -13,8 +13,6 @@ from harness.comparison import intervals
 from harness.comparison.intervals import (
     CHANCE,
     LEAST_WINDOWS,
-    Interval,
-    apart,
     chance_apart,
     coverage,
     of_runs,
@@ -23,6 +21,7 @@ from harness.comparison.intervals import (
     runs_needed,
     taken_in_turn,
 )
+from harness.estimates import Estimate, differ
 
 POSITIVE = st.floats(1e-6, 1e12)
 WINDOWS = st.lists(POSITIVE, min_size=LEAST_WINDOWS, max_size=24)
@@ -35,14 +34,14 @@ def test_windows_are_apart_exactly_beyond_the_factor(a: list[float], b: list[flo
     one, other = of_windows(a, factor), of_windows(b, factor)
     assert one is not None
     assert other is not None
-    assert apart(one, other) == apart(other, one) == (gap > factor)
+    assert differ(one, other) is differ(other, one) is (gap > factor)
 
 
 @given(WINDOWS, st.floats(1, 100))
 def test_a_side_is_never_apart_from_itself(values: list[float], factor: float) -> None:
     found = of_windows(values, factor)
     assert found is not None
-    assert not apart(found, found)
+    assert not differ(found, found)
     assert found.low is not None
     assert found.high is not None
     assert found.low <= found.median <= found.high
@@ -58,19 +57,19 @@ def test_runs_are_apart_exactly_if_their_order_statistics_are(
     assert one is not None
     assert other is not None
     expected = sorted(a)[-k] < sorted(b)[m - 1] or sorted(b)[-m] < sorted(a)[k - 1]
-    assert apart(one, other) == expected
+    assert differ(one, other) is expected
 
 
 def test_what_is_no_window_is_in_the_range_and_not_in_the_median() -> None:
     found = of_windows([2.0] * 8, 1.0, [1.0, 9.0])
-    assert found == Interval(2.0, 1.0, 9.0, 8)
-    assert of_windows([2.0], 1.0, [1.0]) == Interval(2.0, None, None, 1)
+    assert found == Estimate(2.0, 1.0, 9.0, 8)
+    assert of_windows([2.0], 1.0, [1.0]) == Estimate(2.0, None, None, 1)
 
 
 def test_intervals_that_share_an_end_overlap() -> None:
-    assert not apart(Interval(1, 0, 2, 9), Interval(3, 2, 4, 9))
-    assert apart(Interval(1, 0, 2, 9), Interval(3, math.nextafter(2, 3), 4, 9))
-    assert not apart(Interval(1, None, None, 1), Interval(9, 9, 9, 9))
+    assert not differ(Estimate(1, 0, 2, 9), Estimate(3, 2, 4, 9))
+    assert differ(Estimate(1, 0, 2, 9), Estimate(3, math.nextafter(2, 3), 4, 9))
+    assert not differ(Estimate(1, None, None, 1), Estimate(9, 9, 9, 9))
 
 
 @pytest.mark.parametrize("values", [[], [None] * 9])
@@ -81,9 +80,9 @@ def test_of_nothing_there_is_no_interval(values: list[float | None]) -> None:
 
 def test_where_a_window_or_run_says_nothing_there_is_a_median_only() -> None:
     some: list[float | None] = [1.0, None, *[2.0] * 9]
-    assert of_windows(some, 2.0) == Interval(2.0, None, None, 10)
-    assert of_runs(some, 1) == Interval(2.0, None, None, 10)
-    assert of_windows([1.0] * (LEAST_WINDOWS - 1), 2.0) == Interval(1.0, None, None, LEAST_WINDOWS - 1)
+    assert of_windows(some, 2.0) == Estimate(2.0, None, None, 10)
+    assert of_runs(some, 1) == Estimate(2.0, None, None, 10)
+    assert of_windows([1.0] * (LEAST_WINDOWS - 1), 2.0) == Estimate(1.0, None, None, LEAST_WINDOWS - 1)
 
 
 def counted(a: int, b: int, k: int, m: int) -> Fraction:

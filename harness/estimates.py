@@ -16,8 +16,8 @@ CONFIDENCE = 0.95
 class Estimate:
     """A median with its interval.
 
-    Attributes: median.  low, high: the median lies between with CONFIDENCE; None = too few samples to say.
-        samples: their number.
+    Attributes: median.  low, high: its interval, with CONFIDENCE if `estimate` has made it; None = too few
+        samples to say.  samples: their number.
     """
 
     median: float
@@ -61,7 +61,7 @@ def ratio(of: Estimate, to: Estimate) -> tuple[float, float | None, float | None
 
 
 def differ(one: Estimate, other: Estimate) -> bool | None:
-    """Tell whether two medians differ: their intervals have nothing in common. None: there are no intervals."""
+    """Tell whether two medians differ: their intervals do not even share an end. None: there are no intervals."""
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return None
     return one.high < other.low or other.high < one.low

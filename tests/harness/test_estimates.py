@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from harness.bench.statistics import CONFIDENCE, Estimate, differ, estimate, interval_rank, ratio
+from harness.estimates import CONFIDENCE, Estimate, differ, estimate, interval_rank, ratio
 
 
 def covered(samples: int, rank: int) -> Fraction:
