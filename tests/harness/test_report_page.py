@@ -1,112 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""A run's page: what it says is what result.json says, whatever is in it and whatever is missing."""
+"""A run's page: what it says is what result.json says."""
 
-import copy
-import json
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import running
 from html_page import Page
+from report_runs import (
+    DESIGNS,
+    FAILING,
+    as_shown,
+    columns,
+    html_of,
+    made_folders,  # noqa: F401
+    page_of,
+    read_number,
+    run_of,
+)
 
-from harness import report_page, vocabulary
+from harness import report_page
 from harness.page import Loaded, complete, load
 from harness.report_page import expectations, top
-from harness.report_page.words import again, live, memory, number, plural
-
-ROOT = Path(__file__).parents[2]
-DESIGNS = list(vocabulary.load().designs)
-HOSTILE = "</script><!--\"'&<img src=x onerror=alert(1)>\u2028,="
-STRESS = """
-design = ["kmalloc", "kmalloc_nolock"]
-cpus = 2
-ops = 40_000
-must_happen = ["interrupts.nmi.handled", "counters.alloc_slab > 7"]
-[arena]
-size = "16MiB"
-[workload]
-kind = "mix"
-slots = 101
-array_ops = 2003
-[interrupts.nmi]
-rate_hz = 2000.0
-[faults.failslab]
-probability = 23
-[[expect]]
-text = "slabs are made"
-condition = "counters.alloc_slab > 0"
-[[expect]]
-kind = "claim"
-text = "nothing is done"
-condition = "allocs == 0 and failures.zone_busy == 0"
-[[expect]]
-text = "of nobody"
-condition = "ops > 0"
-cell = { cpus = 7 }
-"""
-FAILING = """
-engine = "script"
-[[step]]
-do = "alloc"
-size = 64
-count = "got"
-[[step]]
-do = "read"
-what = "zone.free_pages"
-count = "free"
-[[expect]]
-text = "two"
-condition = "counters.got == 2"
-"""
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Run one of each kind."""
-    folder = tmp_path_factory.mktemp("runs")
-    wanted = {
-        "stress": (running.config(folder, STRESS, "stress"), 0),
-        "script": (running.config(folder, FAILING, "script"), 1),
-    }
-    wanted["deadlock"] = (ROOT / "configs/slides/nmi_kmalloc.toml", 0)
-    for name, (config, status) in wanted.items():
-        done = running.run("run", config, "--no-progress", "--no-plots", "--out", folder / name, cwd=folder)
-        assert done.returncode == status, done.stdout + done.stderr
-        assert f"results in {folder / name}; report: {folder / name / 'report.html'}" in done.stdout
-        assert done.stderr == ""
-    return {name: folder / name for name in wanted}
-
-
-def page_of(folder: Path) -> Page:
-    return Page((folder / "report.html").read_text(encoding="utf-8"))
-
-
-def run_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return found
-
-
-def html_of(run: dict[str, Any], designs: Sequence[str] = DESIGNS) -> str:
-    return report_page.html([Loaded(Path("nowhere"), "x", complete(run))], designs)
-
-
-def as_shown(value: float | None) -> Any:
-    """Return what a number read from the page must be: counts are exact, measured values have four digits."""
-    return pytest.approx(value, rel=5e-4) if isinstance(value, float) else value
-
-
-def read_number(text: str) -> float:
-    return float(text.replace(",", ""))
-
-
-def columns(table: list[list[str]]) -> dict[str, dict[str, str]]:
-    """Read a table as {row: {column: text}}."""
-    head, *rows = table
-    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
-
+from harness.report_page.words import number
 
 # --- what is said ----------------------------------------------------------------------------------
 
@@ -497,150 +413,6 @@ def test_without_plots_there_are_no_figures_and_all_tables(folders: dict[str, Pa
     assert not bare.all("svg")
     assert len(bare.tables("success")) == 1
     assert bare.tables("counters") == Page(report_page.html([loaded], DESIGNS)).tables("counters")
-
-
-# --- whatever there is in it -----------------------------------------------------------------------
-
-
-def _hostile(value: Any, keep: tuple[str, ...] = ()) -> Any:
-    """Make every text and every key of free choice hostile; `keep`: keys whose values are closed lists."""
-    if isinstance(value, str):
-        return f"{value}{HOSTILE}"
-    if isinstance(value, list):
-        return [_hostile(each, keep) for each in value]
-    if isinstance(value, dict):
-        return {
-            key if key in keep else f"{key}{HOSTILE}": each
-            if key in ("kind", "engine")
-            else _hostile(each, keep)
-            for key, each in value.items()
-        }
-    return value
-
-
-@pytest.mark.parametrize("name", ["stress", "script", "deadlock"])
-def test_hostile_texts_stay_texts(folders: dict[str, Path], name: str) -> None:
-    run = run_of(folders[name])
-    known = {key for cell in run["cells"] for key in cell} | set(run)
-    known |= {
-        "text",
-        "measured",
-        "holds",
-        "condition",
-        "said",
-        "totals",
-        "notes",
-        "stack",
-        "symbol",
-        "steps",
-        "warnings",
-    }
-    known |= {
-        "latency_ns",
-        "failures",
-        "faults",
-        "arena",
-        "design",
-        "cpus",
-        "do",
-        "reasons",
-        "result",
-        "checker",
-        "id",
-    }
-    poisoned = _hostile(run, tuple(known - {"name"} | {"kind", "engine", "name"}))
-    html = html_of(poisoned)
-    found = Page(html)
-    assert "could not be made" not in html
-    assert not found.all("img") and "<!--" not in html
-    assert len(found.all("script")) == len(Page(html_of(run)).all("script"))
-    assert f"{run['cells'][0]['id']}{HOSTILE}" in [
-        found.text(at) for at in found.inside(found.find("cells"), "td")
-    ]
-    assert HOSTILE in found.text(found.find("counters"))
-    assert html.count(HOSTILE) == 0
-
-
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every key; of a list, its first entry's."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield (*path, key)
-            yield from _paths(part, (*path, key))
-    elif isinstance(value, list) and value:
-        yield from _paths(value[0], (*path, 0))
-
-
-@pytest.mark.parametrize("name", ["stress", "deadlock"])
-def test_a_key_that_an_older_version_did_not_write_is_not_missed(folders: dict[str, Path], name: str) -> None:
-    run = run_of(folders[name])
-    run["cells"] = run["cells"][:1]
-    counters = run["cells"][0]["counters"]
-    run["cells"][0]["counters"] = {key: counters[key] for key in list(counters)[:3]}
-    paths = [path for path in _paths(run) if path != ("cells", 0, "id") and "totals" not in path[:-1]]
-    assert len(paths) > 100
-    for path in paths:
-        older = copy.deepcopy(run)
-        at: Any = older
-        for key in path[:-1]:
-            at = at[key]
-        del at[path[-1]]
-        html = html_of(older, ())  # figures have a test of their own: they take their time
-        assert "could not be made" not in html, (path, re.findall("could not be made[^<]*", html))
-
-
-def test_a_run_without_cells_has_a_page() -> None:
-    found = Page(html_of({"schema": "shmalloc-result/1", "name": "empty", "cells": []}))
-    assert "0 cells" in found.text(found.all("h1")[0])
-
-
-def test_a_section_that_cannot_be_made_is_told_and_the_others_are_there(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        report_page,
-        "PROVIDERS",
-        ("harness.report_page.cells", "harness.no_such", "harness.report_page.counters"),
-    )
-    problems = report_page.write(tmp_path / "x.html", [load(folders["stress"])], DESIGNS)
-    assert problems == ["harness.no_such: ModuleNotFoundError: No module named 'harness.no_such'"]
-    found = Page((tmp_path / "x.html").read_text())
-    assert [found.text(at) for at in found.all("h2")] == [
-        "Cells",
-        "Allocations by context",
-        "Not made: no_such",
-        "Counters",
-    ]
-
-
-def test_what_cannot_be_put_in_place_is_not_left(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", refused)
-    with pytest.raises(OSError, match="No space"):
-        report_page.write(tmp_path / "x.html", [load(folders["script"])], DESIGNS)
-    assert not list(tmp_path.iterdir())
-
-
-def test_counts_are_exact_and_measured_values_have_four_digits() -> None:
-    texts = [number(value) for value in (0, 1234567, 27577060.6, 999.96, 60.7, 0.00012345, None, "x", True)]
-    assert texts == ["0", "1,234,567", "27,577,061", "1000", "60.7", "0.0001234", "-", "x", "True"]
-    assert [memory(value) for value in (None, 0, 4096, 2441217)] == ["-", "0 KiB", "4 KiB", "2,441,217 B"]
-    assert [live(value) for value in (None, 0, 4096)] == ["-", "0 B", "4,096 B"]
-    assert [plural(count, "cell") for count in (0, 1, 1200)] == ["0 cells", "1 cell", "1,200 cells"]
-
-
-def test_the_whole_run_is_run_again_without_what_makes_a_cell() -> None:
-    cell = {
-        "params": {"design": "a b"},
-        "replay": "shmalloc run 'my file.toml' --set seed=7 --set 'design=\"a b\"'",
-    }
-    assert again([cell] * 2) == "shmalloc run 'my file.toml' --set seed=7"
-    assert again([cell]) == cell["replay"]
-    assert again([]) is None and again([{"params": {}}]) is None and again([{"replay": "'"}]) is None
 
 
 # --- several runs ----------------------------------------------------------------------------------
